@@ -1,0 +1,3 @@
+"""mosec_cy: a model server for Python."""
+
+__version__ = "0.1.0"
