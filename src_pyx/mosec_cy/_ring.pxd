@@ -1,0 +1,70 @@
+# A single-producer single-consumer ring of task descriptors over memory that it is given, and the
+# doorbell with which one side sleeps until the other has work for it. Knows no clock and no descriptor.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    NO_BLOCK = 0xFFFFFFFF      # a descriptor that carries no payload
+
+cdef enum:                     # results of the ring's functions
+    RING_OK = 0
+    RING_FULL = -1             # push: no slot is free
+    RING_EMPTY = -2            # pop: nothing was published
+    RING_BROKEN = -3           # the peer's index is impossible: the memory has been spoilt
+
+# One cache line. It carries where a payload lies, never the payload.
+ctypedef struct Descriptor:
+    uint64_t task              # task id: slot | generation << 32
+    uint32_t sequence          # dispatch sequence of the hand-out that this is or answers
+    uint32_t block             # pool block of the payload, or NO_BLOCK
+    uint64_t length            # bytes of the payload
+    uint32_t offset            # bytes from the block's start to the payload
+    uint32_t batch             # number of the batch within its row
+    uint32_t batch_size        # submit: tasks in that batch
+    uint16_t status            # complete: HTTP status (200 goes on to the next stage)
+    uint16_t content_type      # complete: index into the core's table of content types
+    uint32_t flags             # meaning belongs to the two ends
+    uint32_t reserved0
+    uint64_t reserved1
+    uint64_t reserved2
+
+# In shared memory: head (written by the producer), tail (by the consumer), each on its own cache line,
+# then `capacity` descriptors. Both indices are unbounded and masked on use.
+ctypedef struct RingMemory:
+    uint64_t head
+    uint64_t head_padding[7]
+    uint64_t tail
+    uint64_t tail_padding[7]
+    Descriptor slots[1]        # really `capacity` of them
+
+# In private memory: one end's view.
+ctypedef struct RingEnd:
+    RingMemory *memory
+    uint64_t mask              # capacity - 1
+    uint64_t own               # own index, ahead of what is published until publish/release
+    uint64_t peer              # the peer's index as last read
+
+cdef size_t ring_bytes(uint32_t capacity) noexcept nogil             # bytes to reserve, a multiple of 64
+cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil  # over zeroed memory; capacity is a power of two
+# Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
+cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
+cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil   # RING_OK, RING_FULL, RING_BROKEN
+cdef void ring_publish(RingEnd *end) noexcept nogil
+# Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the slots back.
+cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil      # RING_OK, RING_EMPTY, RING_BROKEN
+cdef void ring_release(RingEnd *end) noexcept nogil
+cdef bint ring_has_news(RingEnd *end) noexcept nogil                 # something is published (or the ring is broken: pop tells)
+
+# In shared memory. The sleeper waits until `counter` differs from the value it read; how it waits
+# (futex on `counter`, eventfd) is the caller's.
+ctypedef struct Bell:
+    uint32_t counter           # grows at each ring
+    uint32_t sleeping          # 1 while the owner sleeps or is about to
+
+# Sleeper: `seen = bell_prepare(b)`; look again for work; none: wait while counter == seen; then bell_awake.
+cdef uint32_t bell_prepare(Bell *bell) noexcept nogil
+cdef void bell_awake(Bell *bell) noexcept nogil
+# Ringer, after it has published: true when the sleeper must be woken by a system call (counter is advanced,
+# `sleeping` is cleared, so that of several ringers one makes the call).
+cdef bint bell_ring(Bell *bell) noexcept nogil
