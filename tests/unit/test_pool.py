@@ -1,5 +1,6 @@
 """The pool's geometry, claims and refusals, in one process."""
 
+import itertools
 import mmap
 import os
 import struct
@@ -54,7 +55,7 @@ def test_classes_keep_to_the_budget_and_blocks_are_disjoint(budget: int, most: i
         assert starts[0] % PAGE == 0  # no page belongs to two classes
         spans += [(start, start + size) for start in starts]
     spans.sort()
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
     assert spans[-1][1] <= len(memory)
 
 

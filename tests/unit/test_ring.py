@@ -8,7 +8,7 @@ import pytest
 from mosec_cy._ring import BELL_BYTES, DESCRIPTOR_BYTES, Doorbell, Ring
 
 HEAD, TAIL, SLOTS = 0, 64, 128
-EXTREMES = (2**64 - 1, 2**32 - 1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**32 - 1, 2**32 - 1, 2**16 - 1, 2**16 - 1, 2**32 - 1)
+EXTREMES = tuple(2**bits - 1 for bits in (64, 32, 32, 64, 32, 32, 32, 16, 16, 32))
 
 
 def descriptor(task: int) -> tuple[int, ...]:
