@@ -34,7 +34,7 @@ ctypedef struct Task:
     uint32_t stage                    # stage whose queue or row it is in
     uint32_t row                      # HANDED: whose ring
     uint32_t batch                    # HANDED: number of its batch within the row
-    uint32_t previous                 # list of the place that it is in: stage's queue, row's list, free list (next only)
+    uint32_t previous                 # list of where it is: stage's queue, row's list; free list (next only)
     uint32_t next
     uint64_t queued_at                # ns, entry into the present stage's queue
     uint64_t turn                     # number of that entry: queues are sorted by it; what comes back finds its place
@@ -68,9 +68,9 @@ ctypedef struct Row:
     uint32_t batch                    # number of the last batch handed to it
     uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
     uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
-    # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what it
-    # hands out; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value is
-    # only too small. A late row whose ring is seen empty (room == ring_capacity) is alive and may get work again.
+    # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what
+    # it hands out; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value
+    # is only too small. A late row whose ring is seen empty (room == ring_capacity) is alive and may get work again.
     uint32_t room
     uint64_t take_back_at             # ns: when to look for tasks that it has not started; NEVER
     uint64_t busy_since               # ns: when the batch that it runs now was handed or the one before completed
@@ -99,7 +99,7 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots,
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # slot, or NO_INDEX; the caller's fields are as they were left
 cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil                   # from TASK_NEW
 cdef uint64_t task_id(const Batcher *b, uint32_t slot) noexcept nogil           # slot | generation << 32
-cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil             # slot, or NO_INDEX when that task is gone
+cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil            # slot, or NO_INDEX when the task is gone
 
 # TASK_NEW -> TASK_QUEUED, at the end of the stage's queue.
 cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t now) noexcept nogil
@@ -126,13 +126,13 @@ cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t seq
 cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil
 # A new process with an empty ring.
 cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil
-# The row is dead: unstarted tasks go back to the front of the queue; started ones become NEW and are listed in `started`
-# (at least `outstanding` entries), `tries` grown; returns how many.
+# The row is dead: unstarted tasks go back to the front of the queue; started ones become NEW, `tries` grown, and are
+# listed in `started` (at least `outstanding` entries); returns how many.
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil
 # No new work; unstarted tasks go back to the queue.
 cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil
-# ns, when to call take_back and next_batch again if nothing happens; NEVER. Later than `now` once take_back(now) has been
-# called and then next_batch(now) of each stage until 0. O(stages + rows).
+# ns, when to call take_back and next_batch again if nothing happens; NEVER. Later than `now` once take_back(now) has
+# been called and then next_batch(now) of each stage until 0. O(stages + rows).
 cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
 
 # Row's side, on the shared word: true when (sequence) was waiting and is now started by the caller.
