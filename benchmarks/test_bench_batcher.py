@@ -4,9 +4,8 @@
 """
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from mosec_cy._scheduler import Scheduler
+from pytest_benchmark.fixture import BenchmarkFixture
 
 ROUNDS = 500
 

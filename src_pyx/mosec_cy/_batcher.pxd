@@ -3,6 +3,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from mosec_cy._word cimport WORD_CANCELLED, WORD_HANDED, WORD_STARTED, word_cancelled, word_start
+
 cdef enum:
     NO_INDEX = 0xFFFFFFFF
     NEVER = 0x7FFFFFFFFFFFFFFF        # ns: no deadline
@@ -15,11 +17,6 @@ cdef enum:                            # states of a task (private to core)
     TASK_NEW = 1                      # allocated, in no queue (its body is arriving, or it is being answered)
     TASK_QUEUED = 2                   # in its stage's queue
     TASK_HANDED = 3                   # in a row's ring, perhaps started
-
-cdef enum:                            # the task's word in shared memory: sequence << 32 | flags
-    WORD_HANDED = 1                   # waits in a row's ring: the row may start it, core may take it back
-    WORD_STARTED = 2                  # set by the row
-    WORD_CANCELLED = 4                # set by core while it runs: nobody waits for the answer
 
 cdef enum:                            # results of batcher_withdraw
     WITHDRAWN = 0                     # it will not run (again); state is TASK_NEW
@@ -106,10 +103,11 @@ cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t no
 # Leave the queue or the ring, O(1): WITHDRAWN or RUNNING.
 cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
 
-# Forms at most one batch. It closes at max_batch_size tasks or when its oldest has waited max_wait_ns, and goes to an
-# idle row; with none idle, ahead to the busy one with the fewest batches, provided that a batch takes it at most
-# HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then waiting in its ring is at
-# most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into `room`.
+# Forms at most one batch. It closes at max_batch_size tasks or when its oldest has waited max_wait_ns, and goes to the
+# first idle row (its caches are warm); with none idle, ahead to the busy one with the fewest batches, provided that a
+# batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then
+# waiting in its ring is at most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into
+# `room`.
 # Marks its tasks HANDED, writes their words (release; pairs with the row's compare-and-swap), lists the slots, oldest
 # first, in `out` (max_batch_size entries) and says which row in *row. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *row) noexcept nogil
@@ -121,8 +119,8 @@ cdef bint batcher_holds(const Batcher *b, uint32_t row, uint32_t slot, uint32_t 
 cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now,
                            uint64_t *batch_ns) noexcept nogil
 # What was handed out TAKE_BACK_NS ago and not started goes back to its place in the queue, when another row of the
-# stage can take work at once (otherwise it is as well off in the ring); how many. O(stages + rows) and what it takes:
-# call it in each round before next_batch.
+# stage can take work at once (otherwise it is as well off in the ring); how many. O(stages + rows) while nothing is
+# overdue: call it in each round before next_batch.
 cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil
 # A new process with an empty ring.
 cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil
@@ -134,7 +132,3 @@ cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil
 # ns, when to call take_back and next_batch again if nothing happens; NEVER. Later than `now` once take_back(now) has
 # been called and then next_batch(now) of each stage until 0. O(stages + rows).
 cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
-
-# Row's side, on the shared word: true when (sequence) was waiting and is now started by the caller.
-cdef bint word_start(uint64_t *word, uint32_t sequence) noexcept nogil
-cdef bint word_cancelled(const uint64_t *word, uint32_t sequence) noexcept nogil

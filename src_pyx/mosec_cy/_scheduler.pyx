@@ -144,7 +144,7 @@ cdef class Scheduler:
 
     def next_batch(self, uint32_t stage, uint64_t now):
         """(row, [(slot, sequence), ...]) of the batch that was handed out, or None."""
-        cdef uint32_t row, count
+        cdef uint32_t count, row = 0
         self.check_stage(stage)
         count = batcher_next_batch(&self.b, stage, now, self.slots, &row)
         if count == 0:
@@ -153,7 +153,7 @@ cdef class Scheduler:
 
     def complete(self, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now):
         """None when that task is not the row's to answer; else ns of its batch when it is the last of it, else 0."""
-        cdef uint64_t batch_ns
+        cdef uint64_t batch_ns = 0
         if not batcher_complete(&self.b, row, slot, sequence, now, &batch_ns):
             return None
         return batch_ns

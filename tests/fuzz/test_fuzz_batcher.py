@@ -1,6 +1,6 @@
 """The batcher against a model: any interleaving of arrivals, time, rows that start, answer, stall and die.
 
-The model keeps where each task is and a ring of descriptors for each row. It doesn't predict the policy; it checks that
+The model keeps where each task is and a ring of descriptors for each row. It does not predict the policy; it checks that
 each decision is one that the rules allow, and that none that they demand is missing.
 """
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from mosec_cy._scheduler import Scheduler
 
-TAKE_BACK_NS = 1_000_000
-MAX_BATCH_NS = 1_000_000
-FREE, NEW, QUEUED, HANDED = range(4)
+TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
+NEW, QUEUED, HANDED = 1, 2, 3
 RING = 8
 ROWS = (2, 1, 3)
 STAGES = st.tuples(st.integers(1, 4), st.sampled_from([0, 50_000, 3_000_000]))
@@ -26,6 +24,7 @@ class ModelTask:
     """One life of a slot."""
 
     id: int
+    turn: int = 0
     stage: int = 0
     queued_at: int = 0
     handed_at: int = 0
@@ -53,7 +52,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.rows = [ModelRow(stage) for stage, count in enumerate(ROWS) for _ in range(count)]
         for row in range(len(self.rows)):
             self.s.row_up(row)
-        self.now = now
+        self.now, self.turns = now, 0
         self.new: dict[int, ModelTask] = {}
         self.queues: list[list[int]] = [[] for _ in self.stages]
         self.handed: dict[int, ModelTask] = {}
@@ -77,7 +76,8 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def enqueue(self, slot: int, stage: int) -> None:
         task = self.new.pop(slot)
-        task.stage, task.queued_at, task.started, task.cancelled = stage, self.now, False, False
+        self.turns += 1
+        task.turn, task.stage, task.queued_at, task.started, task.cancelled = self.turns, stage, self.now, False, False
         self.s.enqueue(slot, stage, self.now)
         self.queued[slot] = task
         self.queues[stage].append(slot)
@@ -116,8 +116,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def pass_time_to_deadline(self) -> None:
-        at = self.s.deadline(self.now)
-        self.now = max(self.now, at or 0)
+        self.now = max(self.now, self.s.deadline(self.now) or 0)
 
     @rule(row=st.integers(0, 5))
     def look_at_ring(self, row: int) -> None:
@@ -141,18 +140,18 @@ class BatcherMachine(RuleBasedStateMachine):
         return [
             row
             for row, model in enumerate(self.rows)
-            if model.stage == stage and row != besides and model.up and not self.s.ring(row)
-            and model.known_room >= size and not (model.late and model.known_room < RING)
+            if (model.stage == stage and model.up and row != besides and not self.s.ring(row))
+            and (model.known_room >= size and not (model.late and model.known_room < RING))
         ]
 
     def take_back(self) -> None:
-        before = {slot for slot, task in self.handed.items()}
         count = self.s.take_back(self.now)
-        back = {slot for slot in before if self.s.task(slot)["state"] == QUEUED}
+        back = [slot for slot in self.handed if self.s.task(slot)["state"] == QUEUED]
         assert len(back) == count
         for slot in back:
             task = self.handed.pop(slot)
-            assert not task.started and self.now - task.handed_at >= TAKE_BACK_NS
+            assert not task.started
+            assert self.now - task.handed_at >= TAKE_BACK_NS
             assert ROWS[task.stage] > 1
             row = self.rows[task.row]
             row.late, row.known_room = True, min(row.known_room, RING - 1)
@@ -163,9 +162,8 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def requeue(self, slot: int, task: ModelTask) -> None:
         self.queued[slot] = task
-        queue = self.queues[task.stage]
-        queue.append(slot)
-        queue.sort(key=lambda other: int(self.s.task(other)["turn"]))
+        self.queues[task.stage].append(slot)
+        self.queues[task.stage].sort(key=lambda other: self.queued[other].turn)
 
     def hand_out(self, stage: int, row: int, tasks: list[tuple[int, int]]) -> None:
         size, wait, _ = self.stages[stage]
@@ -173,12 +171,15 @@ class BatcherMachine(RuleBasedStateMachine):
         queue = self.queues[stage]
         idle = self.open_idle(stage, len(tasks))
         busy = self.s.row(row)["batches"] > 1
-        assert model.stage == stage and model.up
-        assert len(tasks) == min(size, len(queue)) and [slot for slot, _ in tasks] == queue[: len(tasks)]
+        assert (model.stage, model.up) == (stage, True)
+        assert len(tasks) == min(size, len(queue))
+        assert [slot for slot, _ in tasks] == queue[: len(tasks)]
         assert len(tasks) == size or self.now - self.queued[queue[0]].queued_at >= wait
         assert len(model.ring) + len(tasks) <= RING
         if busy:
-            assert not idle and self.s.row(row)["batch_ns"] <= MAX_BATCH_NS and not model.late
+            assert not idle
+            assert self.s.row(row)["batch_ns"] <= MAX_BATCH_NS
+            assert not model.late or model.known_room == RING
         del queue[: len(tasks)]
         model.known_room -= len(tasks)
         for slot, sequence in tasks:
@@ -192,8 +193,8 @@ class BatcherMachine(RuleBasedStateMachine):
         queue = self.queues[stage]
         if not queue:
             return
-        rows = [(row, model) for row, model in enumerate(self.rows) if model.stage == stage and model.up]
-        idle = [model for row, model in rows if not self.s.ring(row)]
+        rows = [row for row, model in enumerate(self.rows) if model.stage == stage and model.up]
+        idle = [self.rows[row] for row in rows if not self.s.ring(row)]
         if len(queue) >= size or self.now - self.queued[queue[0]].queued_at >= wait:
             assert all(model.known_room < min(size, len(queue)) for model in idle)
         if idle:
@@ -223,7 +224,8 @@ class BatcherMachine(RuleBasedStateMachine):
             assert self.s.cancelled(slot, sequence) == task.cancelled
             outstanding = self.s.row(row)["batches"]
             took = self.s.complete(row, slot, sequence, self.now)
-            assert took is not None and (took > 0) == (self.s.row(row)["batches"] < outstanding)
+            assert took is not None
+            assert (took > 0) == (self.s.row(row)["batches"] < outstanding)
             model.late = False
             self.new[slot] = task
 
@@ -260,8 +262,6 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_task_is_in_one_place(self) -> None:
-        if not hasattr(self, "s"):
-            return
         for stage, queue in enumerate(self.queues):
             fields = self.s.stage(stage)
             running = [slot for slot, task in self.handed.items() if self.rows[task.row].stage == stage]
@@ -274,7 +274,8 @@ class BatcherMachine(RuleBasedStateMachine):
             assert self.s.row(row)["batches"] == len({self.s.task(slot)["batch"] for slot in listed})
         for place, state in ((self.new, NEW), (self.queued, QUEUED), (self.handed, HANDED)):
             for slot, task in place.items():
-                assert self.s.task(slot)["state"] == state and self.s.find(task.id) == slot
+                assert self.s.task(slot)["state"] == state
+                assert self.s.find(task.id) == slot
 
     def teardown(self) -> None:
         """Woken only by deadlines and answers, core brings every task that waits to its end."""
@@ -283,19 +284,16 @@ class BatcherMachine(RuleBasedStateMachine):
         for row in range(len(self.rows)):
             self.row_answers(row, 24, False)
             self.row_begins(row)
-        rounds = 0
-        while self.queued or self.handed:
-            rounds += 1
-            assert rounds < 200
+        for _ in range(50):
             self.dispatch()
             for row, model in enumerate(self.rows):
                 if model.ring or model.running:
                     self.row_starts(row, RING)
                     self.look_at_ring(row)
                     self.row_answers(row, 24, False)
-            deadline = self.s.deadline(self.now)
-            if deadline is not None:
-                self.now = max(self.now, deadline)
+            self.pass_time_to_deadline()
+        assert not self.queued
+        assert not self.handed
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
