@@ -25,6 +25,7 @@ class MasterRoutes:
         self._metrics_type = plan.content_types.index(METRICS)
         segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
         self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
+        self._channel.take_now()  # nothing yet; from now on a task rings the bell
 
     def answer(self) -> None:
         """Answer all requests that are there; called when `bell_fd` is readable."""

@@ -45,7 +45,7 @@ class Engine:
         self.rows = 1 + stages * rows
         ring = 256
         budget = options.pop("budget", 256 * MIB)
-        self.segment = Segment.create([(ring, ring)] * self.rows, options.pop("task_slots", 4096), budget, 1)
+        self.segment = Segment.create([(ring, ring)] * self.rows, options.pop("task_slots", 4096), budget, 2)
         self.core_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.master_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
