@@ -68,3 +68,6 @@ cdef void bell_awake(Bell *bell) noexcept nogil
 # Ringer, after it has published: true when the sleeper must be woken by a system call (counter is advanced,
 # `sleeping` is cleared, so that of several ringers one makes the call).
 cdef bint bell_ring(Bell *bell) noexcept nogil
+# The same, but the caller always makes the system call: for a ringer that cannot rely on the others being alive
+# (one that was killed between clearing `sleeping` and its call has swallowed that wake-up).
+cdef void bell_force(Bell *bell) noexcept nogil
