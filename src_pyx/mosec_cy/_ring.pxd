@@ -47,6 +47,7 @@ ctypedef struct RingEnd:
 
 cdef size_t ring_bytes(uint32_t capacity) noexcept nogil             # bytes to reserve, a multiple of 64
 cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil  # over zeroed memory; capacity is a power of two
+cdef void ring_reset(RingEnd *end) noexcept nogil                    # empties it; the peer is dead
 # Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
 cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil   # RING_OK, RING_FULL, RING_BROKEN

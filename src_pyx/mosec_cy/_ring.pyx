@@ -37,6 +37,14 @@ cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept no
     end.peer = 0
 
 
+cdef void ring_reset(RingEnd *end) noexcept nogil:
+    # Release; whoever attaches next is told of the ring by other means, after this.
+    store_release_u64(&end.memory.head, 0)
+    store_release_u64(&end.memory.tail, 0)
+    end.own = 0
+    end.peer = 0
+
+
 cdef int look_for_space(RingEnd *end) noexcept nogil:
     """Producer: re-read the consumer's index. It may only have moved on, up to our own."""
     # Acquire; pairs with the release in ring_release: the consumer has copied what it gave back.

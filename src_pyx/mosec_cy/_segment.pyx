@@ -233,7 +233,7 @@ cdef class Segment:
         rc = pool_layout(pool, self.budget, MAX_BLOCKS_PER_CLASS)
         if rc == 0:
             pool_attach(pool, self.base + self.geometry[AT_POOL_WORDS], self.base + self.geometry[AT_POOL_DATA],
-                        process, self.rows)
+                        process, self.rows + 1)
         return rc
 
     def _row(self, uint32_t row):
