@@ -407,7 +407,7 @@ cdef class Channel:
             MemoryError: the budget is used up, or no block is that large.
         """
         cdef OutputBlock output
-        cdef uint32_t block
+        cdef uint32_t block = NO_BLOCK
         cdef uint8_t *room
         if n < 0:
             raise ValueError(f"a buffer has 0 bytes or more, not {n}")
@@ -440,7 +440,8 @@ cdef class Channel:
         cdef uint32_t count = len(views)
         cdef uint64_t n = sizeof(FrameHeader) + count * sizeof(FrameEntry)
         cdef uint64_t pickle_offset = n
-        cdef uint32_t block, i
+        cdef uint32_t block = NO_BLOCK
+        cdef uint32_t i
         cdef uint8_t *room
         cdef FrameEntry *entries
         cdef Py_buffer view

@@ -1,6 +1,6 @@
 """The transport of connections: sockets, buffers that outlive an event, time-outs."""
 
-from libc.errno cimport EAGAIN, EINTR, EWOULDBLOCK, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
@@ -138,11 +138,9 @@ cdef void connection_list(Connections *t, uint32_t slot) noexcept nogil:
 
 
 cdef int64_t connection_receive(Connection *c, void *buffer, size_t n) noexcept nogil:
-    cdef ssize_t got
-    while True:
+    cdef ssize_t got = recv(c.fd, buffer, n, MSG_DONTWAIT)
+    while got < 0 and errno == EINTR:
         got = recv(c.fd, buffer, n, MSG_DONTWAIT)
-        if got >= 0 or errno != EINTR:
-            break
     if got > 0:
         # A short read has emptied the socket (epoll(7)): the next bytes make a new edge.
         if <size_t>got < n and not c.read_closed:
@@ -152,7 +150,7 @@ cdef int64_t connection_receive(Connection *c, void *buffer, size_t n) noexcept 
     if got == 0:
         c.read_closed = True
         return 0
-    if errno == EAGAIN or errno == EWOULDBLOCK:
+    if errno == EAGAIN:
         return RECEIVE_AGAIN
     return RECEIVE_GONE
 
@@ -202,7 +200,7 @@ cdef ssize_t _send(int fd, const void *head, size_t head_n, const void *payload,
         sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent >= 0:
             return sent
-        if errno == EAGAIN or errno == EWOULDBLOCK:
+        if errno == EAGAIN:
             return 0
         if errno != EINTR:
             return RECEIVE_GONE

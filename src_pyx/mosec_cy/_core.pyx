@@ -1,6 +1,6 @@
 """The core process: event loop, connections and service put together, steered by the master over one socket."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EWOULDBLOCK, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -75,7 +75,6 @@ from mosec_cy._segment import Segment as SegmentType
 
 cdef extern from *:
     """
-    #define _GNU_SOURCE
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <string.h>
@@ -196,7 +195,7 @@ cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept no
 
 cdef void _read_control(Core *core) noexcept nogil:
     cdef ControlMessage order
-    cdef int passed
+    cdef int passed = -1
     cdef ssize_t got
     while True:
         got = control_receive(core.control, &order, sizeof(order), &passed)
@@ -220,16 +219,16 @@ cdef void _pause_accepting(Core *core) noexcept nogil:
 
 cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
     cdef int fd
-    cdef uint32_t i, slot
+    cdef uint32_t slot
     if listener >= core.listener_count or not core.accepting:
         return
-    for i in range(ACCEPTS):
+    for _ in range(ACCEPTS):
         if core.io.connections.open == core.io.connections.capacity:
             _pause_accepting(core)
             return
         fd = accept_connection(core.listeners[listener])
         if fd < 0:
-            if errno != EAGAIN and errno != EWOULDBLOCK and errno != EINTR and errno != ECONNABORTED:
+            if errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:
                 _pause_accepting(core)
             return
         slot = http1_accept(&core.io, fd)

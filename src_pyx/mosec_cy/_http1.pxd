@@ -5,7 +5,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from mosec_cy._connection cimport Connection, Connections
-from mosec_cy._http_parser cimport ChunkedDecoder, HttpLimits, HttpRequest
+from mosec_cy._http_chunked cimport ChunkedDecoder
+from mosec_cy._http_parser cimport HttpLimits, HttpRequest
 from mosec_cy._http_writer cimport HttpWriter
 
 cdef enum:
@@ -63,7 +64,7 @@ ctypedef struct Http1:             # one a connection slot
     bint keep_alive
     bint is_head
     bint chunked
-    uint32_t seen                  # bytes of the present head that the parser has looked at
+    HttpRequest *partial           # the parser's state in a head that is not complete; NULL: at the start of one
     uint32_t route
     uint64_t remaining             # body bytes still to come (not chunked)
     uint64_t received              # body bytes in the block

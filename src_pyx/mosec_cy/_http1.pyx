@@ -1,6 +1,6 @@
 """HTTP/1.x on a connection (RFC 9112): read a request, hand it over, write the answer."""
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset, strlen
 
 from mosec_cy._connection cimport (
@@ -28,17 +28,15 @@ from mosec_cy._connection cimport (
     connections_close,
     connections_open,
 )
+from mosec_cy._http_chunked cimport CHUNK_DATA, CHUNK_DONE, chunked_begin, chunked_step
 from mosec_cy._http_parser cimport (
     BODY_CHUNKED,
     BODY_LENGTH,
-    CHUNK_DATA,
-    CHUNK_DONE,
     HTTP_PARTIAL,
     METHOD_HEAD,
-    chunked_begin,
-    chunked_step,
     http_decode_path,
     http_parse,
+    http_request_size,
 )
 from mosec_cy._http_writer cimport HTTP_HEAD_ROOM, WRITE_CLOSE, WRITE_KEEP_ALIVE_10, writer_head
 from mosec_cy._linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
@@ -103,6 +101,8 @@ cdef void _close(Http1Io *io, uint32_t slot) noexcept nogil:
     if h.answer_block != NO_BLOCK:
         io.service.released(io.service.context, h.answer_block)
         h.answer_block = NO_BLOCK
+    free(h.partial)
+    h.partial = NULL
     h.phase = HTTP1_HEAD
     connection_close(&io.connections, slot)
 
@@ -136,7 +136,6 @@ cdef void _sent(Http1Io *io, uint32_t slot) noexcept nogil:
         _close(io, slot)
         return
     h.phase = HTTP1_HEAD
-    h.seen = 0
     connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
     if c.input_n or c.readable:
         connection_list(&io.connections, slot)
@@ -379,8 +378,9 @@ cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
 cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     cdef size_t at = 0
-    cdef size_t consumed, span_n
-    cdef const char *span
+    cdef size_t consumed = 0
+    cdef size_t span_n = 0
+    cdef const char *span = NULL
     cdef int rc
     while at < n:
         rc = chunked_step(&h.decoder, data + at, n - at, &consumed, &span, &span_n)
@@ -420,18 +420,33 @@ cdef size_t _take_discarded(Http1Io *io, uint32_t slot, size_t n) noexcept nogil
     return n
 
 
+cdef void _put_aside(Http1Io *io, Http1 *h) noexcept nogil:
+    # Without memory for its state the head is parsed anew when more of it comes.
+    cdef size_t n = http_request_size(&io.request)
+    cdef HttpRequest *partial = <HttpRequest *>realloc(h.partial, n)
+    if partial == NULL:
+        free(h.partial)
+    else:
+        memcpy(partial, &io.request, n)
+    h.partial = partial
+
+
 cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
     # Bytes consumed; 0 when the head is not complete.
     cdef Http1 *h = &io.states[slot]
     cdef int consumed
-    io.request.seen = h.seen
+    if h.partial != NULL:
+        memcpy(&io.request, h.partial, http_request_size(h.partial))
+    else:
+        io.request.seen = 0
     consumed = http_parse(&io.request, data, n, &io.limits)
     if consumed == HTTP_PARTIAL:
-        if h.seen == 0 and io.connections.all[slot].timer == TIMER_IDLE:
+        if io.connections.all[slot].timer == TIMER_IDLE:
             connection_arm(&io.connections, slot, TIMER_HEADER, io.now)
-        h.seen = io.request.seen
+        _put_aside(io, h)
         return 0
-    h.seen = 0
+    free(h.partial)
+    h.partial = NULL
     if consumed < 0:
         h.minor = 1
         h.is_head = False

@@ -57,8 +57,19 @@ cdef class Segment:
     cdef readonly uint32_t task_slots
     cdef readonly uint32_t routes
     cdef readonly uint64_t budget  # bytes
-    cdef uint64_t *geometry        # private: offsets, see Offset in the source; then two ring offsets and capacities a row
-    cdef uint32_t *capacities
+    # Private: where what lies, in bytes from the start.
+    cdef uint64_t at_bell
+    cdef uint64_t at_rows
+    cdef uint64_t at_words
+    cdef uint64_t at_statistics
+    cdef uint64_t at_row_statistics
+    cdef uint64_t at_status_counts
+    cdef uint64_t at_pool_words
+    cdef uint64_t at_pool_data
+    cdef uint64_t *at_rings        # submit and complete, for each row
+    cdef uint32_t *capacities      # likewise
+    cdef int _measure(self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities) except -1
+    cdef int _map(self) except -1
     cdef Bell *core_bell(self) noexcept nogil
     cdef RowShared *row(self, uint32_t row) noexcept nogil
     cdef uint64_t *words(self) noexcept nogil

@@ -1,9 +1,9 @@
 """The shared memory of a service: creation, sealing, mapping and the statistics in it."""
 
 import fcntl
-import mmap
 import os
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -23,10 +23,6 @@ cdef enum:
     MAX_BLOCKS_PER_CLASS = 65536
     PAGE = 4096
     MAX_ROWS = 4096
-
-cdef enum Offset:
-    AT_BELL, AT_ROWS, AT_WORDS, AT_STATISTICS, AT_ROW_STATISTICS, AT_STATUS_COUNTS, AT_RINGS, AT_POOL_WORDS, AT_POOL_DATA, AT_END
-    OFFSETS
 
 ctypedef struct Header:
     uint64_t magic
@@ -137,10 +133,8 @@ cdef class Segment:
         size = os.fstat(fd).st_size
         if size < PAGE:
             raise ValueError(f"descriptor {fd} is no shared memory of a service: it has {size} bytes")
-        with mmap.mmap(fd, _page_up(sizeof(Header) + 8 * MAX_ROWS) if size > _page_up(sizeof(Header) + 8 * MAX_ROWS) else size) as view:
-            head = bytes(view)
-        cdef const unsigned char[::1] raw = head
-        cdef const Header *header = <const Header *>&raw[0]
+        head = os.pread(fd, sizeof(Header) + 8 * MAX_ROWS, 0)     # a copy: checked, then used
+        cdef const Header *header = <const Header *>PyBytes_AS_STRING(head)
         if header.magic != MAGIC or header.version != VERSION or not 1 <= header.rows <= MAX_ROWS:
             raise ValueError(f"descriptor {fd} is no shared memory of this version of mosec_cy")
         segment._measure(header.rows, header.task_slots, header.routes, header.budget,
@@ -159,26 +153,25 @@ cdef class Segment:
         if pool_layout(&pool, budget, MAX_BLOCKS_PER_CLASS) != 0:
             raise ValueError(f"a memory budget of {budget} bytes is too small: 1 MiB is the least")
         self.rows, self.task_slots, self.routes, self.budget = rows, task_slots, routes, budget
-        self.geometry = <uint64_t *>calloc(<size_t>OFFSETS + 2 * rows, sizeof(uint64_t))
+        self.at_rings = <uint64_t *>calloc(2 * rows, sizeof(uint64_t))
         self.capacities = <uint32_t *>calloc(2 * rows, sizeof(uint32_t))
-        if self.geometry == NULL or self.capacities == NULL:
+        if self.at_rings == NULL or self.capacities == NULL:
             raise MemoryError
-        self.geometry[AT_BELL] = _page_up(sizeof(Header) + 8 * rows)
-        self.geometry[AT_ROWS] = self.geometry[AT_BELL] + PAGE
-        self.geometry[AT_WORDS] = _page_up(self.geometry[AT_ROWS] + rows * sizeof(RowShared))
-        self.geometry[AT_STATISTICS] = _page_up(self.geometry[AT_WORDS] + <uint64_t>task_slots * sizeof(uint64_t))
-        self.geometry[AT_ROW_STATISTICS] = self.geometry[AT_STATISTICS] + sizeof(Statistics)
-        self.geometry[AT_STATUS_COUNTS] = self.geometry[AT_ROW_STATISTICS] + rows * sizeof(RowStatistics)
-        at = self.geometry[AT_RINGS] = _page_up(
-            self.geometry[AT_STATUS_COUNTS] + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t))
+        self.at_bell = _page_up(sizeof(Header) + 8 * rows)
+        self.at_rows = self.at_bell + PAGE
+        self.at_words = _page_up(self.at_rows + rows * sizeof(RowShared))
+        self.at_statistics = _page_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_row_statistics = self.at_statistics + sizeof(Statistics)
+        self.at_status_counts = self.at_row_statistics + rows * sizeof(RowStatistics)
+        at = _page_up(
+            self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t))
         for i in range(2 * rows):
             self.capacities[i] = capacities[i]
-            self.geometry[<uint32_t>OFFSETS + i] = at
+            self.at_rings[i] = at
             at += _page_up(ring_bytes(self.capacities[i]))
-        self.geometry[AT_POOL_WORDS] = at
-        self.geometry[AT_POOL_DATA] = _page_up(at + pool_words_bytes(&pool))
-        self.geometry[AT_END] = _page_up(self.geometry[AT_POOL_DATA] + pool_data_bytes(&pool))
-        self.size = self.geometry[AT_END]
+        self.at_pool_words = at
+        self.at_pool_data = _page_up(at + pool_words_bytes(&pool))
+        self.size = _page_up(self.at_pool_data + pool_data_bytes(&pool))
         return 0
 
     cdef int _map(self) except -1:
@@ -197,32 +190,32 @@ cdef class Segment:
     def __dealloc__(self):
         if self.base != NULL:
             c_munmap(self.base, self.size)
-        free(self.geometry)
+        free(self.at_rings)
         free(self.capacities)
 
     cdef Bell *core_bell(self) noexcept nogil:
-        return <Bell *>(self.base + self.geometry[AT_BELL])
+        return <Bell *>(self.base + self.at_bell)
 
     cdef RowShared *row(self, uint32_t row) noexcept nogil:
-        return <RowShared *>(self.base + self.geometry[AT_ROWS]) + row
+        return <RowShared *>(self.base + self.at_rows) + row
 
     cdef uint64_t *words(self) noexcept nogil:
-        return <uint64_t *>(self.base + self.geometry[AT_WORDS])
+        return <uint64_t *>(self.base + self.at_words)
 
     cdef Statistics *statistics(self) noexcept nogil:
-        return <Statistics *>(self.base + self.geometry[AT_STATISTICS])
+        return <Statistics *>(self.base + self.at_statistics)
 
     cdef RowStatistics *row_statistics(self, uint32_t row) noexcept nogil:
-        return <RowStatistics *>(self.base + self.geometry[AT_ROW_STATISTICS]) + row
+        return <RowStatistics *>(self.base + self.at_row_statistics) + row
 
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil:
-        return <uint64_t *>(self.base + self.geometry[AT_STATUS_COUNTS]) + <size_t>route * STATUS_COUNT
+        return <uint64_t *>(self.base + self.at_status_counts) + <size_t>route * STATUS_COUNT
 
     cdef void attach_submit(self, uint32_t row, RingEnd *end) noexcept nogil:
-        ring_attach(end, self.base + self.geometry[<uint32_t>OFFSETS + 2 * row], self.capacities[2 * row])
+        ring_attach(end, self.base + self.at_rings[2 * row], self.capacities[2 * row])
 
     cdef void attach_complete(self, uint32_t row, RingEnd *end) noexcept nogil:
-        ring_attach(end, self.base + self.geometry[<uint32_t>OFFSETS + 2 * row + 1], self.capacities[2 * row + 1])
+        ring_attach(end, self.base + self.at_rings[2 * row + 1], self.capacities[2 * row + 1])
 
     cdef uint32_t submit_capacity(self, uint32_t row) noexcept nogil:
         return self.capacities[2 * row]
@@ -232,7 +225,7 @@ cdef class Segment:
         memset(pool, 0, sizeof(Pool))
         rc = pool_layout(pool, self.budget, MAX_BLOCKS_PER_CLASS)
         if rc == 0:
-            pool_attach(pool, self.base + self.geometry[AT_POOL_WORDS], self.base + self.geometry[AT_POOL_DATA],
+            pool_attach(pool, self.base + self.at_pool_words, self.base + self.at_pool_data,
                         process, self.rows + 1)
         return rc
 
@@ -257,19 +250,10 @@ cdef class Segment:
     def stats(self):
         """What core counted so far, as plain lists and numbers (seconds); see STATUS_CODES for the order of the counts."""
         cdef Statistics *s = self.statistics()
-        cdef uint32_t i, k
         return {
-            "routes": [[load_relaxed_u64(self.status_counts(i) + k) for k in range(STATUS_COUNT)]
-                       for i in range(self.routes + 1)],
+            "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
             "total": _histogram(&s.total, 1e-9),
-            "rows": [
-                {
-                    "duration": _histogram(&self.row_statistics(i).duration, 1e-9),
-                    "batch_size": _histogram(&self.row_statistics(i).batch_size, 1),
-                    "batch_duration": _histogram(&self.row_statistics(i).batch_duration, 1e-9),
-                }
-                for i in range(self.rows)
-            ],
+            "rows": [_row_statistics(self.row_statistics(row)) for row in range(self.rows)],
             "remaining": load_relaxed_u64(&s.remaining),
             "connections": load_relaxed_u64(&s.connections),
             "charged": load_relaxed_u64(&s.charged),
@@ -285,7 +269,16 @@ cdef class Segment:
         return core_held, leased
 
 
-cdef dict _histogram(Histogram *histogram, unit):
-    cdef uint32_t k
+cdef list _counts(const uint64_t *counts):
+    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]
+
+
+cdef dict _histogram(const Histogram *histogram, unit):
     return {"buckets": [load_relaxed_u64(&histogram.buckets[k]) for k in range(HISTOGRAM_BUCKETS)],
             "sum": load_relaxed_u64(&histogram.sum) * unit}
+
+
+cdef dict _row_statistics(const RowStatistics *row):
+    return {"duration": _histogram(&row.duration, 1e-9),
+            "batch_size": _histogram(&row.batch_size, 1),
+            "batch_duration": _histogram(&row.batch_duration, 1e-9)}

@@ -46,6 +46,9 @@ from mosec_cy._segment cimport PHASE_FORWARD, STATUS_COUNT, histogram_add_count,
 cdef extern from "<signal.h>" nogil:
     int SIGALRM, SIGKILL
 
+cdef const char *ALIVE = b"MOSEC service"
+cdef const char *NOTHING = b""
+cdef const char *NOT_ALLOWED = b"method not allowed"
 cdef const char *OVERLOADED = b"too many request: task queue is full"
 cdef const char *STOPPING = b"gracefully shutting down"
 cdef const char *WORKER_DIED = b"inference internal error: the worker process died"
@@ -114,19 +117,19 @@ cdef void _judge(void *context, const HttpRequest *request, const char *path, si
     cdef uint32_t route = ROUTE_NONE
     cdef RouteMatch match
     if path_n == 1 and path[0] == 42:                        # '*': OPTIONS of the server as a whole
-        _verdict(verdict, 204, b"")
+        _verdict(verdict, 204, NOTHING)
         verdict.allow = b"GET, HEAD, POST, OPTIONS"
         verdict.route = ROUTE_NONE
         return
     match = router_match(s.routes, s.route_count, request.method, path, path_n, &route)
     verdict.route = ROUTE_NONE
     if match == MATCH_NO_METHOD or match == MATCH_OPTIONS:
-        _verdict(verdict, <int>match, b"" if match == MATCH_OPTIONS else b"method not allowed")
+        _verdict(verdict, <int>match, NOTHING if match == MATCH_OPTIONS else NOT_ALLOWED)
         verdict.allow = s.routes[route].allow
     elif match != MATCH_FOUND:
         _verdict(verdict, 404, b"not found")
     elif s.routes[route].stage_count == 0:
-        _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else b"MOSEC service")
+        _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else ALIVE)
     elif s.draining:
         _verdict(verdict, 503, STOPPING)
         verdict.route = route
@@ -285,7 +288,8 @@ cdef void _observe_batch(Service *s, uint32_t stage, uint32_t row, uint32_t n) n
 
 cdef void _dispatch(Service *s, uint32_t stage) noexcept nogil:
     cdef Stage *st = &s.batcher.stages[stage]
-    cdef uint32_t n, row
+    cdef uint32_t n
+    cdef uint32_t row = 0
     if st.waiting == 0:
         return
     for row in range(st.first_row, st.first_row + st.rows):
@@ -403,14 +407,12 @@ cdef void _kill(Link *link) noexcept nogil:
 cdef void _poll_row(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef Descriptor d
-    cdef int rc
     cdef bint any = False
-    while True:
-        rc = ring_pop(&link.complete, &d)
-        if rc != RING_OK:
-            break
+    cdef int rc = ring_pop(&link.complete, &d)
+    while rc == RING_OK:
         any = True
         _complete(s, row, &d)
+        rc = ring_pop(&link.complete, &d)
     if rc == RING_BROKEN:
         _kill(link)                    # its death does the rest
         return
