@@ -15,6 +15,9 @@ ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
 FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
 ENGINE_STAMP := $(VENV)/.engine$(FLAVOUR)
 
+# A sanitized extension in an interpreter that is not needs the runtime loaded first; the interpreter's own leaks are no news.
+SANITIZED := $(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0)
+
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -35,7 +38,7 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 
 test: $(VENV)/.group-test $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(SANITIZED) $(BIN)/python -m pytest $(TESTS)
 
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10)
 	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON)

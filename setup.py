@@ -48,7 +48,7 @@ def flags() -> tuple[list[str], list[str]]:
     else:
         compile_args += ["-O3", "-g1"]
     if switched_on("MOSEC_CY_SANITIZE"):
-        sanitize = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
         compile_args += sanitize
         link_args += sanitize
     return compile_args, link_args
