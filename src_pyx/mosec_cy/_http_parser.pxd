@@ -75,7 +75,7 @@ ctypedef struct HttpRequest:
     uint64_t content_length    # BODY_LENGTH; else 0
     HttpSpan method_text
     HttpSpan target            # as sent
-    # Still percent-encoded. Asterisk-form: "*"; absolute-form: from its path on, "/" if that is empty; CONNECT: length 0.
+    # Still percent-encoded. Asterisk-form: "*"; absolute-form: from its path on, "/" if that is empty; CONNECT: none.
     HttpSpan path
     HttpSpan query             # after '?', length 0 if there is none
     # Headers that the engine acts on; length 0: absent. A list header that stands on several lines: the last line.
@@ -83,7 +83,7 @@ ctypedef struct HttpRequest:
     HttpSpan upgrade           # HTTP/1.1 only (RFC 9110 section 7.8)
     HttpSpan host              # the target's authority if it has one, else Host (RFC 9112 section 3.2.2)
     uint32_t header_count
-    HttpHeader headers[100]    # the first header_count are defined; the rest is never written, nor cleared for a new head
+    HttpHeader headers[100]    # the first header_count are defined; the rest is not written, nor cleared for a new head
 
 # The whole head or HTTP_PARTIAL or a refusal, as early as the bytes allow. Empty lines before the request line are
 # skipped (RFC 9112 section 2.2). Never reads outside data[0:n]. After HTTP_PARTIAL the same *request continues, with

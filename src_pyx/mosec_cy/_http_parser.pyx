@@ -7,7 +7,7 @@ always agree where a request ends. The verdict depends on the bytes alone, never
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from mosec_cy._http_request_line cimport read_request_line, valid_authority
 from mosec_cy._scan cimport SCAN_TOKEN, scan_class, scan_hex, scan_same, scan_token, scan_value
@@ -309,6 +309,16 @@ cdef class RequestParser:
             times -= 1
         return result
 
+    def moved(self) -> RequestParser:
+        """Another parser that goes on with a copy of the state in use, as a loop puts a partial head aside."""
+        cdef RequestParser other = RequestParser()
+        memset(&other.request, 0xAA, sizeof(HttpRequest))
+        memcpy(&other.request, &self.request, http_request_size(&self.request))
+        other.limits = self.limits
+        other.data = self.data
+        other.begun = self.begun
+        return other
+
     cdef bytes text(self, HttpSpan span):
         return bytes(memoryview(self.data)[span.start:span.start + span.length])
 
@@ -316,11 +326,6 @@ cdef class RequestParser:
     def seen(self) -> int:
         """After a partial head: the offset where the next call goes on."""
         return self.request.seen
-
-    @property
-    def state_size(self) -> int:
-        """Bytes of the struct that hold state."""
-        return http_request_size(&self.request)
 
     @property
     def path_decoded(self) -> bytes | None:

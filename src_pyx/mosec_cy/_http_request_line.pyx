@@ -230,11 +230,8 @@ cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept
             return False
         p += 1
     else:
-        while p != end and p[0] != c':':
-            if p[0] == c'%':
-                if end - p < 3 or scan_hex(p[1]) < 0 or scan_hex(p[2]) < 0:
-                    return False
-            elif not scan_class[p[0]] & SCAN_HOST:
+        while p != end and scan_class[p[0]] & SCAN_HOST:
+            if p[0] == c'%' and (end - p < 3 or scan_hex(p[1]) < 0 or scan_hex(p[2]) < 0):
                 return False
             p += 1
     if p == end:
@@ -245,5 +242,3 @@ cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept
     while p != end and c'0' <= p[0] <= c'9':
         p += 1
     return p == end
-
-

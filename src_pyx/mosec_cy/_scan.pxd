@@ -1,5 +1,5 @@
 # Classes of bytes in HTTP (RFC 9110 section 5.6, RFC 3986 appendix A) and scanners for the first byte outside one.
-# The table decides; the vector code only skips bytes that are certainly inside: 16 at a time with SSE2, else 8 in a word.
+# The table decides; vector code only skips bytes that are certainly inside: 16 at a time with SSE2, else 8 in a word.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
@@ -19,7 +19,7 @@ cdef extern from *:
         SCAN_TOKEN = 1,    /* tchar */
         SCAN_VALUE = 2,    /* field-content: HTAB, SP, VCHAR, obs-text */
         SCAN_TARGET = 4,   /* VCHAR but '#' (no fragments), and but '?' and '%', which the caller looks at */
-        SCAN_HOST = 8,     /* unreserved, sub-delims */
+        SCAN_HOST = 8,     /* unreserved, sub-delims, and '%', whose digits the caller looks at */
         SCAN_HEX = 16
     };
     #define SCAN_V SCAN_VALUE
@@ -29,10 +29,11 @@ cdef extern from *:
     #define SCAN_ALL (SCAN_VT | SCAN_HOST | SCAN_TOKEN)
     static const uint8_t scan_class[256] __attribute__((unused)) = {
         ['\\t'] = SCAN_V, [' '] = SCAN_V, ['!'] = SCAN_ALL, ['"'] = SCAN_VT, ['#'] = SCAN_V | SCAN_TOKEN,
-        ['$'] = SCAN_ALL, ['%'] = SCAN_V | SCAN_TOKEN, ['&'] = SCAN_ALL, ['\\''] = SCAN_ALL, ['('] = SCAN_VTH,
-        [')'] = SCAN_VTH, ['*'] = SCAN_ALL, ['+'] = SCAN_ALL, [','] = SCAN_VTH, ['-'] = SCAN_ALL, ['.'] = SCAN_ALL,
-        ['/'] = SCAN_VT, ['0' ... '9'] = SCAN_ALL | SCAN_HEX, [':'] = SCAN_VT, [';'] = SCAN_VTH, ['<'] = SCAN_VT,
-        ['='] = SCAN_VTH, ['>'] = SCAN_VT, ['?'] = SCAN_V, ['@'] = SCAN_VT,
+        ['$'] = SCAN_ALL, ['%'] = SCAN_V | SCAN_HOST | SCAN_TOKEN, ['&'] = SCAN_ALL, ['\\''] = SCAN_ALL,
+        ['('] = SCAN_VTH, [')'] = SCAN_VTH, ['*'] = SCAN_ALL, ['+'] = SCAN_ALL, [','] = SCAN_VTH,
+        ['-'] = SCAN_ALL, ['.'] = SCAN_ALL, ['/'] = SCAN_VT, ['0' ... '9'] = SCAN_ALL | SCAN_HEX,
+        [':'] = SCAN_VT, [';'] = SCAN_VTH, ['<'] = SCAN_VT, ['='] = SCAN_VTH, ['>'] = SCAN_VT, ['?'] = SCAN_V,
+        ['@'] = SCAN_VT,
         ['A' ... 'F'] = SCAN_ALL | SCAN_HEX, ['G' ... 'Z'] = SCAN_ALL, ['['] = SCAN_VT, ['\\\\'] = SCAN_VT,
         [']'] = SCAN_VT, ['^'] = SCAN_VTK, ['_'] = SCAN_ALL, ['`'] = SCAN_VTK,
         ['a' ... 'f'] = SCAN_ALL | SCAN_HEX, ['g' ... 'z'] = SCAN_ALL, ['{'] = SCAN_VT, ['|'] = SCAN_VTK,
@@ -92,26 +93,31 @@ cdef extern from *:
     #endif
 
     /* The first byte of [p, end) outside class `wanted`, or `end`. `stops` may name bytes that are inside, never pass
-       one that is outside. The last bytes are looked at in a block that ends at `end`, where base <= p leaves room. */
+       one that is outside. The last bytes are looked at in a block that ends at `end`, if there is room from `base`,
+       the start of the buffer (base <= p). */
     static inline __attribute__((always_inline)) const uint8_t *scan_run(
             const uint8_t *base, const uint8_t *p, const uint8_t *end, scan_mask (*stops)(scan_block), int wanted) {
-        while (p != end) {
-            scan_mask mask = (scan_mask)1 << (SCAN_LANE - 1);
-            if (end - p >= SCAN_BLOCK) {
-                mask = stops(scan_load(p));
-                if (mask == 0) {
-                    p += SCAN_BLOCK;
-                    continue;
-                }
-            } else if (end - base >= SCAN_BLOCK) {
-                mask = stops(scan_load(end - SCAN_BLOCK)) >> (SCAN_LANE * (SCAN_BLOCK - (end - p)));
-                if (mask == 0)
-                    return end;
+        const uint8_t *last, *stop;
+        scan_mask mask;
+        if (end - base < SCAN_BLOCK) {
+            while (p != end && scan_class[*p] & wanted)
+                p++;
+            return p;
+        }
+        for (last = end - SCAN_BLOCK; p <= last; p += SCAN_BLOCK) {
+            for (mask = stops(scan_load(p)); mask; mask &= mask - 1) {
+                stop = p + __builtin_ctzll(mask) / SCAN_LANE;
+                if (!(scan_class[*stop] & wanted))
+                    return stop;
             }
-            p += __builtin_ctzll(mask) / SCAN_LANE;
-            if (!(scan_class[*p] & wanted))
-                return p;
-            p++;
+        }
+        if (p == end)
+            return end;
+        mask = stops(scan_load(last)) & (~(scan_mask)0 << (SCAN_LANE * (p - last)));
+        for (; mask; mask &= mask - 1) {
+            stop = last + __builtin_ctzll(mask) / SCAN_LANE;
+            if (!(scan_class[*stop] & wanted))
+                return stop;
         }
         return end;
     }
