@@ -52,9 +52,7 @@ def describe(status: int) -> str:
         return f"signal {-status}"
 
 
-def execute(
-    flags: Sequence[str], code: str, keep: Sequence[int], variables: Mapping[str, str] | None = None
-) -> Child:
+def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Mapping[str, str] | None = None) -> Child:
     """Start this interpreter on `code`, with no descriptors but 0 to 2 and `keep`.
 
     Shutdown signals are blocked in the child until it has decided what to do with them.

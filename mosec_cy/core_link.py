@@ -98,7 +98,6 @@ def _start(boot: int, keep: list[int]) -> child.Child:
     # Isolated and without `site`: core needs the standard library's builtins and this package, and stays small.
     parent = str(Path(__file__).resolve().parent.parent)
     code = (
-        f"import sys; sys.path.append({parent!r}); "
-        f"from mosec_cy.core_process import main; main({boot}, {os.getpid()})"
+        f"import sys; sys.path.append({parent!r}); from mosec_cy.core_process import main; main({boot}, {os.getpid()})"
     )
     return child.execute(["-I", "-S"], code, [*keep, boot])

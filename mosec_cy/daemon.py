@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing.process
 import subprocess
-from typing import Union
+from typing import TypeAlias
 
-DaemonProcess = Union[subprocess.Popen[bytes], subprocess.Popen[str], multiprocessing.process.BaseProcess]
+DaemonProcess: TypeAlias = "subprocess.Popen[bytes] | subprocess.Popen[str] | multiprocessing.process.BaseProcess"
 
 
 class Daemon:

@@ -34,13 +34,17 @@ class Engine:
                 "bell_fd": self.core_bell_fd,
                 "master_bell_fd": self.master_routes.bell_fd,
             }
-            config = _limits(options) | inherited | {
-                "listen_fds": listen_fds,
-                "server": f"mosec_cy/{__version__}",
-                "content_types": list(plan.content_types),
-                "stages": plan.stage_configs(options),
-                "routes": routes,
-            }
+            config = (
+                _limits(options)
+                | inherited
+                | {
+                    "listen_fds": listen_fds,
+                    "server": f"mosec_cy/{__version__}",
+                    "content_types": list(plan.content_types),
+                    "stages": plan.stage_configs(options),
+                    "routes": routes,
+                }
+            )
             self.link = CoreLink(config, [*listen_fds, *inherited.values()])
             closing.callback(self.link.close)
             self._closing = closing.pop_all()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
+from pathlib import Path
 
 _UNIX = "unix:"
 _BACKLOG = 4096
@@ -91,7 +91,7 @@ class Listener:
                 sock.bind(path)
         except OSError as error:
             raise _explained(error, _UNIX + path) from None
-        self._path = os.path.abspath(path)
+        self._path = str(Path(path).absolute())
         sock.setblocking(False)
 
 
@@ -113,7 +113,4 @@ def _answers(path: str) -> bool:
 
 
 def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    Path(path).unlink(missing_ok=True)

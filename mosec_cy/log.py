@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 
 _LOGGER = logging.getLogger("mosec_cy")
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _COLOURS = {"DEBUG": "34", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
 

@@ -31,7 +31,11 @@ class MasterRoutes:
         """Answer all requests that are there; called when `bell_fd` is readable."""
         os.eventfd_read(self.bell_fd)
         for item in self._channel.take_now():
-            self._channel.answer(item, *self._respond(bytes(item)))
+            status, body, content_type = self._respond(bytes(item))
+            if status == 200:
+                self._channel.publish(item, [body], 0, content_type)
+            else:
+                self._channel.publish_error(item, status, body, content_type)
 
     def close(self) -> None:
         os.close(self.bell_fd)

@@ -113,9 +113,7 @@ class ServiceMetrics(Collector):
         return [stage for stage in self._plan.stages if stage.runtime.max_batch_size > 1]
 
     @staticmethod
-    def _rows(
-        stages: Iterable[Stage], rows: Sequence[dict[str, Any]]
-    ) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    def _rows(stages: Iterable[Stage], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """Labels and numbers of each replica that has done something."""
         for stage in stages:
             for worker_id, row in enumerate(stage.rows, 1):

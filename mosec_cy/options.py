@@ -14,6 +14,8 @@ from mosec_cy.log import get_logger
 
 _LOG_LEVELS = ("info", "debug", "warning", "error")
 _NOT_AVAILABLE = ("dry_run", "compression")
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
 MOSEC_PORT=8080 or MOSEC_MAX_REQUEST_SIZE=1048576. The command line wins over the environment, the
 environment over the program's own Server(port=...). Arguments not listed here are left to the program."""
@@ -132,10 +134,10 @@ def _flag(name: str) -> str:
 def _from_text(field: dataclasses.Field[Any], raw: str) -> Any:
     value: Any = raw
     if field.type == "bool":
-        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-        value = words.get(raw.strip().lower() or "0")
-        if value is None:
+        word = raw.strip().lower()
+        if word not in _TRUE | _FALSE:
             raise argparse.ArgumentTypeError(f"must be true or false, but is {raw!r}")
+        value = word in _TRUE
     elif field.type == "int":
         try:
             value = int(raw)

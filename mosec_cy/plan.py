@@ -114,7 +114,9 @@ def check_route(route: object) -> str:
     if not route.isascii() or not route.isprintable() or any(char in route for char in " ?#"):
         raise ValueError(f"route must be the path of a URL (ASCII, no space, ? or #), but is {route!r}")
     if route == "/" or any(route == name or route.startswith(name + "/") for name in _RESERVED):
-        raise ValueError(f"route {route!r} is reserved: /, {', '.join(_RESERVED)} and what is below belong to the server")
+        raise ValueError(
+            f"route {route!r} is reserved: /, {', '.join(_RESERVED)} and what is below belong to the server"
+        )
     return route
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from multiprocessing import process as multiprocessing_process
 
@@ -127,7 +127,7 @@ class Supervisor:
             _log.info("listening on %s", self._listener.address)
 
     def on_hopeless_worker(self, name: str) -> None:
-        _log.error("%s: never got ready, the server gives up", name)
+        _log.error("%s never got ready, the server gives up", name)
         self._shut_down(1)
 
     def on_worker_gone(self) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
 
     def _kill_stragglers(self) -> None:
         for row in self._workers.alive:
-            _log.warning("%s: killed, it did not end within %g s", row.name, self._grace)
+            _log.warning("%s killed, it did not end within %g s", row.name, self._grace)
         self._workers.kill()
         for daemon in self._daemons.values():
             daemon.kill()
@@ -216,8 +216,7 @@ class Supervisor:
         self._listener.close_in_child()
         self._workers.close()
         self._engine.close()
-        for pidfd in self._daemons:
-            os.close(pidfd)
+        _close_all(self._daemons)
 
 
 def _check_place() -> None:
@@ -233,10 +232,15 @@ def _check_place() -> None:
 
 def _watch_daemons(daemons: Sequence[Daemon], closing: ExitStack) -> dict[int, Daemon]:
     watched: dict[int, Daemon] = {}
-    closing.callback(lambda: [os.close(pidfd) for pidfd in watched])
+    closing.callback(_close_all, watched)
     for daemon in daemons:
         try:
             watched[os.pidfd_open(daemon.pid)] = daemon
         except ProcessLookupError:
             raise RuntimeError(f"daemon {daemon.name!r} has ended already") from None
     return watched
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

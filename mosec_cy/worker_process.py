@@ -87,7 +87,7 @@ def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
 
 
 def _warm_up(worker: Worker, strict: bool) -> None:
-    name = f"{worker.stage} [{worker.worker_id}]"
+    name = f"<{worker.stage}|{worker.worker_id}>"
     examples = worker.multi_examples
     if not len(examples):
         if worker.example is None:
@@ -100,10 +100,10 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         if strict:
             raise
         log.get_logger().exception(
-            "%s: warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list", name
+            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list", name
         )
     else:
-        log.get_logger().info("%s: warm-up done", name)
+        log.get_logger().info("%s warm-up done", name)
 
 
 def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:

@@ -66,7 +66,7 @@ class WorkerRow:
 
     @property
     def name(self) -> str:
-        return f"{self.stage.name} [{self._worker_id}]"
+        return f"<{self.stage.name}|{self._worker_id}>"
 
     @property
     def hopeless(self) -> bool:

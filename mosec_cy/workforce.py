@@ -77,14 +77,14 @@ class Workforce:
             return
         row.drained = True
         if message.value:
-            _log.error("%s: ended with %d requests, which were answered 500", row.name, message.value)
+            _log.error("%s ended with %d requests, which were answered 500", row.name, message.value)
         self._restart_when_free(row)
 
     def on_overdue(self, message: Message) -> None:
-        _log.warning("%s: `forward` overran the timeout of its stage", self._rows[message.row].name)
+        _log.warning("%s `forward` overran the timeout of its stage", self._rows[message.row].name)
 
     def on_killed(self, message: Message) -> None:
-        _log.error("%s: killed, it did not end after its timeout", self._rows[message.row].name)
+        _log.error("%s killed, it did not end after its timeout", self._rows[message.row].name)
 
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""
@@ -124,15 +124,13 @@ class Workforce:
         try:
             row.start(self._common, self._release_master)
         except OSError:
-            _log.exception("%s: cannot start a process", row.name)
+            _log.exception("%s cannot start a process", row.name)
             row.start_failed()
             row.drained = True
             self._restart_when_free(row)
             return
         assert row.process is not None
-        self._link.send(
-            ToCore.ROW_STARTED, row.index, row.incarnation, row.process.pid, pidfd=row.process.pidfd
-        )
+        self._link.send(ToCore.ROW_STARTED, row.index, row.incarnation, row.process.pid, pidfd=row.process.pidfd)
         self._reactor.watch(row.fileno(), functools.partial(self._on_message, row))
         self._reactor.watch(row.process.pidfd, functools.partial(self._on_exit, row))
 
@@ -148,13 +146,14 @@ class Workforce:
 
     def _on_ready(self, row: WorkerRow) -> None:
         row.became_ready()
-        _log.info("%s: ready", row.name)
+        _log.info("%s ready", row.name)
         self._link.send(ToCore.ROW_READY, row.index, row.incarnation)
         self._stages_awaited.discard(row.stage.number)
         self._observer.on_worker_ready()
 
     def _on_exit(self, row: WorkerRow) -> None:
-        assert row.process is not None and row.inbox is not None
+        assert row.process is not None
+        assert row.inbox is not None
         if not row.inbox.closed:
             self._on_message(row)  # its last words
         if not row.inbox.closed:  # a child of its own holds the other end
@@ -163,9 +162,9 @@ class Workforce:
         status = row.process.reap(block=True)
         assert status is not None
         if row.failure is not None:
-            _log.error("%s: failed to start\n%s", row.name, row.failure)
+            _log.error("%s failed to start\n%s", row.name, row.failure)
         elif not self._stopping:
-            _log.error("%s: ended by itself with %s", row.name, child.describe(status))
+            _log.error("%s ended by itself with %s", row.name, child.describe(status))
         row.ended()
         self._observer.on_worker_gone()
         self._restart_when_free(row)

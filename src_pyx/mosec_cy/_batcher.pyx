@@ -1,22 +1,15 @@
 """The scheduler's pure part: queues, deadlines, batches, hand-ahead and take-back.
 
 A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or the list of the
-row that it was handed to. Queues are sorted by `turn`. The only thing shared with the rows is one word a task, on which
-starting (row) and taking back (core) are compare-and-swaps from the same value, so that one of them wins.
-`_scheduler.Scheduler` is the same structs as a Python object.
+row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from mosec_cy._linux cimport cas_u64, fetch_or_u64, load_relaxed_u64, store_release_u64
+from mosec_cy._word cimport word_cancel, word_hand, word_take_back
 
-# Weight of the past in the average of batch times: one batch counts 1 / (1 + MEMORY).
 cdef enum:
-    MEMORY = 7
-
-
-cdef inline uint64_t make_word(uint32_t sequence, uint64_t flags) noexcept nogil:
-    return (<uint64_t>sequence << 32) | flags
+    MEMORY = 7    # weight of the past in the average of batch times: one batch counts 1 / (1 + MEMORY)
 
 
 cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
@@ -55,23 +48,12 @@ cdef inline void unlink_task(Task *tasks, uint32_t *head, uint32_t *tail, uint32
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
                        Row *rows, uint32_t row_count) noexcept nogil:
     cdef uint32_t i
-    b.tasks = tasks
-    b.words = words
-    b.slots = slots
-    b.stages = stages
-    b.stage_count = stage_count
-    b.rows = rows
-    b.row_count = row_count
-    b.free_head = NO_INDEX
-    b.fresh = 0
-    b.used = 0
-    b.turns = 0
+    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0,
+                   stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
-        stages[i].head = NO_INDEX
-        stages[i].tail = NO_INDEX
+        stages[i].head = stages[i].tail = NO_INDEX
     for i in range(row_count):
-        rows[i].head = NO_INDEX
-        rows[i].tail = NO_INDEX
+        rows[i].head = rows[i].tail = NO_INDEX
         rows[i].take_back_at = NEVER
 
 
@@ -96,8 +78,7 @@ cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil:
     cdef Task *task = &b.tasks[slot]
     task.state = TASK_FREE
     task.generation += 1
-    if task.generation == 0:
-        task.generation = 1
+    task.generation += task.generation == 0  # never 0
     task.next = b.free_head
     b.free_head = slot
     b.used -= 1
@@ -165,12 +146,9 @@ cdef bint leave_row(Batcher *b, uint32_t slot) noexcept nogil:
 
 cdef inline bint reclaim(Batcher *b, uint32_t slot) noexcept nogil:
     """Make a handed task unstartable; false when its row has started it."""
-    cdef Task *task = &b.tasks[slot]
-    cdef uint64_t waiting = make_word(task.sequence, WORD_HANDED)
-    # Acquire-release; partner: the same swap in word_start. Exactly one of the two finds the word as handed.
-    if not cas_u64(&b.words[slot], &waiting, make_word(task.sequence + 1, 0)):
+    if not word_take_back(&b.words[slot], b.tasks[slot].sequence):
         return False
-    task.sequence += 1
+    b.tasks[slot].sequence += 1
     return True
 
 
@@ -179,8 +157,7 @@ cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_
     cdef Row *row = &b.rows[index]
     cdef uint32_t near = b.stages[row.stage].head
     cdef uint32_t slot = row.head
-    cdef uint32_t following
-    cdef uint32_t count = 0
+    cdef uint32_t following, count = 0
     row.take_back_at = NEVER
     while slot != NO_INDEX:
         following = b.tasks[slot].next
@@ -210,15 +187,12 @@ cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil:
 
 
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil:
-    cdef uint32_t count = 0
-    cdef uint32_t slot
+    cdef uint32_t slot, count = 0
     batcher_row_drain(b, row)
-    b.rows[row].room = 0
     while b.rows[row].head != NO_INDEX:
         slot = b.rows[row].head
         leave_row(b, slot)
-        if b.tasks[slot].tries < 255:
-            b.tasks[slot].tries += 1
+        b.tasks[slot].tries += b.tasks[slot].tries < 255
         started[count] = slot
         count += 1
     return count
@@ -243,9 +217,7 @@ cdef inline bint is_open(const Row *row, uint32_t size, uint64_t now) noexcept n
 
 
 cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, uint64_t now) noexcept nogil:
-    cdef uint32_t best = NO_INDEX
-    cdef uint32_t last_resort = NO_INDEX
-    cdef uint32_t i
+    cdef uint32_t i, best = NO_INDEX, last_resort = NO_INDEX
     cdef const Row *row
     for i in range(stage.first_row, stage.first_row + stage.rows):
         row = &b.rows[i]
@@ -260,14 +232,11 @@ cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, ui
 
 
 cdef inline uint64_t closing_time(const Batcher *b, const Stage *stage) noexcept nogil:
-    """When the batch at the head of a queue that is not empty closes; 0: it is full."""
-    cdef uint64_t queued_at
+    """When the batch at the head of the queue (not empty) closes; 0: it is full."""
+    cdef uint64_t queued_at = b.tasks[stage.head].queued_at
     if stage.waiting >= stage.max_batch_size:
         return 0
-    queued_at = b.tasks[stage.head].queued_at
-    if stage.max_wait_ns >= <uint64_t>NEVER - queued_at:
-        return NEVER
-    return queued_at + stage.max_wait_ns
+    return queued_at + min(stage.max_wait_ns, <uint64_t>NEVER - queued_at)
 
 
 cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexcept nogil:
@@ -282,8 +251,7 @@ cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexc
     task.batch = row.batch
     task.handed_at = now
     task.sequence += 1
-    # Release; partner: the acquire of the swap in word_start.
-    store_release_u64(&b.words[slot], make_word(task.sequence, WORD_HANDED))
+    word_hand(&b.words[slot], task.sequence)
 
 
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *row) noexcept nogil:
@@ -299,8 +267,7 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     to = &b.rows[index]
     if to.outstanding == 0:
         to.busy_since = now
-    if to.take_back_at > now + TAKE_BACK_NS:
-        to.take_back_at = now + TAKE_BACK_NS
+    to.take_back_at = min(to.take_back_at, now + TAKE_BACK_NS)
     to.batch += 1
     to.batches += 1
     to.outstanding += size
@@ -364,56 +331,51 @@ cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil:
         task.state = TASK_NEW
     elif task.state == TASK_HANDED:
         if not reclaim(b, slot):
-            # Acquire-release; partner: the load in word_cancelled.
-            fetch_or_u64(&b.words[slot], WORD_CANCELLED)
+            word_cancel(&b.words[slot])
             return RUNNING
         leave_row(b, slot)
     return WITHDRAWN
 
 
 cdef uint32_t open_rows(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
-    cdef uint32_t i
-    cdef uint32_t count = 0
+    cdef uint32_t i, count = 0
     for i in range(stage.first_row, stage.first_row + stage.rows):
         count += is_open(&b.rows[i], 1, now)
     return count
 
 
 cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil:
-    cdef uint32_t total = 0
-    cdef uint32_t s, i, count
+    cdef uint32_t s, i, opened, count, total = 0
     cdef Stage *stage
     cdef Row *row
     for s in range(b.stage_count):
         stage = &b.stages[s]
         if stage.rows < 2 or stage.running == 0:
             continue
+        opened = open_rows(b, stage, now)
         for i in range(stage.first_row, stage.first_row + stage.rows):
             row = &b.rows[i]
-            if row.take_back_at > now or open_rows(b, stage, now) <= <uint32_t>is_open(row, 1, now):
+            if row.take_back_at > now or opened <= <uint32_t>is_open(row, 1, now):
                 continue
             count = return_unstarted(b, i, now, TAKE_BACK_NS)
             if count > 0:
                 row.late = True
                 # Until the caller has looked at the ring anew, it does not count as seen empty.
                 row.room = min(row.room, row.ring_capacity - 1)
+                opened = open_rows(b, stage, now)
             total += count
     return total
 
 
 cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
+    """When to ask for a batch of the queue (not empty)."""
     cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
-    cdef uint64_t closing
+    cdef uint64_t closing = closing_time(b, stage)
     cdef uint32_t i
-    cdef const Row *row
-    if size == 0:
-        return NEVER
-    closing = closing_time(b, stage)
     if choose_row(b, stage, size, now) != NO_INDEX:
         return max(closing, now + 1)
     for i in range(stage.first_row, stage.first_row + stage.rows):
-        row = &b.rows[i]
-        if row.up and row.outstanding == 0:
+        if b.rows[i].up and b.rows[i].outstanding == 0:
             # Its ring is full of stale descriptors, and nobody tells when it pops them: look again after a while.
             return max(closing, now + TAKE_BACK_NS)
     return NEVER
@@ -436,14 +398,3 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
             if row.take_back_at < nearest and opened > <uint32_t>is_open(row, 1, now):
                 nearest = row.take_back_at
     return nearest
-
-
-cdef bint word_start(uint64_t *word, uint32_t sequence) noexcept nogil:
-    cdef uint64_t waiting = make_word(sequence, WORD_HANDED)
-    # Acquire-release; partners: the release in hand_out and the same swap in reclaim.
-    return cas_u64(word, &waiting, make_word(sequence, WORD_STARTED))
-
-
-cdef bint word_cancelled(const uint64_t *word, uint32_t sequence) noexcept nogil:
-    # Relaxed: a hint that carries nothing with it; partner: the fetch-or in batcher_withdraw.
-    return load_relaxed_u64(word) == make_word(sequence, WORD_STARTED | WORD_CANCELLED)

@@ -144,7 +144,7 @@ cdef class Scheduler:
 
     def next_batch(self, uint32_t stage, uint64_t now):
         """(row, [(slot, sequence), ...]) of the batch that was handed out, or None."""
-        cdef uint32_t row, count
+        cdef uint32_t count, row = 0
         self.check_stage(stage)
         count = batcher_next_batch(&self.b, stage, now, self.slots, &row)
         if count == 0:
@@ -153,7 +153,7 @@ cdef class Scheduler:
 
     def complete(self, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now):
         """None when that task is not the row's to answer; else ns of its batch when it is the last of it, else 0."""
-        cdef uint64_t batch_ns
+        cdef uint64_t batch_ns = 0
         if not batcher_complete(&self.b, row, slot, sequence, now, &batch_ns):
             return None
         return batch_ns
@@ -237,26 +237,37 @@ cdef class Scheduler:
             slot = self.tasks[slot].next
         return slots
 
-    def run_through(self, uint32_t tasks, uint32_t rounds):
-        """Benchmark: `rounds` times, `tasks` tasks through stage 0: new, enqueue, batches, start, complete, free."""
-        cdef uint32_t i, row, slot, count, done
-        cdef uint64_t now = 0
+    cdef uint32_t pass_on(self, uint64_t now) noexcept nogil:
+        """All batches that stage 0 has for its rows now, handed out and then answered; tasks in them."""
+        cdef uint32_t handed = 0
+        cdef uint32_t size = 1
+        cdef uint32_t i, row, slot, sequence
         cdef uint64_t batch_ns
-        done = 0
+        batcher_take_back(&self.b, now)
+        while size:
+            size = batcher_next_batch(&self.b, 0, now, self.slots + handed, &row)
+            handed += size
+        for i in range(handed):
+            slot = self.slots[i]
+            row = self.tasks[slot].row
+            sequence = self.tasks[slot].sequence
+            word_start(&self.b.words[slot], sequence)
+            batcher_complete(&self.b, row, slot, sequence, now + 1000, &batch_ns)
+            self.rows[row].room = self.rows[row].ring_capacity
+            task_free(&self.b, slot)
+        return handed
+
+    def run_through(self, uint32_t tasks, uint32_t rounds):
+        """Benchmark: `rounds` times, `tasks` tasks through stage 0, from new to free; how many have come through."""
+        cdef uint64_t now = 0
+        cdef uint32_t done = 0
+        if not 0 < tasks <= self.b.slots - self.b.used:
+            raise ValueError("tasks must be from 1 to the number of free slots")
         with nogil:
             for _ in range(rounds):
-                for i in range(tasks):
+                for _ in range(tasks):
                     batcher_enqueue(&self.b, task_new(&self.b), 0, now)
-                while True:
+                while self.stages[0].waiting > 0 and batcher_deadline(&self.b, now) != NEVER:
                     now += 1000
-                    batcher_take_back(&self.b, now)
-                    count = batcher_next_batch(&self.b, 0, now, self.slots, &row)
-                    if count == 0:
-                        break
-                    self.rows[row].room = self.rows[row].ring_capacity
-                    for i in range(count):
-                        slot = self.slots[i]
-                        word_start(&self.b.words[slot], self.tasks[slot].sequence)
-                        done += batcher_complete(&self.b, row, slot, self.tasks[slot].sequence, now, &batch_ns)
-                        task_free(&self.b, slot)
+                    done += self.pass_on(now)
         return done
