@@ -134,8 +134,8 @@ class StageLoop:
             self.channel.end_forward()
             self._fail_rest(live, error)
             return
-        arguments.clear()
-        for item, value in zip(live, values):
+        del arguments  # not emptied: `forward` may have returned this very list
+        for item, value in zip(live, values, strict=True):
             self._send_one(item, value)
 
     def _decode_all(self, items: list[Item]) -> tuple[list[Any], list[Item]]:
