@@ -5,13 +5,13 @@ last bytes of a file without the white space around them, so that a large file c
 """
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 Tokens = npt.NDArray[np.int32]
 
@@ -36,6 +36,9 @@ class FileTypeModel:
 
     def __init__(self, threads: int) -> None:
         """`threads`: how many of them one run may use; they share the items of a batch."""
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import, which would begin to report to its makers
+        import onnxruntime  # here, so that only workers load it
+
         folder = model_folder()
         config = json.loads((folder / "config.min.json").read_bytes())
         self.head: int = config["beg_size"]

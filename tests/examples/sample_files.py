@@ -18,12 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+SOURCE = Path(str(argparse.__file__))
+
+
 def python_source(folder: Path) -> bytes:
-    return Path(argparse.__file__).read_bytes()
+    return SOURCE.read_bytes()
 
 
 def python_bytecode(folder: Path) -> bytes:
-    return Path(py_compile.compile(argparse.__file__, cfile=str(folder / "argparse.pyc"), doraise=True)).read_bytes()
+    return Path(py_compile.compile(str(SOURCE), cfile=str(folder / "argparse.pyc"), doraise=True)).read_bytes()
 
 
 def elf(folder: Path) -> bytes:
@@ -60,7 +63,7 @@ def gzip_file(folder: Path) -> bytes:
 def tar_archive(folder: Path) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(argparse.__file__, "argparse.py")
+        archive.add(SOURCE, "argparse.py")
     return out.getvalue()
 
 
