@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mosec_cy import log, messages
-from mosec_cy._process import die_with_parent
+from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.child import SHUTDOWN_SIGNALS
 from mosec_cy.worker import Worker
 
@@ -62,6 +62,7 @@ def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
 
 def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
     log.configure(boot.log_level)
+    keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
         try:
             worker = _make_worker(boot, load())
