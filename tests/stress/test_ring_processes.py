@@ -5,9 +5,9 @@ import os
 import signal
 
 import pytest
-from tests.stress.forked import Processes
-
 from mosec_cy._ring import Doorbell, Ring
+
+from tests.stress.forked import Processes
 
 BOUND_MS = 30_000
 CAPACITY = 64

@@ -6,7 +6,6 @@ import os
 import struct
 
 import pytest
-
 from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
 
 PAGE = 4096
