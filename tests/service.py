@@ -42,7 +42,7 @@ class Service:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         environment["TMPDIR"] = str(self._temporary)
         self.process = subprocess.Popen(
-            [python or sys.executable, str(script), *place, *arguments],
+            [python or sys.executable, str(script), *arguments, *place],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

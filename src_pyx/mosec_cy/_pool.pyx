@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from mosec_cy._linux cimport cas_u64, fetch_or_u64, load_relaxed_u64
+from mosec_cy._linux cimport cas_u64, fetch_or_u64, load_relaxed_u64, store_release_u64
 from mosec_cy._ring cimport NO_BLOCK
 
 cdef enum:
@@ -254,6 +254,17 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
             pool.recent_count[size] += 1
         return POOL_OK
     return POOL_NOT_HELD
+
+
+cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil:
+    cdef uint64_t word = 0
+    # Acquire; pairs with the release of whoever dropped the block last.
+    return exists(pool, block) and cas_u64(&pool.words[block], &word, CORE)
+
+
+cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
+    # Release; pairs with the acquire of whoever claims the block next.
+    store_release_u64(&pool.words[block], 0)
 
 
 cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noexcept nogil:
