@@ -25,7 +25,7 @@ from mosec_cy._batcher cimport (
     task_new,
     task_of,
 )
-from mosec_cy._http1 cimport BodyBlock, Verdict
+from mosec_cy._http1_service cimport BodyBlock, Verdict
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport load_acquire_u32, load_relaxed_u64, mosec_futex_wake, mosec_pidfd_send_signal, store_release_u32, store_relaxed_u64
 from mosec_cy._pool cimport (
