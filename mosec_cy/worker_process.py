@@ -33,8 +33,8 @@ class Boot:
     stage: str
     worker_id: int
     max_batch_size: int
-    is_first: bool
-    is_last: bool
+    is_first: bool | None
+    is_last: bool | None
     content_type: int
     log_level: str
     strict_warmup: bool
