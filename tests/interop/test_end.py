@@ -147,7 +147,12 @@ def test_a_worker_that_does_not_end_is_killed(serve: Serve, gate: Path) -> None:
 @pytest.mark.parametrize("phase", ["start", "ready"])
 def test_death_of_the_master_leaves_nothing(serve: Serve, gate: Path, phase: str) -> None:
     if phase == "start":
-        service = serve(GATED.replace("        def forward", "        def __init__(self):\n            self.forward(0)\n\n        def forward"), str(gate))
+        service = serve(
+            GATED.replace(
+                "        def forward", "        def __init__(self):\n            self.forward(0)\n\n        def forward"
+            ),
+            str(gate),
+        )
         service.wait_output("in forward")
     else:
         service = serve(TWO_STAGES).wait_ready()

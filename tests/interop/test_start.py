@@ -174,7 +174,10 @@ def test_warm_up_examples(serve: Serve) -> None:
             server.run()
     """
     service = serve(source).wait_ready()
-    assert [message for message in service.messages if message.startswith("forward")] == ["forward of 1", "forward of 2"]
+    assert [message for message in service.messages if message.startswith("forward")] == [
+        "forward of 1",
+        "forward of 2",
+    ]
 
 
 FAILING_WARM_UP = """
@@ -300,7 +303,9 @@ def test_a_program_without_a_main_guard(serve: Serve) -> None:
 
 
 def test_run_outside_the_main_thread(serve: Serve) -> None:
-    source = ECHO.replace("server.run()", "import threading; t = threading.Thread(target=server.run); t.start(); t.join()")
+    source = ECHO.replace(
+        "server.run()", "import threading; t = threading.Thread(target=server.run); t.start(); t.join()"
+    )
     service = serve(source)
     service.wait_end()
     assert "run() must be called in the main thread" in service.output
