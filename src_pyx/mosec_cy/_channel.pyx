@@ -48,7 +48,7 @@ from mosec_cy._ring cimport (
     ring_release,
 )
 from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, RowShared, Segment
-from mosec_cy._service cimport PAYLOAD_FRAMED
+from mosec_cy._service cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
 
 cdef enum:
     COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives
@@ -107,6 +107,16 @@ cdef class Item:
 
     def __len__(self):
         return self.length
+
+    @property
+    def is_first(self):
+        """The payload is a request's body, and not the result of a stage before."""
+        return bool(self.flags & TASK_FIRST)
+
+    @property
+    def is_last(self):
+        """The result is the client's answer, and does not go to a next stage."""
+        return bool(self.flags & TASK_LAST)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.data == NULL:

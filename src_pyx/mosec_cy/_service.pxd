@@ -13,6 +13,8 @@ from mosec_cy._segment cimport RowShared, RowStatistics, Segment, Statistics
 
 cdef enum:                         # Descriptor.flags
     PAYLOAD_FRAMED = 1             # a pickle with its buffers beside it, see _channel
+    TASK_FIRST = 2                 # to a row: the payload is the request's body
+    TASK_LAST = 4                  # to a row: the result is the client's answer
 
 # Core's private half of a row.
 ctypedef struct Link:

@@ -272,6 +272,10 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
         d.length = task.length
         d.batch = task.batch
         d.flags = task.flags
+        if task.position == 0:
+            d.flags |= TASK_FIRST
+        if task.position + 1u == s.routes[task.route].stage_count:
+            d.flags |= TASK_LAST
         ring_push(&link.submit, &d)
     ring_publish(&link.submit)
     _wake(link)

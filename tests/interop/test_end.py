@@ -187,7 +187,7 @@ def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
     counts = []
     with service.client() as client:
         for _ in range(3):
-            (core,) = service.pids("mosec_cy: core")
+            core = service.wait_process("mosec_cy: core")
             assert client.post("/inference", json=1).status_code == 200
             counts.append([len(service.descriptors(pid)) for pid in (service.process.pid, core)])
             (pid,) = service.pids("mosec_cy: Second_2")
@@ -197,7 +197,7 @@ def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
 
 def test_death_of_core_ends_the_service(serve: Serve) -> None:
     service = serve(TWO_STAGES).wait_ready()
-    (core,) = service.pids("mosec_cy: core")
+    core = service.wait_process("mosec_cy: core")
     os.kill(core, signal.SIGKILL)
     assert service.wait_end() == 1
     assert "core ended with SIGKILL: shutting down" in service.messages

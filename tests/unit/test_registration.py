@@ -78,7 +78,7 @@ def test_a_local_class_cannot_be_spawned(server: Server) -> None:
     class Local(Echo):
         pass
 
-    with pytest.raises(ValueError, match='is defined inside a function.*or pass start_method="fork"'):
+    with pytest.raises(ValueError, match=r'is defined inside a function.*or pass start_method="fork"'):
         server.append_worker(Local)
     server.append_worker(Local, start_method="fork")
 
