@@ -4,7 +4,7 @@ import os
 import pickle
 import weakref
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -49,8 +49,6 @@ from mosec_cy._ring cimport (
 )
 from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, RowShared, Segment
 from mosec_cy._service cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
-
-from mosec_cy._segment import Segment as SegmentType
 
 cdef enum:
     COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives
@@ -255,7 +253,7 @@ cdef class Channel:
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
-                store_relaxed_u32(&self.shared.batch, d.batch)
+                store_relaxed_u32(&self.shared.batch, d.batch)     # relaxed: begin_forward publishes it
             i += 1
             if <uint32_t>d.task < self.segment.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
                 items.append(self._item(&d))
@@ -265,6 +263,7 @@ cdef class Channel:
     cdef int _sleep(self) except -1:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
+        # acquire; pairs with the release in Segment.stop_row
         if not ring_has_news(&self.submit) and load_acquire_u32(&self.shared.command) == 0:
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
@@ -304,7 +303,7 @@ cdef class Channel:
 
     def begin_forward(self):
         """From now on the stage's time-out runs."""
-        store_relaxed_u64(&self.shared.since, mosec_now_ns())
+        store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed: the next line publishes it
         store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with core's look at an overrun
 
     def end_forward(self):
