@@ -7,7 +7,7 @@ import struct
 from functools import partial
 
 import pytest
-from forked import Processes
+from tests.stress.forked import Processes
 
 from mosec_cy._pool import NOT_HELD, OK, BlockPool, lessee
 

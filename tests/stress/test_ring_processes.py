@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from forked import Processes
+from tests.stress.forked import Processes
 
 from mosec_cy._ring import Doorbell, Ring
 
