@@ -18,7 +18,7 @@ from mosec_cy._linux cimport (
     store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._payload cimport Item, OutputBlock, Payloads, copy_bytes
+from mosec_cy._payload cimport Item, OutputBlock, Payloads
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -187,7 +187,7 @@ cdef class Channel:
             if room == NULL:
                 self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
                 return False
-            copy_bytes(room, data, n)
+            self.payloads.copy(room, data, n)
         self._publish(item, block, POOL_PAYLOAD_OFFSET, n, status, content_type, 0)
         return True
 
@@ -269,7 +269,7 @@ cdef class Channel:
         if room == NULL:
             self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
             return False
-        frame_write(room, pickled, views)
+        frame_write(self.payloads, room, pickled, views)
         self._publish(item, block, POOL_PAYLOAD_OFFSET, n, 200, 0, PAYLOAD_FRAMED)
         return True
 

@@ -6,7 +6,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from mosec_cy._payload cimport Item
+from mosec_cy._payload cimport Item, Payloads
 
 cdef enum:
     PAYLOAD_FRAMED = 1                 # Descriptor.flags: the payload is such a frame, else a plain pickle
@@ -24,6 +24,6 @@ ctypedef struct FrameEntry:
 
 # `views`: contiguous memoryviews of bytes, at most MAX_FRAME_BUFFERS.
 cdef uint64_t frame_bytes(bytes pickled, list views) except? 0
-cdef int frame_write(uint8_t *room, bytes pickled, list views) except -1        # room for frame_bytes
+cdef int frame_write(Payloads payloads, uint8_t *room, bytes pickled, list views) except -1    # room for frame_bytes
 # The pickled value; its buffers are views of the payload. ValueError: the frame is malformed.
 cdef object frame_load(Item item)

@@ -6,8 +6,6 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from mosec_cy._payload cimport copy_bytes
-
 cdef enum:
     ALIGNMENT = 64                     # of the buffers; a block's payload begins at a multiple of it
 
@@ -27,7 +25,7 @@ cdef uint64_t frame_bytes(bytes pickled, list views) except? 0:
     return n
 
 
-cdef int frame_write(uint8_t *room, bytes pickled, list views) except -1:
+cdef int frame_write(Payloads payloads, uint8_t *room, bytes pickled, list views) except -1:
     cdef FrameHeader *header = <FrameHeader *>room
     cdef FrameEntry *entries = <FrameEntry *>(room + sizeof(FrameHeader))
     cdef uint64_t at = _buffers_start(len(views), PyBytes_GET_SIZE(pickled))
@@ -37,12 +35,12 @@ cdef int frame_write(uint8_t *room, bytes pickled, list views) except -1:
     header.reserved = 0
     header.pickle_offset = sizeof(FrameHeader) + header.buffers * sizeof(FrameEntry)
     header.pickle_length = PyBytes_GET_SIZE(pickled)
-    copy_bytes(room + header.pickle_offset, PyBytes_AS_STRING(pickled), header.pickle_length)
+    payloads.copy(room + header.pickle_offset, PyBytes_AS_STRING(pickled), header.pickle_length)
     for i in range(<uint32_t>len(views)):
         PyObject_GetBuffer(views[i], &buffer, PyBUF_SIMPLE)
         entries[i].offset = at
         entries[i].length = buffer.len
-        copy_bytes(room + at, buffer.buf, buffer.len)
+        payloads.copy(room + at, buffer.buf, buffer.len)
         at = _aligned(at + <uint64_t>buffer.len)
         PyBuffer_Release(&buffer)
     return 0

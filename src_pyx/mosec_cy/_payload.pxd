@@ -40,5 +40,4 @@ cdef class Payloads:
     # Room for `n` bytes, and the block that it lies in; NULL if no block was free.
     cdef uint8_t *room(self, uint64_t n, uint32_t *block) noexcept
     cdef memoryview new_buffer(self, Py_ssize_t n)
-
-cdef void copy_bytes(void *to, const void *source, uint64_t n) noexcept          # without the GIL if it takes long
+    cdef void copy(self, void *to, const void *source, uint64_t n) noexcept      # without the GIL if it takes long

@@ -27,14 +27,6 @@ cdef enum:
 cdef uint8_t _nothing = 0
 
 
-cdef void copy_bytes(void *to, const void *source, uint64_t n) noexcept:
-    if n < COPY_WITHOUT_GIL:
-        memcpy(to, source, n)
-    else:
-        with nogil:
-            memcpy(to, source, n)
-
-
 @cython.final
 @cython.freelist(64)
 @cython.no_gc
@@ -158,10 +150,17 @@ cdef class Payloads:
         output.length = n
         return memoryview(output)
 
+    cdef void copy(self, void *to, const void *source, uint64_t n) noexcept:
+        if n < COPY_WITHOUT_GIL:
+            memcpy(to, source, n)
+        else:
+            with nogil:
+                memcpy(to, source, n)
+
 
 cdef int _make_private(Item item) except -1:
     item.private = PyBytes_FromStringAndSize(NULL, item.length)
-    copy_bytes(PyBytes_AS_STRING(item.private), item.data, item.length)
+    item.payloads.copy(PyBytes_AS_STRING(item.private), item.data, item.length)
     item.data = <uint8_t *>PyBytes_AS_STRING(item.private)
     return 0
 

@@ -145,7 +145,9 @@ cdef class Segment:
         segment._map()
         return segment
 
-    cdef int _measure(self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities) except -1:
+    cdef int _measure(
+        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+    ) except -1:
         cdef Pool pool
         cdef uint64_t at
         cdef uint32_t i
@@ -238,7 +240,7 @@ cdef class Segment:
         """Clears the row's shared entry for a process that is about to start."""
         cdef RowShared *shared = self.row(self._row(row))
         memset(shared, 0, sizeof(RowShared))
-        store_release_u32(&shared.incarnation, incarnation)
+        store_release_u32(&shared.incarnation, incarnation)     # after the clearing; the process starts later
 
     def stop_row(self, uint32_t row):
         """Asks the row's process to finish what is in its ring and to end."""
@@ -248,12 +250,13 @@ cdef class Segment:
             mosec_futex_wake(&shared.bell.counter, 1)
 
     def stats(self):
-        """What core counted so far, as plain lists and numbers (seconds); see STATUS_CODES for the order of the counts."""
+        """What core counted so far, as plain lists and numbers (seconds); the counts are in the order of STATUS_CODES."""
         cdef Statistics *s = self.statistics()
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
             "total": _histogram(&s.total, 1e-9),
             "rows": [_row_statistics(self.row_statistics(row)) for row in range(self.rows)],
+            # relaxed, here and below: counts that core alone writes, of which the last may be missed
             "remaining": load_relaxed_u64(&s.remaining),
             "connections": load_relaxed_u64(&s.connections),
             "charged": load_relaxed_u64(&s.charged),
@@ -270,10 +273,11 @@ cdef class Segment:
 
 
 cdef list _counts(const uint64_t *counts):
-    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]
+    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]     # relaxed, as in Segment.stats
 
 
 cdef dict _histogram(const Histogram *histogram, unit):
+    # relaxed, as in Segment.stats
     return {"buckets": [load_relaxed_u64(&histogram.buckets[k]) for k in range(HISTOGRAM_BUCKETS)],
             "sum": load_relaxed_u64(&histogram.sum) * unit}
 

@@ -3,8 +3,8 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from mosec_cy._http1 cimport Http1Service
-from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED, ContentType, Link, Service
+from mosec_cy._http1_service cimport Http1Service
+from mosec_cy._state cimport Service
 
 cdef void service_bind(Service *s, Http1Service *calls) noexcept nogil            # fills in the calls that HTTP makes
 cdef void service_poll(Service *s) noexcept nogil                                 # takes what the rows have completed

@@ -18,7 +18,7 @@ from mosec_cy._batcher cimport (
     task_new,
     task_of,
 )
-from mosec_cy._http1 cimport BodyBlock, Verdict
+from mosec_cy._http1_service cimport BodyBlock, Verdict
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._pool cimport (
@@ -33,6 +33,7 @@ from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
 from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll
 from mosec_cy._segment cimport STATUS_COUNT, status_index
+from mosec_cy._state cimport REPORT_ROW_DEAD, Link
 from mosec_cy._tasks cimport (
     block_charge,
     block_drop,

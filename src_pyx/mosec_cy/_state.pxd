@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from mosec_cy._batcher cimport Batcher
-from mosec_cy._http1 cimport Answer
+from mosec_cy._http1_service cimport Answer
 from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport RingEnd
 from mosec_cy._router cimport Route

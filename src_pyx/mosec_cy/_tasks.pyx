@@ -3,7 +3,7 @@
 from libc.string cimport strlen
 
 from mosec_cy._batcher cimport NEVER, NO_INDEX, WITHDRAWN, Task, batcher_withdraw, task_free
-from mosec_cy._http1 cimport Answer
+from mosec_cy._http1_service cimport Answer
 from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._pool cimport pool_block_size, pool_drop_core
 from mosec_cy._ring cimport NO_BLOCK

@@ -6,7 +6,6 @@ import os
 import struct
 
 import pytest
-
 from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
 
 PAGE = 4096
@@ -125,6 +124,15 @@ def test_core_gets_back_what_it_freed_last() -> None:
     for block in (b, a, c):
         pool.drop_core(block)
     assert [pool.allocate(1) for _ in range(3)] == [c, a, b]
+
+
+def test_an_answer_that_went_out_leaves_its_warm_block_to_its_row() -> None:
+    memory = memory_for(4 << 20, 64)
+    core, row = BlockPool(memory, 4 << 20, 64, 0, 2), BlockPool(memory, 4 << 20, 64, 1, 2)
+    block = row.allocate(64 << 10, ROW)
+    assert core.take_over(block, ROW) == OK and core.drop_core(block) == OK
+    assert core.allocate(64 << 10) != block
+    assert row.allocate(64 << 10, ROW) == block
 
 
 def test_a_stale_entry_of_the_stack_is_passed_over() -> None:

@@ -1,0 +1,18 @@
+# Request bodies, from the socket into shared memory.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from mosec_cy._http1_state cimport Http1Io
+
+# True; False: there is no memory, and the request was refused.
+cdef bint body_reserve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil
+# All of the body is in its block: it is the service's now.
+cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil
+# There is no body, and so no work.
+cdef void body_answer_empty(Http1Io *io, uint32_t slot) noexcept nogil
+# Takes what belongs to the body of the request at hand; bytes consumed.
+cdef size_t body_take(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil
+cdef size_t body_discard(Http1Io *io, uint32_t slot, size_t n) noexcept nogil
+# Receives up to `quota` bytes straight into the block; as connection_receive().
+cdef int64_t body_receive(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil
