@@ -28,11 +28,14 @@ def answer_for(error: BaseException) -> tuple[int, str]:
     return 500, INTERNAL_ERROR
 
 
-def make_decoder(channel: Channel, worker: Worker, is_first: bool) -> Callable[[Item], Any]:
+def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Callable[[Item], Any]:
     """How this stage turns a payload into an argument of `forward`.
 
     The built-in codecs read in place; an override gets a copy of its own, or a view if the class asks for it.
     """
+    if is_first is None:
+        first, later = make_decoder(channel, worker, True), make_decoder(channel, worker, False)
+        return lambda item: first(item) if item.is_first else later(item)
     cls = type(worker)
     if is_first:
         if cls.deserialize is Worker.deserialize:
@@ -47,8 +50,14 @@ def make_decoder(channel: Channel, worker: Worker, is_first: bool) -> Callable[[
     return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
 
 
-def make_sender(channel: Channel, worker: Worker, is_last: bool, content_type: int) -> Callable[[Item, Any], bool]:
+def make_sender(
+    channel: Channel, worker: Worker, is_last: bool | None, content_type: int
+) -> Callable[[Item, Any], bool]:
     """How this stage answers an item with a result of `forward`; False if there was no memory for it."""
+    if is_last is None:
+        last = make_sender(channel, worker, True, content_type)
+        inner = make_sender(channel, worker, False, content_type)
+        return lambda item, value: last(item, value) if item.is_last else inner(item, value)
     cls = type(worker)
     if not is_last and cls.serialize_ipc is Worker.serialize_ipc:
         return channel.publish_pickle
@@ -73,12 +82,14 @@ class StageLoop:
     Args:
         channel: the row's connection to core.
         worker: the user's object, warmed up.
-        is_first: payloads are request bodies (`deserialize`), else results of the stage before.
-        is_last: results are answers (`serialize`), else they go to the next stage.
+        is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
+        is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
         content_type: index of the answers' content type in core's table.
     """
 
-    def __init__(self, channel: Channel, worker: Worker, *, is_first: bool, is_last: bool, content_type: int) -> None:
+    def __init__(
+        self, channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int
+    ) -> None:
         self.channel = channel
         self.worker = worker
         self.decode = make_decoder(channel, worker, is_first)
@@ -176,6 +187,6 @@ class StageLoop:
         logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
 
 
-def serve(channel: Channel, worker: Worker, *, is_first: bool, is_last: bool, content_type: int) -> None:
+def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
     """Serves one row until it is asked to stop; see `StageLoop`."""
     StageLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()

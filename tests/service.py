@@ -179,6 +179,15 @@ class Service:
         """Its processes whose title holds `title`, such as "mosec_cy: core"."""
         return sorted(pid for pid, shown in self.processes().items() if title in shown)
 
+    def wait_process(self, title: str) -> int:
+        """The pid of its only process with that title, once it has it: a moment after its start."""
+        deadline = time.monotonic() + PATIENCE
+        while not (pids := self.pids(title)):
+            assert time.monotonic() < deadline, f"no process {title!r} among {self.processes()}"
+            time.sleep(0.01)
+        (pid,) = pids
+        return pid
+
     @staticmethod
     def descriptors(pid: int) -> dict[int, str]:
         """What the open descriptors of a process refer to."""

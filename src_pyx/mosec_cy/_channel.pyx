@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport write
 
-from mosec_cy._frame cimport PAYLOAD_FRAMED, frame_bytes, frame_load, frame_write
+from mosec_cy._frame cimport frame_bytes, frame_load, frame_write
 from mosec_cy._linux cimport (
     load_acquire_u32,
     mosec_futex_wait,
@@ -18,7 +18,7 @@ from mosec_cy._linux cimport (
     store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._payload cimport Item, OutputBlock, Payloads
+from mosec_cy._payload cimport PAYLOAD_FRAMED, Item, OutputBlock, Payloads
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
 from mosec_cy._ring cimport (
     NO_BLOCK,

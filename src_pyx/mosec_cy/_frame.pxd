@@ -9,7 +9,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from mosec_cy._payload cimport Item, Payloads
 
 cdef enum:
-    PAYLOAD_FRAMED = 1                 # Descriptor.flags: the payload is such a frame, else a plain pickle
     MAX_FRAME_BUFFERS = 65536
 
 ctypedef struct FrameHeader:

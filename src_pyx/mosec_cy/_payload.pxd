@@ -6,6 +6,11 @@ from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport Descriptor
 from mosec_cy._segment cimport Segment
 
+cdef enum:                             # Descriptor.flags
+    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
+    TASK_FIRST = 2                     # to a row: the payload is the request's body
+    TASK_LAST = 4                      # to a row: the result is the client's answer
+
 cdef class Item:
     cdef Payloads payloads
     cdef object private                # bytes of its own, where the row leases too much already

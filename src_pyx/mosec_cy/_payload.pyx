@@ -40,6 +40,16 @@ cdef class Item:
     def __len__(self):
         return self.length
 
+    @property
+    def is_first(self):
+        """The payload is a request's body, and not the result of a stage before."""
+        return bool(self.flags & TASK_FIRST)
+
+    @property
+    def is_last(self):
+        """The result is the client's answer, and does not go to a next stage."""
+        return bool(self.flags & TASK_LAST)
+
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.data == NULL:
             raise BufferError("this payload has been answered; keep a view or a copy made before that")

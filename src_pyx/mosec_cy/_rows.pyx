@@ -14,7 +14,6 @@ from mosec_cy._batcher cimport (
     task_id,
     task_of,
 )
-from mosec_cy._frame cimport PAYLOAD_FRAMED
 from mosec_cy._linux cimport (
     load_acquire_u32,
     load_relaxed_u64,
@@ -22,6 +21,7 @@ from mosec_cy._linux cimport (
     mosec_pidfd_send_signal,
     store_release_u32,
 )
+from mosec_cy._payload cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
 from mosec_cy._pool cimport pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -75,6 +75,10 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
         d.length = task.length
         d.batch = task.batch
         d.flags = task.flags
+        if task.position == 0:
+            d.flags |= TASK_FIRST
+        if task.position + 1u == s.routes[task.route].stage_count:
+            d.flags |= TASK_LAST
         ring_push(&link.submit, &d)
     ring_publish(&link.submit)
     _wake(link)

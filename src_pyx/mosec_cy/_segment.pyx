@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from mosec_cy._linux cimport load_relaxed_u64, mosec_futex_wake, store_relaxed_u64, store_release_u32
 from mosec_cy._pool cimport pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
-from mosec_cy._ring cimport bell_ring, ring_attach, ring_bytes
+from mosec_cy._ring cimport bell_force, ring_attach, ring_bytes
 
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *address, size_t length, int protection, int flags, int fd, long offset)
@@ -246,8 +246,8 @@ cdef class Segment:
         """Asks the row's process to finish what is in its ring and to end."""
         cdef RowShared *shared = self.row(self._row(row))
         store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
-        if bell_ring(&shared.bell):
-            mosec_futex_wake(&shared.bell.counter, 1)
+        bell_force(&shared.bell)                        # core may have died between its look and its wake-up
+        mosec_futex_wake(&shared.bell.counter, 1)
 
     def stats(self):
         """What core counted so far, as plain lists and numbers (seconds); the counts are in the order of STATUS_CODES."""

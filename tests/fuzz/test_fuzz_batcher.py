@@ -1,7 +1,7 @@
 """The batcher against a model: any interleaving of arrivals, time, rows that start, answer, stall and die.
 
-The model keeps where each task is and a ring of descriptors for each row. It does not predict the policy; it checks that
-each decision is one that the rules allow, and that none that they demand is missing.
+The model keeps where each task is and a ring of descriptors for each row. It does not predict the policy; it checks
+that each decision is one that the rules allow, and that none that they demand is missing.
 """
 
 from dataclasses import dataclass, field

@@ -147,7 +147,12 @@ def test_a_worker_that_does_not_end_is_killed(serve: Serve, gate: Path) -> None:
 @pytest.mark.parametrize("phase", ["start", "ready"])
 def test_death_of_the_master_leaves_nothing(serve: Serve, gate: Path, phase: str) -> None:
     if phase == "start":
-        service = serve(GATED.replace("        def forward", "        def __init__(self):\n            self.forward(0)\n\n        def forward"), str(gate))
+        service = serve(
+            GATED.replace(
+                "        def forward", "        def __init__(self):\n            self.forward(0)\n\n        def forward"
+            ),
+            str(gate),
+        )
         service.wait_output("in forward")
     else:
         service = serve(TWO_STAGES).wait_ready()
@@ -182,7 +187,7 @@ def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
     counts = []
     with service.client() as client:
         for _ in range(3):
-            (core,) = service.pids("mosec_cy: core")
+            core = service.wait_process("mosec_cy: core")
             assert client.post("/inference", json=1).status_code == 200
             counts.append([len(service.descriptors(pid)) for pid in (service.process.pid, core)])
             (pid,) = service.pids("mosec_cy: Second_2")
@@ -192,7 +197,7 @@ def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
 
 def test_death_of_core_ends_the_service(serve: Serve) -> None:
     service = serve(TWO_STAGES).wait_ready()
-    (core,) = service.pids("mosec_cy: core")
+    core = service.wait_process("mosec_cy: core")
     os.kill(core, signal.SIGKILL)
     assert service.wait_end() == 1
     assert "core ended with SIGKILL: shutting down" in service.messages

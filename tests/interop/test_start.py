@@ -4,6 +4,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ ABOUT = """
     import os, sys, threading
     from mosec_cy import Server, Worker, get_logger
 
+    def meet(path):
+        # Waits until two processes have come: a FIFO opens when it has both ends.
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            os.close(os.open(path, os.O_RDONLY))
+
     SEEN_AT_IMPORT = os.environ.get("REPLICA")
     STATE = "as imported"
 
@@ -39,6 +47,8 @@ ABOUT = """
 
         def forward(self, data):
             get_logger().debug("forward")
+            if len(sys.argv) > 3:
+                meet(sys.argv[3])
             return {
                 "at_init": self.at_init,
                 "env": [SEEN_AT_IMPORT, os.environ.get("REPLICA")],
@@ -59,15 +69,16 @@ ABOUT = """
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
-def test_replicas_and_their_environment(serve: Serve, start_method: str) -> None:
-    service = serve(ABOUT, start_method, "--model", "x").wait_ready()
+def test_replicas_and_their_environment(serve: Serve, start_method: str, tmp_path: Path) -> None:
+    place = tmp_path / "meeting"
+    os.mkfifo(place)
+    service = serve(ABOUT, start_method, "--model", str(place)).wait_ready()
     for replica in (1, 2):
         service.wait_output(f"<About_1.{replica}> ready")
-    seen = {}
-    with service.client() as client:
-        while len(seen) < 2:
-            about = client.post("/inference", json={}).json()
-            seen[about["at_init"][1]] = about
+    with service.client() as client, ThreadPoolExecutor(2) as pool:
+        # Each holds its replica until the other one is in `forward` as well.
+        answers = [answer.json() for answer in pool.map(lambda _: client.post("/inference", json={}), range(2))]
+    seen = {about["at_init"][1]: about for about in answers}
     for replica, name in ((1, "one"), (2, "two")):
         about = seen[replica]
         assert about["at_init"] == ["About_1", replica, 1]
@@ -75,7 +86,7 @@ def test_replicas_and_their_environment(serve: Serve, start_method: str) -> None
         assert about["env"][1] == name
         assert about["env"][0] == (name if start_method == "spawn" else None)
         assert about["state"] == ("as imported" if start_method == "spawn" else "as changed by main")
-        assert about["argv"][1:3] == ["--model", "x"]
+        assert about["argv"][1:3] == ["--model", str(place)]
         assert about["threads"] == 1
         assert about["cwd"] == str(Path.cwd())
 
@@ -86,7 +97,7 @@ def test_processes_hold_only_what_is_theirs(serve: Serve, start_method: str) -> 
     service.wait_output("<About_1.1> ready")
     service.wait_output("<About_1.2> ready")
     (master,) = service.pids("mosec_cy: master")
-    (core,) = service.pids("mosec_cy: core")
+    core = service.wait_process("mosec_cy: core")
     given = set(service.descriptors(service.process.pid).values())
     listening = f"socket:[{_inode_of_listener(service.port)}]"
     assert listening in given
@@ -148,8 +159,8 @@ def test_the_door_is_shut_until_each_stage_is_ready(serve: Serve, tmp_path: Path
     service.wait_output("loading")
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", port)) != 0
-    with gate.open("w"):
-        service.wait_ready()
+    gate.write_text("")
+    service.wait_ready()
     messages = service.messages
     assert messages.index("forward of warm") < messages.index(f"listening on 127.0.0.1:{port}")
     with service.client() as client:
@@ -174,7 +185,8 @@ def test_warm_up_examples(serve: Serve) -> None:
             server.run()
     """
     service = serve(source).wait_ready()
-    assert [message for message in service.messages if message.startswith("forward")] == ["forward of 1", "forward of 2"]
+    forwards = [message for message in service.messages if message.startswith("forward")]
+    assert forwards == ["forward of 1", "forward of 2"]
 
 
 FAILING_WARM_UP = """
@@ -296,12 +308,12 @@ def test_a_port_in_use(serve: Serve) -> None:
 def test_a_program_without_a_main_guard(serve: Serve) -> None:
     service = serve(ECHO.replace('if __name__ == "__main__":', "if True:"))
     assert service.wait_end() == 1
-    assert 'put it under `if __name__ == "__main__":`' in service.output
+    assert any('put it under `if __name__ == "__main__":`' in message for message in service.messages)
 
 
 def test_run_outside_the_main_thread(serve: Serve) -> None:
-    source = ECHO.replace("server.run()", "import threading; t = threading.Thread(target=server.run); t.start(); t.join()")
-    service = serve(source)
+    in_thread = "import threading; t = threading.Thread(target=server.run); t.start(); t.join()"
+    service = serve(ECHO.replace("server.run()", in_thread))
     service.wait_end()
     assert "run() must be called in the main thread" in service.output
 

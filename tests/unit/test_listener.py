@@ -75,7 +75,7 @@ def test_a_name() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(OSError, match="cannot listen on 'no such host': .*--address"):
+    with pytest.raises(OSError, match=r"cannot listen on 'no such host': .*--address"):
         Listener("no such host", 0)
 
 

@@ -78,9 +78,7 @@ def test_durations() -> None:
 
 
 def test_buckets_reach_up_to_the_timeout() -> None:
-    bounds = {
-        dict(key[1])["le"] for key in rendered(timeout=1024) if key[0] == "ns_process_duration_second_bucket"
-    }
+    bounds = {dict(key[1])["le"] for key in rendered(timeout=1024) if key[0] == "ns_process_duration_second_bucket"}
     assert sorted(bounds - {"+Inf"}, key=float) == [str(2**power / 1000) for power in range(11)]
 
 

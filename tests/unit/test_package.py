@@ -10,7 +10,9 @@ import mosec_cy
 
 def test_import_is_lazy() -> None:
     code = "import sys, mosec_cy; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert "mosec_cy" in loaded
     assert not {"numpy", "msgspec", "msgpack", "prometheus_client", "logging", "typing"} & set(loaded)
     assert not [name for name in loaded if name.startswith("mosec_cy.")]

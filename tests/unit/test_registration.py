@@ -56,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"env": [{"A": 1}]}, TypeError, "one dict.str, str. for each replica, but has"),
         ({"env": [{}, {}]}, ValueError, "for each replica, so of 1, but has 2"),
         ({"env": "A=1"}, TypeError, "env must be a list"),
-        ({"route": "inference"}, ValueError, "must start with a slash, like \"/inference\""),
+        ({"route": "inference"}, ValueError, 'must start with a slash, like "/inference"'),
         ({"route": []}, ValueError, "at least one path"),
         ({"route": ["/a", "/a"]}, ValueError, "names a path twice"),
         ({"route": ["/a", 1]}, TypeError, "route must be a string"),
@@ -78,7 +78,7 @@ def test_a_local_class_cannot_be_spawned(server: Server) -> None:
     class Local(Echo):
         pass
 
-    with pytest.raises(ValueError, match="is defined inside a function.*or pass start_method=\"fork\""):
+    with pytest.raises(ValueError, match=r'is defined inside a function.*or pass start_method="fork"'):
         server.append_worker(Local)
     server.append_worker(Local, start_method="fork")
 
