@@ -28,7 +28,8 @@ from mosec_cy._loop cimport TOKEN_CONTROL, loop_add, loop_close, loop_open, loop
 from mosec_cy._pool cimport pool_detach
 from mosec_cy._router cimport Route
 from mosec_cy._segment cimport Segment
-from mosec_cy._service cimport ContentType, Link, Service, service_bind, service_row_started
+from mosec_cy._service cimport service_bind, service_row_started
+from mosec_cy._state cimport ContentType, Link, Service
 
 from mosec_cy._segment import Segment as SegmentType
 

@@ -28,8 +28,6 @@ from mosec_cy._loop cimport (
 )
 from mosec_cy._ring cimport bell_awake, bell_prepare
 from mosec_cy._service cimport (
-    REPORT_ROW_DEAD,
-    REPORT_STOPPED,
     service_deadline,
     service_expire,
     service_has_news,
@@ -39,6 +37,7 @@ from mosec_cy._service cimport (
     service_row_ready,
     service_row_started,
 )
+from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
 
 cdef extern from *:
     """
