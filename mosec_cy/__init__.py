@@ -1,3 +1,67 @@
-"""mosec_cy: a model server for Python."""
+"""A model server for Python: dynamic batching, pipelined stages and shared memory, with a Cython engine.
+
+Names load on first use: the core process imports this package and must stay small, so nothing here
+may import NumPy, msgspec or the control plane.
+"""
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Server": "server",
+    "Worker": "worker",
+    "Runtime": "runtime",
+    "get_logger": "log",
+    "MosecError": "errors",
+    "MosecTimeoutError": "errors",
+    "ClientError": "errors",
+    "ServerError": "errors",
+    "DecodingError": "errors",
+    "EncodingError": "errors",
+    "ValidationError": "errors",
+}
+
+# Type checkers take the name for true; `typing` itself stays out of the core process.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mosec_cy.errors import (
+        ClientError,
+        DecodingError,
+        EncodingError,
+        MosecError,
+        MosecTimeoutError,
+        ServerError,
+        ValidationError,
+    )
+    from mosec_cy.log import get_logger
+    from mosec_cy.runtime import Runtime
+    from mosec_cy.server import Server
+    from mosec_cy.worker import Worker
+
+__all__ = [
+    "ClientError",
+    "DecodingError",
+    "EncodingError",
+    "MosecError",
+    "MosecTimeoutError",
+    "Runtime",
+    "Server",
+    "ServerError",
+    "ValidationError",
+    "Worker",
+    "get_logger",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

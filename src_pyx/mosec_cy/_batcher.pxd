@@ -3,6 +3,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from mosec_cy._word cimport WORD_CANCELLED, WORD_HANDED, WORD_STARTED, word_cancelled, word_start
+
 cdef enum:
     NO_INDEX = 0xFFFFFFFF
     NEVER = 0x7FFFFFFFFFFFFFFF        # ns: no deadline
@@ -15,11 +17,6 @@ cdef enum:                            # states of a task (private to core)
     TASK_NEW = 1                      # allocated, in no queue (its body is arriving, or it is being answered)
     TASK_QUEUED = 2                   # in its stage's queue
     TASK_HANDED = 3                   # in a row's ring, perhaps started
-
-cdef enum:                            # the task's word in shared memory: sequence << 32 | flags
-    WORD_HANDED = 1                   # waits in a row's ring: the row may start it, core may take it back
-    WORD_STARTED = 2                  # set by the row
-    WORD_CANCELLED = 4                # set by core while it runs: nobody waits for the answer
 
 cdef enum:                            # results of batcher_withdraw
     WITHDRAWN = 0                     # it will not run (again); state is TASK_NEW
@@ -34,9 +31,10 @@ ctypedef struct Task:
     uint32_t stage                    # stage whose queue or row it is in
     uint32_t row                      # HANDED: whose ring
     uint32_t batch                    # HANDED: number of its batch within the row
-    uint32_t previous                 # intrusive list: stage queue when QUEUED, row list when HANDED, free list when FREE
+    uint32_t previous                 # list of where it is: stage's queue, row's list; free list (next only)
     uint32_t next
     uint64_t queued_at                # ns, entry into the present stage's queue
+    uint64_t turn                     # number of that entry: queues are sorted by it; what comes back finds its place
     uint64_t handed_at                # ns
     # Caller's: opaque here.
     uint32_t route
@@ -61,46 +59,76 @@ ctypedef struct Stage:
 
 ctypedef struct Row:
     bint up                           # may get work
+    bint late                         # work was taken back from it and it has completed nothing since: last resort
     uint32_t stage
     uint32_t head, tail, outstanding  # tasks handed to it and not completed or taken back, in order of hand-out
     uint32_t batch                    # number of the last batch handed to it
-    uint32_t batches                  # batches outstanding
-    uint32_t ring_capacity            # of its submit ring: outstanding descriptors (stale ones too) never exceed it; the caller checks the ring as well
+    uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
+    uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
+    # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what
+    # it hands out; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value
+    # is only too small. A late row whose ring is seen empty (room == ring_capacity) is alive and may get work again.
+    uint32_t room
+    uint64_t take_back_at             # ns: when to look for tasks that it has not started; NEVER
     uint64_t busy_since               # ns: when the batch that it runs now was handed or the one before completed
     uint64_t batch_ns                 # moving average of the time a batch takes; 0: not yet measured
+    uint64_t base_ns                  # that average before the burst
+    uint64_t burst_ns                 # time of the batches that completed at one `now`, together
+    uint32_t burst                    # how many they are
 
 ctypedef struct Batcher:
     Task *tasks
     uint64_t *words                   # one a task slot, in shared memory
     uint32_t slots
-    uint32_t free_head, used
+    uint32_t free_head                # LIFO of freed slots
+    uint32_t fresh                    # slots from here on have never been used nor touched
+    uint32_t used                     # slots that hold a task
+    uint64_t turns                    # entries into queues so far
     Stage *stages
     uint32_t stage_count
     Row *rows
     uint32_t row_count
 
-# Memory is given zeroed; stages and rows are filled by the caller before (max_batch_size ... rows; stage, ring_capacity).
-cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count, Row *rows, uint32_t row_count) noexcept nogil
-cdef uint32_t task_new(Batcher *b) noexcept nogil                                # slot, or NO_INDEX
-cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil                    # from TASK_NEW
-cdef uint64_t task_id(const Batcher *b, uint32_t slot) noexcept nogil            # slot | generation << 32
-cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil              # slot, or NO_INDEX when that task is gone
+# Memory is given zeroed; stages and rows are filled by the caller before (max_batch_size, max_wait_ns, first_row, rows;
+# stage, ring_capacity). Rows are down until batcher_row_up.
+cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
+                       Row *rows, uint32_t row_count) noexcept nogil
+cdef uint32_t task_new(Batcher *b) noexcept nogil    # slot, or NO_INDEX; the caller's fields are as they were left
+cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil                   # from TASK_NEW
+cdef uint64_t task_id(const Batcher *b, uint32_t slot) noexcept nogil           # slot | generation << 32
+cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil            # slot, or NO_INDEX when the task is gone
 
-cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t now) noexcept nogil   # TASK_NEW -> QUEUED
-cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil              # leave the queue or the ring, O(1)
-# Forms at most one batch: for an idle row, else ahead for a busy one. Marks its tasks HANDED, writes their words
-# (release; pairs with the row's compare-and-swap), and says which row in *row. 0: nothing to do now.
+# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue.
+cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t now) noexcept nogil
+# Leave the queue or the ring, O(1): WITHDRAWN or RUNNING.
+cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
+
+# Forms at most one batch. It closes at max_batch_size tasks or when its oldest has waited max_wait_ns, and goes to the
+# first idle row (its caches are warm); with none idle, ahead to the busy one with the fewest batches, provided that a
+# batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then
+# waiting in its ring is at most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into
+# `room`.
+# Marks its tasks HANDED, writes their words (release; pairs with the row's compare-and-swap), lists the slots, oldest
+# first, in `out` (max_batch_size entries) and says which row in *row. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *row) noexcept nogil
+# True when (slot, sequence) is that row's to answer; any numbers may be asked for.
+cdef bint batcher_holds(const Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence) noexcept nogil
 # A row's answer to (slot, sequence): HANDED -> NEW. False when it is not that row's to answer (stale, hostile).
-# *batch_ns gets the batch's duration (> 0) when this was the last task of its batch, else 0.
-cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now, uint64_t *batch_ns) noexcept nogil
-cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil         # overdue unstarted ones go back to the front of their queue, in order; how many
+# *batch_ns gets the batch's duration (> 0) when this was the last task of its batch, else 0. Completions found in one
+# look at the ring should be given one `now`: they are measured together (the first has the time, the rest 1 ns).
+cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now,
+                           uint64_t *batch_ns) noexcept nogil
+# What was handed out TAKE_BACK_NS ago and not started goes back to its place in the queue, when another row of the
+# stage can take work at once (otherwise it is as well off in the ring); how many. O(stages + rows) while nothing is
+# overdue: call it in each round before next_batch.
+cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil
+# A new process with an empty ring.
 cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil
-# The row is dead: unstarted tasks go back to the front of the queue; started ones become NEW and are listed in `started`
-# (at least `outstanding` entries); returns how many.
+# The row is dead: unstarted tasks go back to the front of the queue; started ones become NEW, `tries` grown, and are
+# listed in `started` (at least `outstanding` entries); returns how many.
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil
-cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil             # no new work; unstarted tasks go back to the queue
-cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil    # ns, when to call next_batch/take_back again if nothing happens; NEVER
-# Row's side, on the shared word: true when (sequence) was waiting and is now started by the caller.
-cdef bint word_start(uint64_t *word, uint32_t sequence) noexcept nogil
-cdef bint word_cancelled(const uint64_t *word, uint32_t sequence) noexcept nogil
+# No new work; unstarted tasks go back to the queue.
+cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil
+# ns, when to call take_back and next_batch again if nothing happens; NEVER. Not before `now`, and
+# later than it once take_back(now) has been called and then next_batch(now) of each stage until 0. O(stages + rows).
+cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil

@@ -4,21 +4,29 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef enum:
-    HTTP_HEAD_ROOM = 1024      # bytes that any response head fits in (content type <= 256 bytes, extra <= 384)
+    HTTP_SERVER_MAX = 64       # bytes of the server's name; more are cut off
+    HTTP_CONTENT_TYPE_MAX = 256
+    HTTP_EXTRA_MAX = 384
+    HTTP_HEAD_ROOM = 1024      # bytes that any response head fits in
+
+cdef enum:                     # flags of writer_head
     WRITE_CLOSE = 1            # connection: close
     WRITE_KEEP_ALIVE_10 = 2    # connection: keep-alive, for an HTTP/1.0 client that asked for it
-    WRITE_NO_LENGTH = 4        # no content-length (204, 1xx, or a chunked body)
-    WRITE_CHUNKED = 8          # transfer-encoding: chunked
+    WRITE_NO_LENGTH = 4        # no content-length (the body ends with the connection)
+    WRITE_CHUNKED = 8          # transfer-encoding: chunked, in the place of content-length
 
 ctypedef struct HttpWriter:
-    char server[64]            # "mosec_cy/VERSION"
-    uint32_t server_n
-    int64_t second             # for which `date` was made
-    char date[32]              # IMF-fixdate, 29 bytes (RFC 9110 section 5.6.7)
+    int64_t second             # Unix time for which the date was made
+    uint32_t common_n
+    char common[112]           # "server: ...\r\ndate: ...\r\n", the same in all heads of a second
 
 cdef void writer_init(HttpWriter *writer, const char *server, size_t n) noexcept nogil
-cdef void writer_set_time(HttpWriter *writer, int64_t unix_seconds) noexcept nogil    # cheap when the second is the same
-# The head into `out` (HTTP_HEAD_ROOM bytes); `extra`: complete header lines, each with CRLF, or NULL. Bytes written.
+# Before the first head, and once in each round of the loop: cheap when the second is the same.
+cdef void writer_set_time(HttpWriter *writer, int64_t unix_seconds) noexcept nogil
+# The head into `out` (HTTP_HEAD_ROOM bytes). `content_type` of length 0: none; `extra`: complete header lines, each
+# with CRLF, or NULL. Neither is checked for bytes that do not belong there. Bytes written; 0: one of them is too long.
+# 1xx has `extra` only, and neither 1xx nor 204 gets a content-length or transfer-encoding (RFC 9110 section 8.6).
 cdef uint32_t writer_head(HttpWriter *writer, char *out, int status, const char *content_type, size_t content_type_n,
                           uint64_t content_length, const char *extra, size_t extra_n, uint32_t flags) noexcept nogil
+# "" for a status that is not listed: the phrase is optional (RFC 9112 section 4).
 cdef const char *http_reason(int status) noexcept nogil

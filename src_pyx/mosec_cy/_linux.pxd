@@ -58,6 +58,7 @@ cdef extern from *:
     static inline void store_release_u32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline void store_relaxed_u32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline uint32_t add_fetch_u32(uint32_t *p, uint32_t v) { return __atomic_add_fetch(p, v, __ATOMIC_SEQ_CST); }
+    static inline uint32_t exchange_u32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
     static inline uint64_t load_acquire_u64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline uint64_t load_relaxed_u64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
     static inline void store_release_u64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
@@ -80,6 +81,7 @@ cdef extern from *:
     void store_release_u32(uint32_t *p, uint32_t v) noexcept nogil
     void store_relaxed_u32(uint32_t *p, uint32_t v) noexcept nogil
     uint32_t add_fetch_u32(uint32_t *p, uint32_t v) noexcept nogil
+    uint32_t exchange_u32(uint32_t *p, uint32_t v) noexcept nogil
     uint64_t load_acquire_u64(const uint64_t *p) noexcept nogil
     uint64_t load_relaxed_u64(const uint64_t *p) noexcept nogil
     void store_release_u64(uint64_t *p, uint64_t v) noexcept nogil

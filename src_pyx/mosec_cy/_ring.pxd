@@ -47,6 +47,7 @@ ctypedef struct RingEnd:
 
 cdef size_t ring_bytes(uint32_t capacity) noexcept nogil             # bytes to reserve, a multiple of 64
 cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil  # over zeroed memory; capacity is a power of two
+cdef void ring_reset(RingEnd *end) noexcept nogil                    # empties it; the peer is dead
 # Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
 cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil   # RING_OK, RING_FULL, RING_BROKEN
@@ -68,3 +69,6 @@ cdef void bell_awake(Bell *bell) noexcept nogil
 # Ringer, after it has published: true when the sleeper must be woken by a system call (counter is advanced,
 # `sleeping` is cleared, so that of several ringers one makes the call).
 cdef bint bell_ring(Bell *bell) noexcept nogil
+# The same, but the caller always makes the system call: for a ringer that cannot rely on the others being alive
+# (one that was killed between clearing `sleeping` and its call has swallowed that wake-up).
+cdef void bell_force(Bell *bell) noexcept nogil

@@ -1,0 +1,101 @@
+# Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
+#
+# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run).
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+TESTS ?= tests
+FLOORS_PYTHON ?= python3.10
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
+# Build switches that are on are part of the name of the engine's stamp: switching rebuilds.
+FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
+ENGINE_STAMP := $(VENV)/.engine$(FLAVOUR)
+
+# A sanitized extension in an interpreter that is not needs the runtime loaded first; the interpreter's own leaks are no news.
+SANITIZED := $(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-floors check format bench develop sdist clean
+
+define say
+@printf '==> %s\n' "$(1)"
+endef
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT, in the foreground
+	$(call say,file types on http://127.0.0.1:$(PORT)/inference; when it is ready try in another terminal:)
+	@printf '\n    curl --data-binary @README.md http://127.0.0.1:%s/inference\n\n' "$(PORT)"
+	@exec $(BIN)/python examples/filetype/server.py --port $(PORT)
+
+test: $(VENV)/.group-test $(VENV)/.examples ## run all tests
+	$(call say,pytest $(TESTS))
+	@$(SANITIZED) $(BIN)/python -m pytest $(TESTS)
+
+test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10)
+	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON)
+
+check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warnings as errors, rules of the house
+	$(call say,ruff check)
+	@$(BIN)/ruff check .
+	$(call say,ruff format --check)
+	@$(BIN)/ruff format --check .
+	$(call say,mypy)
+	@$(BIN)/mypy
+	$(call say,cython-lint)
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx/mosec_cy/*.pyx
+	$(call say,cython -Werror)
+	@$(BIN)/python setup.py --quiet check_engine
+	$(call say,rules of the house)
+	@$(BIN)/python tools/lint_source.py
+
+format: $(VENV)/.group-check ## let ruff format and fix the Python sources
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other servers
+	$(call say,micro-benchmarks)
+	@$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(call say,comparison with other servers; each is installed in an environment of its own)
+	@$(BIN)/python benchmarks/compare.py
+
+develop: $(VENV)/.group-dev $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
+	$(call say,ready: $(BIN)/python)
+
+sdist: $(VENV)/.group-dev ## the source distribution, in dist/
+	@$(PIP) build && $(BIN)/python -m build --sdist
+
+clean: ## remove what was built; environments too
+	rm -rf build dist .venv .venv-floors *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up, one stamp a step.
+
+$(VENV)/.base: pyproject.toml
+	$(call say,virtual environment $(VENV) with $(PYTHON))
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@$(PIP) --group build
+	@touch $@
+
+$(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
+	$(call say,building the engine$(FLAVOUR) and installing mosec_cy into $(VENV) (editable))
+	@$(PIP) --quiet --no-build-isolation --editable .
+	@rm -f $(VENV)/.engine* && touch $@
+
+$(VENV)/.group-%: pyproject.toml | $(ENGINE_STAMP)
+	$(call say,packages of the group '$*')
+	@$(PIP) --group $*
+	@touch $@
+
+$(VENV)/.examples: pyproject.toml | $(ENGINE_STAMP)
+	$(call say,packages and models of the examples)
+	@$(PIP) --quiet --no-build-isolation --editable '.[examples]'
+	@touch $@

@@ -1,0 +1,94 @@
+"""Child processes of the master: started so that they inherit nothing but what they are given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
+
+
+class Child:
+    """A started process: `pid`, and `pidfd`, which is readable once the process has ended."""
+
+    def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self._popen = popen
+        self._status: int | None = None
+
+    def reap(self, block: bool = False) -> int | None:
+        """The exit status, negative for a signal; None while the process runs (and `block` is false)."""
+        if self._status is None:
+            try:
+                pid, wait_status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
+                self._status = os.waitstatus_to_exitcode(wait_status) if pid else None
+            except ChildProcessError:  # the program waits for any child, or ignores SIGCHLD
+                self._status = UNKNOWN
+            if self._popen is not None:
+                self._popen.returncode = self._status  # it would wait for the pid itself, and warn
+        return self._status
+
+    def kill(self) -> None:
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def describe(status: int) -> str:
+    """An exit status in words: `status 1` or `SIGKILL`."""
+    if status == UNKNOWN:
+        return "a status that the program itself has taken"
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Mapping[str, str] | None = None) -> Child:
+    """Start this interpreter on `code`, with no descriptors but 0 to 2 and `keep`.
+
+    Shutdown signals are blocked in the child until it has decided what to do with them.
+    """
+    environment = None if not variables else {**os.environ, **variables}
+    with _signals_held():
+        popen = subprocess.Popen(
+            [sys.executable, *flags, "-c", code], pass_fds=keep, env=environment, stdin=subprocess.DEVNULL
+        )
+    return Child(popen.pid, popen)
+
+
+def fork(body: Callable[[], NoReturn]) -> Child:
+    """Start a copy of this process on `body`, which never returns. Signals: as `execute`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with _signals_held():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                body()
+            finally:  # whatever happened, the master's stack must not unwind in here
+                os._exit(1)
+    return Child(pid)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SHUTDOWN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

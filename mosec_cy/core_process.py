@@ -1,0 +1,37 @@
+"""The core process: reads its configuration, then runs the engine's loop until it is told to end.
+
+Imports next to nothing: what is loaded here stays in memory for as long as the service runs.
+"""
+
+import marshal
+import os
+import signal
+import sys
+
+from mosec_cy._process import die_with_parent, set_title
+
+
+def main(boot_fd: int, master_pid: int) -> None:
+    """Run core on the configuration in the memory file `boot_fd`; ends the process."""
+    die_with_parent(master_pid)
+    # Master decides when core ends; these were blocked by it until now.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    set_title(b"mosec_cy: core")
+    with open(boot_fd, "rb") as file:
+        config = marshal.load(file)
+    _raise_descriptor_limit()
+
+    from mosec_cy._core import run_core
+
+    status = run_core(config)
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _raise_descriptor_limit() -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

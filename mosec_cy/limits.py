@@ -1,0 +1,64 @@
+"""What the machine and the container allow: memory, descriptors, and the kernel that the engine needs."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+_OLDEST_KERNEL = (5, 10)
+_RESERVED_DESCRIPTORS = 64
+
+
+def default_budget() -> int:
+    """A quarter of the smaller of the machine's memory and the control group's limit, in bytes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(min([memory, *_control_group_limits()]) // 4, 1 << 20)
+
+
+def usable_connections(wanted: int) -> int:
+    """`wanted`, or what the hard limit on open descriptors leaves for connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    return max(min(wanted, hard - _RESERVED_DESCRIPTORS), 1)
+
+
+def check_kernel(release: str) -> None:
+    """Raise RuntimeError if `release` (as of `uname -r`) is too old a Linux."""
+    numbers = release.replace("-", ".").split(".")[:2]
+    if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < _OLDEST_KERNEL:
+        raise RuntimeError(f"mosec_cy needs Linux {'.'.join(map(str, _OLDEST_KERNEL))} or newer, this is {release}")
+
+
+def _control_group_limits(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+    """Memory limits (bytes) of this process's control group and those above it, version 2 or 1."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        # Within a container the path is the host's and may not exist: its own group is then mounted at the top.
+        for directory in (group, *group.parents):
+            limit = _number_in(directory / name)
+            if limit is not None:
+                yield limit
+            if directory == top:
+                break
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,54 @@
+"""The routes that the master answers: it is row 0 of the worker table, woken by an eventfd."""
+
+from __future__ import annotations
+
+import os
+
+from mosec_cy._channel import Channel
+from mosec_cy._segment import STATUS_CODES, Segment
+from mosec_cy.log import get_logger
+from mosec_cy.metrics import ServiceMetrics
+from mosec_cy.options import Options
+from mosec_cy.plan import MASTER_ROW, METRICS, TEXT, Plan
+
+MASTER_INCARNATION = 1
+
+
+class MasterRoutes:
+    """Answers what core hands to the master: `/metrics`."""
+
+    def __init__(self, segment: Segment, core_bell_fd: int, plan: Plan, options: Options) -> None:
+        self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._segment = segment
+        self._metrics = ServiceMetrics(options.namespace, plan, STATUS_CODES, options.timeout)
+        self._text = plan.content_types.index(TEXT)
+        self._metrics_type = plan.content_types.index(METRICS)
+        segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
+        self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
+        self._channel.take_now()  # nothing yet; from now on a task rings the bell
+
+    def answer(self) -> None:
+        """Answer all requests that are there; called when `bell_fd` is readable."""
+        os.eventfd_read(self.bell_fd)
+        items = self._channel.take_now()
+        for number, item in enumerate(items):
+            status, body, content_type = self._respond(bytes(item), len(items) - number)
+            if status == 200:
+                self._channel.publish(item, [body], 0, content_type)
+            else:
+                self._channel.publish_error(item, status, body, content_type)
+
+    def close(self) -> None:
+        os.close(self.bell_fd)
+
+    def _respond(self, target: bytes, unanswered: int) -> tuple[int, bytes, int]:
+        path = target.partition(b"?")[0]
+        if path != b"/metrics":
+            return 404, b"not found", self._text
+        try:
+            stats = self._segment.stats()
+            stats["remaining"] = max(stats["remaining"] - unanswered, 0)  # the gauge is of the users' tasks
+            return 200, self._metrics.render(stats), self._metrics_type
+        except Exception:
+            get_logger().exception("cannot render the metrics")
+            return 500, b"inference internal error", self._text

@@ -1,0 +1,57 @@
+"""Messages between master and a worker over their control socket: 4 bytes of length, then msgpack.
+
+A worker sends {"ready": true} once, or {"failed": traceback} and ends.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+_LENGTH = struct.Struct("=I")
+_LARGEST = 64 << 20
+
+
+def send(sock: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message whole; blocks while the peer does not read."""
+    body = msgpack.packb(message)
+    sock.sendall(_LENGTH.pack(len(body)) + body)
+
+
+class Inbox:
+    """The messages that arrive on a socket, in whatever pieces."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._pending = bytearray()
+        self.closed = False
+
+    def take(self) -> Iterator[dict[str, Any]]:
+        """All whole messages that are there, without waiting; sets `closed` when the peer has gone."""
+        self._receive()
+        while len(self._pending) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._pending)
+            if size > _LARGEST:
+                raise ValueError(f"a control message of {size} bytes is not one")
+            end = _LENGTH.size + size
+            if len(self._pending) < end:
+                return
+            body = bytes(self._pending[_LENGTH.size : end])
+            del self._pending[:end]
+            yield msgpack.unpackb(body)
+
+    def _receive(self) -> None:
+        while not self.closed:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            self._pending += data
+            self.closed = not data

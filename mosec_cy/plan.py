@@ -1,0 +1,164 @@
+"""What is to run: stages, their rows in the worker table, and routes, worked out before any process starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mosec_cy.options import Options
+from mosec_cy.runtime import Runtime
+
+TEXT = "text/plain; charset=utf-8"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+MASTER_ROW = 0
+MASTER_STAGE = 0
+_RESERVED = ("/metrics", "/openapi")
+_MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One runtime in its place: `number` counts from 1, in the order of registration."""
+
+    number: int
+    runtime: Runtime
+    first_row: int
+    content_type: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.runtime.worker.__name__}_{self.number}"
+
+    @property
+    def rows(self) -> range:
+        return range(self.first_row, self.first_row + self.runtime.num)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages by number less 1, and for each route the numbers of its stages in order."""
+
+    stages: tuple[Stage, ...]
+    routes: Mapping[str, tuple[int, ...]]
+    content_types: tuple[str, ...]
+
+    def is_first(self, stage: Stage) -> bool | None:
+        """It takes the bodies of requests; None: on some of its routes, or at one of its places in a route."""
+        return _always(place == 0 for route in self.routes.values() for place in _places(stage, route))
+
+    def is_last(self, stage: Stage) -> bool | None:
+        """It answers clients; None: on some of its routes, or at one of its places in a route."""
+        return _always(place == len(route) - 1 for route in self.routes.values() for place in _places(stage, route))
+
+    def ring_capacities(self) -> list[tuple[int, int]]:
+        """(submit, complete) capacity of each row's rings, powers of two; row 0 is master's."""
+        capacities = [(64, 64)]
+        for stage in self.stages:
+            # Room for the batch that runs, one handed ahead, and results that core has not taken yet.
+            room = _power_of_two(max(4 * stage.runtime.max_batch_size, 64))
+            capacities += [(room, 4 * room)] * stage.runtime.num
+        return capacities
+
+    def task_slots(self, capacity: int) -> int:
+        """Room for `capacity` tasks before each stage of the longest route, and for all that run."""
+        depth = max(map(len, self.routes.values()))
+        running = sum(submit for submit, _ in self.ring_capacities())
+        return _power_of_two(capacity * depth + running)
+
+    def stage_configs(self, options: Options) -> list[dict[str, Any]]:
+        master = {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"}
+        return [master, *(_stage_config(stage, options) for stage in self.stages)]
+
+    def route_configs(self) -> list[dict[str, Any]]:
+        """The users' routes first, in order of registration: statistics are indexed by place in this list."""
+        users = [
+            {"path": path, "method": "POST", "prefix": False, "stages": list(stages)}
+            for path, stages in self.routes.items()
+        ]
+        masters = [
+            {"path": path, "method": "GET", "prefix": prefix, "stages": [MASTER_STAGE]}
+            for path, prefix in _MASTER_ROUTES
+        ]
+        return users + masters
+
+
+def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
+    """Number the stages and give out the rows; a runtime that several routes share is one stage.
+
+    Raises:
+        ValueError: there is no route.
+        TypeError: a worker's `resp_mime_type` is not a string.
+    """
+    if not routes:
+        raise ValueError("no worker registered: call append_worker or register_runtime before run")
+    content_types = [TEXT, METRICS]
+    stages: dict[Runtime, Stage] = {}
+    row = MASTER_ROW + 1
+    for runtime in _distinct(routes.values()):
+        content_type = _content_type(runtime)
+        if content_type not in content_types:
+            content_types.append(content_type)
+        stages[runtime] = Stage(len(stages) + 1, runtime, row, content_types.index(content_type))
+        row += runtime.num
+    numbers = {path: tuple(stages[runtime].number for runtime in runtimes) for path, runtimes in routes.items()}
+    return Plan(tuple(stages.values()), numbers, tuple(content_types))
+
+
+def check_route(route: object) -> str:
+    """Return `route` if it may be served; raise TypeError or ValueError that says what would be right."""
+    if not isinstance(route, str):
+        raise TypeError(f'route must be a string like "/inference", but is {route!r}')
+    if not route.startswith("/"):
+        raise ValueError(f'route must start with a slash, like "/{route}", but is {route!r}')
+    if not route.isascii() or not route.isprintable() or any(char in route for char in " ?#"):
+        raise ValueError(f"route must be the path of a URL (ASCII, no space, ? or #), but is {route!r}")
+    if route == "/" or any(route == name or route.startswith(name + "/") for name in _RESERVED):
+        raise ValueError(
+            f"route {route!r} is reserved: /, {', '.join(_RESERVED)} and what is below belong to the server"
+        )
+    return route
+
+
+def _places(stage: Stage, route: Sequence[int]) -> list[int]:
+    return [place for place, number in enumerate(route) if number == stage.number]
+
+
+def _always(facts: Iterable[bool]) -> bool | None:
+    """What all of them say; None if they differ."""
+    said = set(facts)
+    return said.pop() if len(said) == 1 else None
+
+
+def _stage_config(stage: Stage, options: Options) -> dict[str, Any]:
+    runtime = stage.runtime
+    return {
+        "max_batch_size": runtime.max_batch_size,
+        "max_wait_ns": (runtime.max_wait_time or options.wait) * 1_000_000 if runtime.max_batch_size > 1 else 0,
+        "timeout_ns": int(runtime.timeout * 1e9) or options.timeout * 1_000_000,
+        "first_row": stage.first_row,
+        "rows": runtime.num,
+        "name": stage.name,
+    }
+
+
+def _content_type(runtime: Runtime) -> str:
+    value = runtime.worker.resp_mime_type
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise TypeError(
+            f"{runtime.worker.__name__}.resp_mime_type must be a string like 'application/json', but is {value!r}"
+        )
+    return value
+
+
+def _distinct(pipelines: Iterable[Sequence[Runtime]]) -> Iterator[Runtime]:
+    seen = set()
+    for pipeline in pipelines:
+        for runtime in pipeline:
+            if runtime not in seen:
+                seen.add(runtime)
+                yield runtime
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()

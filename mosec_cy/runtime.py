@@ -1,0 +1,107 @@
+"""One stage as the user asked for it: the worker class and how it is to run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from mosec_cy.worker import Worker
+
+StartMethod = Literal["spawn", "fork"]
+
+
+class Runtime:
+    """One set of processes that run one worker class, with one queue of requests.
+
+    Used in several routes (`Server.register_runtime`), it serves them all from that queue.
+
+    Args:
+        worker: a class derived from `Worker`.
+        num: number of replicas, each a process; at least 1.
+        max_batch_size: most items in one call of `forward`; at least 1.
+        max_wait_time: how long the first item of a batch waits for others, in ms; 0: the server's `--wait`.
+        timeout: limit on one call of `forward`, in s; 0: the server's `--timeout`.
+        start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
+        env: environment variables, one mapping for each replica, set before the replica imports anything.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message says what would be right.
+    """
+
+    def __init__(
+        self,
+        worker: type[Worker],
+        num: int = 1,
+        max_batch_size: int = 1,
+        max_wait_time: int = 0,
+        timeout: float = 0,
+        start_method: StartMethod = "spawn",
+        env: Sequence[Mapping[str, str]] | None = None,
+    ) -> None:
+        self.worker = _checked_class(worker)
+        self.num = _checked_int("num", num, 1)
+        self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
+        self.max_wait_time = _checked_int("max_wait_time", max_wait_time, 0, " (ms; 0 means the server's --wait)")
+        self.timeout = _checked_timeout(timeout)
+        self.start_method = _checked_start_method(start_method, self.worker)
+        self.env = _checked_env(env, self.num)
+
+    def __repr__(self) -> str:
+        return f"Runtime({self.worker.__name__}, num={self.num}, max_batch_size={self.max_batch_size})"
+
+
+def _checked_class(worker: object) -> type[Worker]:
+    if not isinstance(worker, type):
+        raise TypeError(f"worker must be a class derived from mosec_cy.Worker (not an instance), but is {worker!r}")
+    if not issubclass(worker, Worker):
+        raise TypeError(f"worker must be derived from mosec_cy.Worker, but {worker.__qualname__} is not")
+    if inspect.isabstract(worker):
+        missing = ", ".join(sorted(worker.__abstractmethods__))
+        raise TypeError(f"worker {worker.__qualname__} must define {missing}")
+    return worker
+
+
+def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int{unit}, but is {value!r} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}{unit}, but is {value}")
+    return value
+
+
+def _checked_timeout(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"timeout must be a number (s), but is {value!r} ({type(value).__name__})")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"timeout must be at least 0 (s; 0 means the server's --timeout), but is {value}")
+    return float(value)
+
+
+def _checked_start_method(value: object, worker: type[Worker]) -> StartMethod:
+    if value == "fork":
+        return "fork"
+    if value != "spawn":
+        raise ValueError(f'start_method must be "spawn" or "fork", but is {value!r}')
+    if "<locals>" in worker.__qualname__:
+        raise ValueError(
+            f"worker {worker.__qualname__} is defined inside a function, where a spawned process cannot find it: "
+            'define it at the top level of its module, or pass start_method="fork"'
+        )
+    return "spawn"
+
+
+def _checked_env(env: object, num: int) -> tuple[dict[str, str], ...]:
+    if env is None:
+        return ({},) * num
+    shape = "env must be a list of one dict[str, str] for each replica"
+    if isinstance(env, str | bytes) or not isinstance(env, Sequence):
+        raise TypeError(f"{shape}, but is {env!r}")
+    if len(env) != num:
+        raise ValueError(f"{shape}, so of {num}, but has {len(env)}")
+    for variables in env:
+        if not isinstance(variables, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, str) for key, value in variables.items()
+        ):
+            raise TypeError(f"{shape}, but has {variables!r}")
+    return tuple(dict(variables) for variables in env)

@@ -1,0 +1,123 @@
+"""The server as the user sees it: what it runs, and `run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mosec_cy import log, options
+from mosec_cy.daemon import Daemon, DaemonProcess
+from mosec_cy.plan import check_route, make_plan
+from mosec_cy.runtime import Runtime, StartMethod
+from mosec_cy.worker import Worker
+
+
+class Server:
+    """A service: routes, each a pipeline of stages, served over HTTP.
+
+    Options are taken from the command line, the environment (MOSEC_*), `defaults`, in this order of
+    precedence; `--help` lists them with their units. Arguments of the command line that are not the
+    server's are left to the program's own parser.
+
+    Args:
+        defaults: the program's own defaults of the options, by name: `Server(port=8080, timeout=500)`.
+
+    Raises:
+        TypeError, ValueError: one of `defaults` is wrong.
+        SystemExit: the command line or the environment is wrong (status 2), or asks for help (0).
+    """
+
+    def __init__(self, **defaults: Any) -> None:
+        self._options = options.parse(sys.argv[1:], os.environ, defaults)
+        self._routes: dict[str, list[Runtime]] = {}
+        self._daemons: list[Daemon] = []
+        log.configure(self._options.log_level)
+
+    def append_worker(
+        self,
+        worker: type[Worker],
+        num: int = 1,
+        max_batch_size: int = 1,
+        max_wait_time: int = 0,
+        start_method: StartMethod = "spawn",
+        env: Sequence[Mapping[str, str]] | None = None,
+        timeout: float = 0,
+        route: str | Sequence[str] = "/inference",
+    ) -> None:
+        """Append a stage to one route or several; calls append in their order.
+
+        Args:
+            worker: a class derived from `Worker`.
+            num: number of replicas, each a process; at least 1.
+            max_batch_size: most items in one call of `forward`; at least 1.
+            max_wait_time: how long the first item of a batch waits for others, in ms; 0: `--wait`.
+            start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
+            env: environment variables, one mapping for each replica.
+            timeout: limit on one call of `forward`, in s; 0: `--timeout`.
+            route: a path or several; several share the stage's processes and queue.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong; the message says what would be right.
+        """
+        routes = [route] if isinstance(route, str) else list(route)
+        if not routes:
+            raise ValueError('route must name at least one path, like "/inference", but is empty')
+        for path in routes:
+            check_route(path)
+        if len(set(routes)) < len(routes):
+            raise ValueError(f"route names a path twice: {routes!r}")
+        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env)
+        for path in routes:
+            self._routes.setdefault(path, []).append(runtime)
+
+    def register_runtime(self, routes: Mapping[str, Sequence[Runtime]]) -> None:
+        """Set all routes at once: for each path its stages in order. A runtime may serve several routes.
+
+        Args:
+            routes: path to runtimes; at least one of each.
+
+        Raises:
+            RuntimeError: the server has routes already.
+            TypeError, ValueError: an argument is wrong; the message says what would be right.
+        """
+        if self._routes:
+            raise RuntimeError("register_runtime needs an empty server: append workers after it, or not at all")
+        if not isinstance(routes, Mapping) or not routes:
+            raise TypeError(f"routes must be a dict of path to list of Runtime, but is {routes!r}")
+        for path, runtimes in routes.items():
+            check_route(path)
+            if not isinstance(runtimes, Sequence) or not all(isinstance(runtime, Runtime) for runtime in runtimes):
+                raise TypeError(f"route {path!r} must have a list of Runtime, but has {runtimes!r}")
+            if not runtimes:
+                raise ValueError(f"route {path!r} must have at least one Runtime")
+        self._routes = {path: list(runtimes) for path, runtimes in routes.items()}
+
+    def register_daemon(self, name: str, process: DaemonProcess) -> None:
+        """Tie the server to a process that the program has started: when it ends, the server shuts down,
+        and when the server shuts down, it is terminated.
+
+        Args:
+            name: what the log calls it.
+            process: a `subprocess.Popen` or `multiprocessing.Process` that has been started.
+
+        Raises:
+            TypeError, ValueError: it is neither, or has not been started.
+        """
+        self._daemons.append(Daemon(name, process))
+
+    def run(self) -> None:
+        """Serve until SIGTERM, SIGINT, or the end of a registered daemon; requests in flight are finished.
+
+        Raises:
+            ValueError, TypeError: nothing is registered, or a worker class cannot be served.
+            OSError: the address cannot be listened on.
+            RuntimeError: not called from the main thread of the program's main process.
+            SystemExit: the server could not go on (status 1); the reason is in the log.
+        """
+        from mosec_cy import supervisor
+
+        status = supervisor.serve(make_plan(self._routes), self._options, self._daemons)
+        if status:
+            sys.exit(status)

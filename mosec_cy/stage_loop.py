@@ -1,0 +1,192 @@
+"""What a worker process does all day: take a batch, decode, `forward`, encode, answer."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mosec_cy import json_codec
+from mosec_cy.errors import MosecError, MosecTimeoutError
+from mosec_cy.log import get_logger
+from mosec_cy.worker import Worker
+
+if TYPE_CHECKING:
+    from mosec_cy._channel import Channel, Item
+
+logger = get_logger()
+
+INTERNAL_ERROR = "inference internal error"
+
+
+def answer_for(error: BaseException) -> tuple[int, str]:
+    """HTTP status and text with which an exception of user code answers a request."""
+    if isinstance(error, (MosecError, MosecTimeoutError)):
+        text = str(error) or error.msg
+        return error.code, f"{error.msg}: {text}".replace("\n", " - ")
+    return 500, INTERNAL_ERROR
+
+
+def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Callable[[Item], Any]:
+    """How this stage turns a payload into an argument of `forward`.
+
+    The built-in codecs read in place; an override gets a copy of its own, or a view if the class asks for it.
+    """
+    if is_first is None:
+        first, later = make_decoder(channel, worker, True), make_decoder(channel, worker, False)
+        return lambda item: first(item) if item.is_first else later(item)
+    cls = type(worker)
+    if is_first:
+        if cls.deserialize is Worker.deserialize:
+            return json_codec.decode
+        if cls.zero_copy:
+            return lambda item: worker.deserialize(memoryview(item))
+        return lambda item: worker.deserialize(bytearray(item))
+    if cls.deserialize_ipc is Worker.deserialize_ipc:
+        return channel.load_pickle
+    if cls.zero_copy:
+        return lambda item: worker.deserialize_ipc(channel.payload_view(item))
+    return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
+
+
+def make_sender(
+    channel: Channel, worker: Worker, is_last: bool | None, content_type: int
+) -> Callable[[Item, Any], bool]:
+    """How this stage answers an item with a result of `forward`; False if there was no memory for it."""
+    if is_last is None:
+        last = make_sender(channel, worker, True, content_type)
+        inner = make_sender(channel, worker, False, content_type)
+        return lambda item, value: last(item, value) if item.is_last else inner(item, value)
+    cls = type(worker)
+    if not is_last and cls.serialize_ipc is Worker.serialize_ipc:
+        return channel.publish_pickle
+    if not is_last:
+        encode: Callable[[Any], Any] = worker.serialize_ipc
+    elif cls.serialize is Worker.serialize:
+        encode = json_codec.encode
+    else:
+        encode = worker.serialize
+    publish = channel.publish
+
+    def send(item: Item, value: Any) -> bool:
+        # The list hands the payload over: a buffer of `new_buffer` is sent as it is only if nobody else holds it.
+        return publish(item, [encode(value)], 0, content_type)
+
+    return send
+
+
+class StageLoop:
+    """Serves one row with one worker instance until the row is asked to stop.
+
+    Args:
+        channel: the row's connection to core.
+        worker: the user's object, warmed up.
+        is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
+        is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
+        content_type: index of the answers' content type in core's table.
+    """
+
+    def __init__(
+        self, channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int
+    ) -> None:
+        self.channel = channel
+        self.worker = worker
+        self.decode = make_decoder(channel, worker, is_first)
+        self.send = make_sender(channel, worker, is_last, content_type)
+        self.name = f"<{worker.stage}|{worker.worker_id}>"
+
+    def run(self) -> None:
+        """Returns when the row was asked to stop and its ring is empty."""
+        previous = signal.signal(signal.SIGALRM, self._on_overrun)
+        step = self._single if self.worker.max_batch_size == 1 else self._batch
+        take = self.channel.take
+        try:
+            while (items := take()) is not None:
+                try:
+                    step(items)
+                except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
+                    self._fail_rest(items, error)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+
+    def _on_overrun(self, signum: int, frame: FrameType | None) -> None:
+        if self.channel.overdue():
+            raise MosecTimeoutError("`forward` timeout")
+
+    def _single(self, items: list[Item]) -> None:
+        channel = self.channel
+        for item in items:
+            try:
+                data = self.decode(item)
+                channel.begin_forward()
+                value = self.worker.forward(data)
+                channel.end_forward()
+                data = None  # what nobody looks into any more needs no lease
+                sent = self.send(item, value)
+            except (Exception, MosecTimeoutError) as error:
+                channel.end_forward()
+                self._fail(item, error)
+            else:
+                if not sent:
+                    self._warn_no_memory()
+
+    def _batch(self, items: list[Item]) -> None:
+        arguments, live = self._decode_all(items)
+        if not live:
+            return
+        try:
+            self.channel.begin_forward()
+            values = self.worker.forward(arguments)
+            self.channel.end_forward()
+            if len(values) != len(live):
+                raise ValueError(f"forward returned {len(values)} results for a batch of {len(live)}")
+        except (Exception, MosecTimeoutError) as error:
+            self.channel.end_forward()
+            self._fail_rest(live, error)
+            return
+        del arguments  # not emptied: `forward` may have returned this very list
+        for item, value in zip(live, values, strict=True):
+            self._send_one(item, value)
+
+    def _decode_all(self, items: list[Item]) -> tuple[list[Any], list[Item]]:
+        """Arguments and their items; one that cannot be decoded fails alone."""
+        arguments, live = [], []
+        for item in items:
+            try:
+                arguments.append(self.decode(item))
+                live.append(item)
+            except Exception as error:
+                self._fail(item, error)
+        return arguments, live
+
+    def _send_one(self, item: Item, value: Any) -> None:
+        if isinstance(value, Exception):
+            self._fail(item, value)
+            return
+        try:
+            if not self.send(item, value):
+                self._warn_no_memory()
+        except Exception as error:
+            self._fail(item, error)
+
+    def _fail_rest(self, items: list[Item], error: BaseException) -> None:
+        for item in items:
+            if not item.answered:
+                self._fail(item, error)
+
+    def _fail(self, item: Item, error: BaseException) -> None:
+        status, text = answer_for(error)
+        if isinstance(error, MosecError):
+            logger.info("%s %s", self.name, text)
+        else:
+            logger.warning("%s %s", self.name, text, exc_info=error)
+        self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
+
+    def _warn_no_memory(self) -> None:
+        logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
+
+
+def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
+    """Serves one row until it is asked to stop; see `StageLoop`."""
+    StageLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()

@@ -1,0 +1,246 @@
+"""The master: starts core and workers, opens the door when they are ready, and ends everything in order.
+
+One thread, one loop; it never touches a payload of the users' routes.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from multiprocessing import process as multiprocessing_process
+
+from setproctitle import getproctitle, setproctitle
+
+from mosec_cy import child, limits
+from mosec_cy.core_link import FromCore, Message, ToCore
+from mosec_cy.daemon import Daemon
+from mosec_cy.engine import Engine
+from mosec_cy.listener import Listener
+from mosec_cy.log import get_logger
+from mosec_cy.options import Options
+from mosec_cy.plan import Plan
+from mosec_cy.reactor import Reactor
+from mosec_cy.worker_row import CommonBoot
+from mosec_cy.workforce import Workforce
+
+_log = get_logger()
+
+
+class Phase(enum.IntEnum):
+    STARTING = 0  # some stage has not had a ready worker yet
+    SERVING = 1
+    DRAINING = 2  # core refuses what is new and finishes what is in flight
+    STOPPING = 3  # core has ended, workers and daemons are ending
+
+
+def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
+    """Run a service until it is told to stop or cannot go on; the exit status.
+
+    Raises:
+        OSError: the address cannot be listened on, or core cannot be started.
+        RuntimeError: this is not the place to start a service, or a daemon has ended already.
+    """
+    _check_place()
+    with ExitStack() as closing:
+        title = getproctitle()
+        setproctitle("mosec_cy: master")
+        closing.callback(setproctitle, title)
+        reactor = Reactor()
+        closing.callback(reactor.close)
+        listener = Listener(options.address, options.port)
+        closing.callback(listener.close)
+        watched = _watch_daemons(daemons, closing)
+        engine = Engine(plan, options, listener.fds)
+        closing.callback(engine.close)
+        supervisor = Supervisor(plan, options, reactor, listener, engine, watched)
+        closing.callback(supervisor.end_all)
+        return supervisor.run()
+
+
+class Supervisor:
+    """The life of one service, over parts that `serve` has made and closes."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        reactor: Reactor,
+        listener: Listener,
+        engine: Engine,
+        daemons: dict[int, Daemon],
+    ) -> None:
+        self._phase = Phase.STARTING
+        self._status = 0
+        self._grace = options.kill_grace / 1000
+        self._timeout = options.timeout / 1000
+        self._reactor = reactor
+        self._listener = listener
+        self._engine = engine
+        self._link = engine.link
+        self._daemons = daemons
+        common = CommonBoot(
+            segment_fd=engine.segment.fd,
+            core_bell_fd=engine.core_bell_fd,
+            master_pid=os.getpid(),
+            log_level=options.log_level,
+            strict_warmup=options.strict_warmup,
+        )
+        self._workers = Workforce(plan, engine, common, reactor, self, self._release_in_child)
+
+    def run(self) -> int:
+        """Start the workers and go on until everything has ended; the exit status."""
+        self._reactor.take_signals(child.SHUTDOWN_SIGNALS, self._on_signal)
+        self._reactor.watch(self._link.fileno(), self._on_core_message)
+        self._reactor.watch(self._link.process.pidfd, self._on_core_exit)
+        self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
+        for pidfd, daemon in self._daemons.items():
+            self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
+        self._workers.start()
+        self._reactor.run()
+        return self._status
+
+    def end_all(self) -> None:
+        """Kill what still runs, and wait for its end."""
+        self._link.process.kill()
+        self._workers.kill()
+        for daemon in self._daemons.values():
+            daemon.kill()
+        self._link.process.reap(block=True)
+        self._workers.reap()
+        self._workers.close()
+        for daemon in self._daemons.values():
+            daemon.wait()
+
+    # ---- what happens ------------------------------------------------------------------------------
+
+    def on_worker_ready(self) -> None:
+        if self._phase is Phase.STARTING and self._workers.complete:
+            self._listener.listen()
+            self._link.send(ToCore.LISTEN)
+            self._phase = Phase.SERVING
+            _log.info("listening on %s", self._listener.address)
+
+    def on_hopeless_worker(self, name: str) -> None:
+        _log.error("%s never got ready, the server gives up", name)
+        self._shut_down(1)
+
+    def on_worker_gone(self) -> None:
+        self._finish_if_alone()
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._phase >= Phase.DRAINING:
+            _log.warning("%s again: ending at once", number.name)
+            self._status = 128 + number
+            self._reactor.stop()
+            return
+        _log.info("%s: shutting down", number.name)
+        self._shut_down(0)
+
+    def _on_daemon_exit(self, pidfd: int, daemon: Daemon) -> None:
+        self._reactor.unwatch(pidfd)
+        del self._daemons[pidfd]
+        os.close(pidfd)
+        status = daemon.wait()
+        if self._phase < Phase.DRAINING:
+            _log.error("daemon %s ended with %s: shutting down", daemon.name, child.describe(status))
+            self._shut_down(int(status != 0))
+        self._finish_if_alone()
+
+    def _on_core_message(self) -> None:
+        for message in self._link.take():
+            self._handle(message)
+        if self._link.closed:
+            self._reactor.unwatch(self._link.fileno())
+
+    def _handle(self, message: Message) -> None:
+        if message.kind == FromCore.ROW_DEAD:
+            self._workers.on_drained(message)
+        elif message.kind == FromCore.ROW_OVERDUE:
+            self._workers.on_overdue(message)
+        elif message.kind == FromCore.ROW_KILLED:
+            self._workers.on_killed(message)
+        elif message.kind == FromCore.STOPPED and message.value:
+            _log.warning("%d requests were not finished in time", message.value)
+
+    def _on_core_exit(self) -> None:
+        if not self._link.closed:
+            self._on_core_message()
+        self._reactor.unwatch(self._link.process.pidfd)
+        status = self._link.process.reap(block=True)
+        assert status is not None
+        if self._phase < Phase.DRAINING or status not in (0, child.UNKNOWN):
+            _log.error("core ended with %s: shutting down", child.describe(status))
+            self._status = self._status or 1
+        self._stop_workers()
+
+    # ---- shutdown ----------------------------------------------------------------------------------
+
+    def _shut_down(self, status: int) -> None:
+        if self._phase >= Phase.DRAINING:
+            return
+        self._phase = Phase.DRAINING
+        self._status = status
+        self._workers.cancel_starts()
+        deadline = time.monotonic() + self._timeout
+        self._link.send(ToCore.SHUTDOWN, value=int(deadline * 1e9))
+        self._reactor.call_later(self._timeout + self._grace, self._link.process.kill)
+
+    def _stop_workers(self) -> None:
+        self._phase = Phase.STOPPING
+        self._workers.stop()
+        for daemon in self._daemons.values():
+            daemon.terminate()
+        self._reactor.call_later(self._grace, self._kill_stragglers)
+        self._finish_if_alone()
+
+    def _kill_stragglers(self) -> None:
+        for row in self._workers.alive:
+            _log.warning("%s killed, it did not end within %g s", row.name, self._grace)
+        self._workers.kill()
+        for daemon in self._daemons.values():
+            daemon.kill()
+
+    def _finish_if_alone(self) -> None:
+        if self._phase is Phase.STOPPING and not self._workers.alive and not self._daemons:
+            self._reactor.stop()
+
+    def _release_in_child(self) -> None:
+        """In a forked worker: close every descriptor of the master's."""
+        self._reactor.close()
+        self._listener.close_in_child()
+        self._workers.close()
+        self._engine.close()
+        _close_all(self._daemons)
+
+
+def _check_place() -> None:
+    if getattr(multiprocessing_process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "run() was called while a worker process imports the program's main module: "
+            'put it under `if __name__ == "__main__":`'
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("run() must be called in the main thread, where signals arrive")
+    limits.check_kernel(os.uname().release)
+
+
+def _watch_daemons(daemons: Sequence[Daemon], closing: ExitStack) -> dict[int, Daemon]:
+    watched: dict[int, Daemon] = {}
+    closing.callback(_close_all, watched)
+    for daemon in daemons:
+        try:
+            watched[os.pidfd_open(daemon.pid)] = daemon
+        except ProcessLookupError:
+            raise RuntimeError(f"daemon {daemon.name!r} has ended already") from None
+    return watched
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

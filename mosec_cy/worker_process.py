@@ -1,0 +1,136 @@
+"""A worker process: becomes one instance of the user's class, says when it is ready, and serves.
+
+Started either as a fresh interpreter (`main`) or as a copy of the master (`run_forked`).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from mosec_cy import log, messages
+from mosec_cy._process import die_with_parent, keep_freed_pages
+from mosec_cy.worker import Worker
+from mosec_cy.worker_signals import leave_shutdown_to_master
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a worker process is told at its start. Descriptors are inherited and belong to it."""
+
+    master_pid: int
+    control_fd: int
+    segment_fd: int
+    core_bell_fd: int
+    row: int
+    incarnation: int
+    stage: str
+    worker_id: int
+    max_batch_size: int
+    is_first: bool | None
+    is_last: bool | None
+    content_type: int
+    log_level: str
+    strict_warmup: bool
+
+
+def main(boot_fd: int, master_pid: int) -> None:
+    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
+    die_with_parent(master_pid)
+    leave_shutdown_to_master()
+    with open(boot_fd, "rb") as file:
+        boot, main_module, pickled_class = pickle.load(file)
+    status = _run(boot, lambda: _import_class(main_module, pickled_class))
+    sys.exit(status)
+
+
+def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
+    """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
+    die_with_parent(boot.master_pid)
+    leave_shutdown_to_master()
+    status = _run(boot, lambda: worker)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
+    log.configure(boot.log_level)
+    keep_freed_pages()
+    with socket.socket(fileno=boot.control_fd) as control:
+        try:
+            worker = _make_worker(boot, load())
+            _warm_up(worker, boot.strict_warmup)
+        except (Exception, SystemExit):
+            messages.send(control, {"failed": traceback.format_exc()})
+            return 1
+        _serve(boot, worker, control)
+    return 0
+
+
+def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
+    from setproctitle import setproctitle
+
+    setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
+    worker = worker_class.__new__(worker_class)
+    # Before __init__, so that the user's can read them.
+    worker._stage = boot.stage
+    worker._worker_id = boot.worker_id
+    worker._max_batch_size = boot.max_batch_size
+    worker.__init__()  # type: ignore[misc]
+    return worker
+
+
+def _warm_up(worker: Worker, strict: bool) -> None:
+    name = f"<{worker.stage}|{worker.worker_id}>"
+    examples = worker.multi_examples
+    if not len(examples):
+        if worker.example is None:
+            return
+        examples = [worker.example]
+    try:
+        for example in examples:
+            worker.forward(example)
+    except Exception:
+        if strict:
+            raise
+        log.get_logger().exception(
+            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list", name
+        )
+    else:
+        log.get_logger().info("%s warm-up done", name)
+
+
+def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
+    from mosec_cy._channel import Channel
+    from mosec_cy._segment import Segment
+    from mosec_cy.stage_loop import serve
+
+    channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
+    worker._channel = channel
+    messages.send(control, {"ready": True})
+    serve(channel, worker, is_first=boot.is_first, is_last=boot.is_last, content_type=boot.content_type)
+
+
+def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:
+    """Make the user's program importable as `multiprocessing` does, then import the class from it."""
+    from multiprocessing import process, spawn
+
+    # As in a process of multiprocessing: starting processes while the main module is imported means
+    # that it has no `if __name__ == "__main__"`, and each of them would start more.
+    current: Any = process.current_process()
+    current._inheriting = True
+    try:
+        spawn.prepare(main_module)
+        worker_class = pickle.loads(pickled_class)
+    finally:
+        del current._inheriting
+    if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
+        raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
+    return worker_class

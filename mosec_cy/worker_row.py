@@ -1,0 +1,185 @@
+"""One row of the worker table over the processes that fill it in turn, and the starting of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+import pickle
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import spawn
+from typing import NoReturn
+
+from mosec_cy import child, worker_process
+from mosec_cy.messages import Inbox
+from mosec_cy.plan import Stage
+from mosec_cy.reactor import Timer
+from mosec_cy.worker import Worker
+from mosec_cy.worker_process import Boot
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+STABLE_AFTER = 60.0
+MAX_FAILED_STARTS = 3
+
+
+class State(enum.Enum):
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class CommonBoot:
+    """What all worker processes are told alike."""
+
+    segment_fd: int
+    core_bell_fd: int
+    master_pid: int
+    log_level: str
+    strict_warmup: bool
+
+
+class WorkerRow:
+    """A replica of a stage: its process now, its state, and how long to wait before the next one."""
+
+    def __init__(self, stage: Stage, index: int, is_first: bool | None, is_last: bool | None) -> None:
+        self.stage = stage
+        self.index = index
+        self.incarnation = 0
+        self.state = State.DOWN
+        self.process: child.Child | None = None
+        self.inbox: Inbox | None = None
+        self.drained = False
+        self.failure: str | None = None
+        self.restart: Timer | None = None
+        self._is_first = is_first
+        self._is_last = is_last
+        self._control: socket.socket | None = None
+        self._was_ready = False
+        self._failures = 0
+        self._ready_at = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"<{self.stage.name}|{self._worker_id}>"
+
+    @property
+    def hopeless(self) -> bool:
+        """It never once got ready, in as many attempts as are worth making."""
+        return not self._was_ready and self._failures >= MAX_FAILED_STARTS
+
+    def start(self, common: CommonBoot, release_master: Callable[[], None]) -> None:
+        """Start a process; `release_master` is called in a forked one, to close what is the master's.
+
+        Raises OSError if the system starts no process.
+        """
+        self.incarnation += 1
+        self.drained = False
+        self.failure = None
+        ours, theirs = socket.socketpair()
+        try:
+            self.process = self._launch(common, ours, theirs, release_master)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = ours
+        self.inbox = Inbox(ours)
+        self.state = State.STARTING
+
+    def fileno(self) -> int:
+        """Of the control socket, while there is a process."""
+        assert self._control is not None
+        return self._control.fileno()
+
+    def became_ready(self) -> None:
+        self.state = State.READY
+        self._was_ready = True
+        self._ready_at = time.monotonic()
+
+    def ended(self) -> None:
+        """Forget the process, which has been reaped."""
+        if self.state is State.READY and time.monotonic() - self._ready_at >= STABLE_AFTER:
+            self._failures = 0
+        self.start_failed()
+        self.close()
+        self.process = self._control = self.inbox = None
+
+    def close(self) -> None:
+        """Close the descriptors that belong to the process."""
+        if self._control is not None:
+            self._control.close()
+        if self.process is not None:
+            self.process.close()
+
+    def start_failed(self) -> None:
+        self.state = State.DOWN
+        self._failures += 1
+
+    def delay(self) -> float:
+        """Seconds to wait before the next start."""
+        return float(min(FIRST_DELAY * 2 ** (self._failures - 1), LONGEST_DELAY))
+
+    @property
+    def _worker_id(self) -> int:
+        return self.index - self.stage.first_row + 1
+
+    def _launch(
+        self, common: CommonBoot, ours: socket.socket, theirs: socket.socket, release_master: Callable[[], None]
+    ) -> child.Child:
+        runtime = self.stage.runtime
+        boot = Boot(
+            master_pid=common.master_pid,
+            control_fd=theirs.fileno(),
+            segment_fd=common.segment_fd,
+            core_bell_fd=common.core_bell_fd,
+            row=self.index,
+            incarnation=self.incarnation,
+            stage=self.stage.name,
+            worker_id=self._worker_id,
+            max_batch_size=runtime.max_batch_size,
+            is_first=self._is_first,
+            is_last=self._is_last,
+            content_type=self.stage.content_type,
+            log_level=common.log_level,
+            strict_warmup=common.strict_warmup,
+        )
+        variables = runtime.env[self._worker_id - 1]
+        if runtime.start_method == "spawn":
+            return _spawn(boot, runtime.worker, variables)
+
+        def in_child() -> NoReturn:
+            kept = [os.dup(fd) for fd in (boot.control_fd, boot.segment_fd, boot.core_bell_fd)]
+            ours.close()
+            theirs.close()
+            release_master()
+            os.environ.update(variables)
+            own = dataclasses.replace(boot, control_fd=kept[0], segment_fd=kept[1], core_bell_fd=kept[2])
+            worker_process.run_forked(own, runtime.worker)
+
+        return child.fork(in_child)
+
+
+def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> child.Child:
+    main_module = spawn.get_preparation_data(boot.stage)
+    del main_module["authkey"]  # a secret of multiprocessing's, for its own children
+    pickled_class = pickle.dumps(worker)  # by its name: apart, because it can only be read after the main module
+    file = os.memfd_create("mosec_cy-boot")
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            pickle.dump((boot, main_module, pickled_class), stream)
+        os.lseek(file, 0, os.SEEK_SET)
+        code = (
+            f"import sys; sys.path[:] = {main_module['sys_path']!r}; "
+            f"from mosec_cy.worker_process import main; main({file}, {boot.master_pid})"
+        )
+        keep = [file, boot.control_fd, boot.segment_fd, boot.core_bell_fd]
+        return child.execute(subprocess._args_from_interpreter_flags(), code, keep, variables)  # type: ignore[attr-defined]
+    finally:
+        os.close(file)

@@ -1,0 +1,400 @@
+"""The scheduler's pure part: queues, deadlines, batches, hand-ahead and take-back.
+
+A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or the list of the
+row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from mosec_cy._word cimport word_cancel, word_hand, word_take_back
+
+cdef enum:
+    MEMORY = 7    # weight of the past in the average of batch times: one batch counts 1 / (1 + MEMORY)
+
+
+cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
+    return now - then if now > then else 0
+
+
+cdef inline void link_task(Task *tasks, uint32_t *head, uint32_t *tail, uint32_t slot, uint32_t after) noexcept nogil:
+    """Put `slot` before `after`; NO_INDEX is the end."""
+    cdef uint32_t before = tail[0]
+    if after != NO_INDEX:
+        before = tasks[after].previous
+        tasks[after].previous = slot
+    else:
+        tail[0] = slot
+    if before != NO_INDEX:
+        tasks[before].next = slot
+    else:
+        head[0] = slot
+    tasks[slot].previous = before
+    tasks[slot].next = after
+
+
+cdef inline void unlink_task(Task *tasks, uint32_t *head, uint32_t *tail, uint32_t slot) noexcept nogil:
+    cdef uint32_t before = tasks[slot].previous
+    cdef uint32_t after = tasks[slot].next
+    if before != NO_INDEX:
+        tasks[before].next = after
+    else:
+        head[0] = after
+    if after != NO_INDEX:
+        tasks[after].previous = before
+    else:
+        tail[0] = before
+
+
+cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
+                       Row *rows, uint32_t row_count) noexcept nogil:
+    cdef uint32_t i
+    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0,
+                   stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
+    for i in range(stage_count):
+        stages[i].head = stages[i].tail = NO_INDEX
+    for i in range(row_count):
+        rows[i].head = rows[i].tail = NO_INDEX
+        rows[i].take_back_at = NEVER
+
+
+cdef uint32_t task_new(Batcher *b) noexcept nogil:
+    cdef uint32_t slot = b.free_head
+    if slot != NO_INDEX:
+        b.free_head = b.tasks[slot].next
+    elif b.fresh < b.slots:
+        # Slots are first touched when they are needed: a large table costs an idle process no memory.
+        slot = b.fresh
+        b.fresh += 1
+        b.tasks[slot].generation = 1
+    else:
+        return NO_INDEX
+    b.used += 1
+    b.tasks[slot].state = TASK_NEW
+    b.tasks[slot].tries = 0
+    return slot
+
+
+cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil:
+    cdef Task *task = &b.tasks[slot]
+    task.state = TASK_FREE
+    task.generation += 1
+    task.generation += task.generation == 0  # never 0
+    task.next = b.free_head
+    b.free_head = slot
+    b.used -= 1
+
+
+cdef uint64_t task_id(const Batcher *b, uint32_t slot) noexcept nogil:
+    return slot | <uint64_t>b.tasks[slot].generation << 32
+
+
+cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil:
+    cdef uint32_t slot = <uint32_t>id
+    # The generation of a free slot is the one that its next task will have: an id can be guessed, so ask the state too.
+    if slot >= b.slots or b.tasks[slot].generation != id >> 32 or b.tasks[slot].state == TASK_FREE:
+        return <uint32_t>NO_INDEX
+    return slot
+
+
+cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t now) noexcept nogil:
+    cdef Task *task = &b.tasks[slot]
+    cdef Stage *at = &b.stages[stage]
+    task.state = TASK_QUEUED
+    task.stage = stage
+    task.queued_at = now
+    task.turn = b.turns
+    b.turns += 1
+    link_task(b.tasks, &at.head, &at.tail, slot, NO_INDEX)
+    at.waiting += 1
+
+
+cdef uint32_t requeue(Batcher *b, uint32_t slot, uint32_t near) noexcept nogil:
+    """Put a task back where its turn is, searching from `near` (a queued task or NO_INDEX, the end); returns the task
+    behind it: tasks that come back together mostly belong there, in order."""
+    cdef Task *task = &b.tasks[slot]
+    cdef Stage *stage = &b.stages[task.stage]
+    cdef uint32_t before
+    while near != NO_INDEX and b.tasks[near].turn < task.turn:
+        near = b.tasks[near].next
+    while True:
+        before = b.tasks[near].previous if near != NO_INDEX else stage.tail
+        if before == NO_INDEX or b.tasks[before].turn < task.turn:
+            break
+        near = before
+    task.state = TASK_QUEUED
+    link_task(b.tasks, &stage.head, &stage.tail, slot, near)
+    stage.waiting += 1
+    return near
+
+
+cdef bint leave_row(Batcher *b, uint32_t slot) noexcept nogil:
+    """Take a task from its row's list; true when it was the last of its batch."""
+    cdef Task *task = &b.tasks[slot]
+    cdef Row *row = &b.rows[task.row]
+    cdef bint last = ((task.previous == NO_INDEX or b.tasks[task.previous].batch != task.batch)
+                      and (task.next == NO_INDEX or b.tasks[task.next].batch != task.batch))
+    unlink_task(b.tasks, &row.head, &row.tail, slot)
+    task.state = TASK_NEW
+    row.outstanding -= 1
+    b.stages[row.stage].running -= 1
+    if last:
+        row.batches -= 1
+    if row.outstanding == 0:
+        row.take_back_at = NEVER
+    return last
+
+
+cdef inline bint reclaim(Batcher *b, uint32_t slot) noexcept nogil:
+    """Make a handed task unstartable; false when its row has started it."""
+    if not word_take_back(&b.words[slot], b.tasks[slot].sequence):
+        return False
+    b.tasks[slot].sequence += 1
+    return True
+
+
+cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_t age) noexcept nogil:
+    """Requeue what was handed to the row at least `age` ago and is not started."""
+    cdef Row *row = &b.rows[index]
+    cdef uint32_t near = b.stages[row.stage].head
+    cdef uint32_t slot = row.head
+    cdef uint32_t following, count = 0
+    row.take_back_at = NEVER
+    while slot != NO_INDEX:
+        following = b.tasks[slot].next
+        if since(now, b.tasks[slot].handed_at) < age:
+            row.take_back_at = b.tasks[slot].handed_at + TAKE_BACK_NS
+            break
+        if reclaim(b, slot):
+            leave_row(b, slot)
+            near = requeue(b, slot, near)
+            count += 1
+        slot = following
+    return count
+
+
+cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil:
+    b.rows[row].up = True
+    b.rows[row].late = False
+    b.rows[row].room = b.rows[row].ring_capacity
+    b.rows[row].batch_ns = 0
+    b.rows[row].base_ns = 0
+    b.rows[row].burst = 0
+
+
+cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil:
+    b.rows[row].up = False
+    return_unstarted(b, row, 0, 0)
+
+
+cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil:
+    cdef uint32_t slot, count = 0
+    batcher_row_drain(b, row)
+    while b.rows[row].head != NO_INDEX:
+        slot = b.rows[row].head
+        leave_row(b, slot)
+        b.tasks[slot].tries += b.tasks[slot].tries < 255
+        started[count] = slot
+        count += 1
+    return count
+
+
+cdef inline bint takes_ahead(const Row *row, uint64_t now) noexcept nogil:
+    """May a busy row be handed one more batch?"""
+    if row.batch_ns == 0 or row.batch_ns > HAND_AHEAD_MAX_BATCH_NS:
+        return False
+    # The batch that runs may be the first slow one: what was taken back on its account must not be handed back.
+    if since(now, row.busy_since) > HAND_AHEAD_MAX_BATCH_NS:
+        return False
+    # One batch may always wait: else the row would stand still for a round trip after each.
+    return row.batches <= 1 or row.batches * row.batch_ns <= HAND_AHEAD_NS
+
+
+cdef inline bint is_open(const Row *row, uint32_t size, uint64_t now) noexcept nogil:
+    """Can a batch of `size` be handed to it, with good hope that it starts soon?"""
+    if not row.up or row.room < size or (row.late and row.room < row.ring_capacity):
+        return False
+    return row.outstanding == 0 or takes_ahead(row, now)
+
+
+cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, uint64_t now) noexcept nogil:
+    cdef uint32_t i, best = NO_INDEX, last_resort = NO_INDEX
+    cdef const Row *row
+    for i in range(stage.first_row, stage.first_row + stage.rows):
+        row = &b.rows[i]
+        if is_open(row, size, now):
+            if row.outstanding == 0:
+                return i
+            if best == NO_INDEX or row.batches < b.rows[best].batches:
+                best = i
+        elif row.up and row.outstanding == 0 and row.room >= size:
+            last_resort = i
+    return best if best != NO_INDEX else last_resort
+
+
+cdef inline uint64_t closing_time(const Batcher *b, const Stage *stage) noexcept nogil:
+    """When the batch at the head of the queue (not empty) closes; 0: it is full."""
+    cdef uint64_t queued_at = b.tasks[stage.head].queued_at
+    if stage.waiting >= stage.max_batch_size:
+        return 0
+    return queued_at + min(stage.max_wait_ns, <uint64_t>NEVER - queued_at)
+
+
+cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexcept nogil:
+    """The task at the head of the queue goes to the row, into its latest batch."""
+    cdef Row *row = &b.rows[index]
+    cdef uint32_t slot = stage.head
+    cdef Task *task = &b.tasks[slot]
+    unlink_task(b.tasks, &stage.head, &stage.tail, slot)
+    link_task(b.tasks, &row.head, &row.tail, slot, NO_INDEX)
+    task.state = TASK_HANDED
+    task.row = index
+    task.batch = row.batch
+    task.handed_at = now
+    task.sequence += 1
+    word_hand(&b.words[slot], task.sequence)
+
+
+cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *row) noexcept nogil:
+    cdef Stage *of = &b.stages[stage]
+    cdef Row *to
+    cdef uint32_t i, index, size
+    if of.waiting == 0 or closing_time(b, of) > now:
+        return 0
+    size = min(of.waiting, of.max_batch_size)
+    index = choose_row(b, of, size, now)
+    if index == NO_INDEX:
+        return 0
+    to = &b.rows[index]
+    if to.outstanding == 0:
+        to.busy_since = now
+    to.take_back_at = min(to.take_back_at, now + TAKE_BACK_NS)
+    to.batch += 1
+    to.batches += 1
+    to.outstanding += size
+    to.room -= size
+    of.waiting -= size
+    of.running += size
+    for i in range(size):
+        out[i] = of.head
+        hand_out(b, of, index, now)
+    row[0] = index
+    return size
+
+
+cdef uint64_t measure(Row *row, uint64_t handed_at, uint64_t now) noexcept nogil:
+    """The row has completed a batch: returns its duration (at least 1 ns) and moves the average.
+
+    Batches that complete at one `now` are one observation (their sum over their number): taken one by one, the average
+    would depend on how far into the burst it is read. An observation at most doubles the average, so that a pause
+    of the row does not end hand-ahead; a thousand times slower regime is still followed within ten.
+    """
+    cdef uint64_t duration = since(now, max(handed_at, row.busy_since))
+    if duration > 0 or row.burst == 0:
+        row.base_ns = row.batch_ns
+        row.burst_ns = duration
+        row.burst = 1
+    else:
+        row.burst += 1
+    row.busy_since = now
+    if row.base_ns == 0:
+        row.batch_ns = row.burst_ns // row.burst
+    else:
+        row.batch_ns = min((MEMORY * row.base_ns + row.burst_ns) // (MEMORY + row.burst), 2 * row.base_ns)
+    row.batch_ns = max(row.batch_ns, <uint64_t>1)
+    return max(duration, <uint64_t>1)
+
+
+cdef bint batcher_holds(const Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence) noexcept nogil:
+    if slot >= b.slots:
+        return False
+    return b.tasks[slot].state == TASK_HANDED and b.tasks[slot].row == row and b.tasks[slot].sequence == sequence
+
+
+cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence, uint64_t now,
+                           uint64_t *batch_ns) noexcept nogil:
+    batch_ns[0] = 0
+    if not batcher_holds(b, row, slot, sequence):
+        return False
+    b.rows[row].late = False
+    if leave_row(b, slot):
+        batch_ns[0] = measure(&b.rows[row], b.tasks[slot].handed_at, now)
+    return True
+
+
+cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil:
+    cdef Task *task = &b.tasks[slot]
+    cdef Stage *stage
+    if task.state == TASK_QUEUED:
+        stage = &b.stages[task.stage]
+        unlink_task(b.tasks, &stage.head, &stage.tail, slot)
+        stage.waiting -= 1
+        task.state = TASK_NEW
+    elif task.state == TASK_HANDED:
+        if not reclaim(b, slot):
+            word_cancel(&b.words[slot])
+            return RUNNING
+        leave_row(b, slot)
+    return WITHDRAWN
+
+
+cdef uint32_t open_rows(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
+    cdef uint32_t i, count = 0
+    for i in range(stage.first_row, stage.first_row + stage.rows):
+        count += is_open(&b.rows[i], 1, now)
+    return count
+
+
+cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil:
+    cdef uint32_t s, i, opened, count, total = 0
+    cdef Stage *stage
+    cdef Row *row
+    for s in range(b.stage_count):
+        stage = &b.stages[s]
+        if stage.rows < 2 or stage.running == 0:
+            continue
+        opened = open_rows(b, stage, now)
+        for i in range(stage.first_row, stage.first_row + stage.rows):
+            row = &b.rows[i]
+            if row.take_back_at > now or opened <= <uint32_t>is_open(row, 1, now):
+                continue
+            count = return_unstarted(b, i, now, TAKE_BACK_NS)
+            if count > 0:
+                row.late = True
+                # Until the caller has looked at the ring anew, it does not count as seen empty.
+                row.room = min(row.room, row.ring_capacity - 1)
+                opened = open_rows(b, stage, now)
+            total += count
+    return total
+
+
+cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
+    """When to ask for a batch of the queue (not empty)."""
+    cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
+    cdef uint64_t closing = closing_time(b, stage)
+    cdef uint32_t i
+    if choose_row(b, stage, size, now) != NO_INDEX:
+        return max(closing, now)
+    for i in range(stage.first_row, stage.first_row + stage.rows):
+        if b.rows[i].up and b.rows[i].outstanding == 0:
+            # Its ring is full of stale descriptors, and nobody tells when it pops them: look again after a while.
+            return max(closing, now + TAKE_BACK_NS)
+    return NEVER
+
+
+cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
+    cdef uint64_t nearest = NEVER
+    cdef uint32_t s, i, opened
+    cdef const Stage *stage
+    cdef const Row *row
+    for s in range(b.stage_count):
+        stage = &b.stages[s]
+        if stage.waiting > 0:
+            nearest = min(nearest, queue_deadline(b, stage, now))
+        if stage.rows < 2 or stage.running == 0:
+            continue
+        opened = open_rows(b, stage, now)
+        for i in range(stage.first_row, stage.first_row + stage.rows):
+            row = &b.rows[i]
+            if row.take_back_at < nearest and opened > <uint32_t>is_open(row, 1, now):
+                nearest = row.take_back_at
+    return nearest

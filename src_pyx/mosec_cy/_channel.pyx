@@ -1,0 +1,294 @@
+"""A row's side of the shared memory: take a batch, publish the answers."""
+
+import pickle
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport write
+
+from mosec_cy._frame cimport frame_bytes, frame_load, frame_write
+from mosec_cy._linux cimport (
+    load_acquire_u32,
+    mosec_futex_wait,
+    mosec_now_ns,
+    store_relaxed_u32,
+    store_relaxed_u64,
+    store_release_u32,
+)
+from mosec_cy._payload cimport PAYLOAD_FRAMED, Item, OutputBlock, Payloads
+from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
+from mosec_cy._ring cimport (
+    NO_BLOCK,
+    RING_OK,
+    Bell,
+    Descriptor,
+    RingEnd,
+    bell_awake,
+    bell_prepare,
+    bell_ring,
+    ring_has_news,
+    ring_pop,
+    ring_publish,
+    ring_push,
+    ring_release,
+)
+from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, RowShared, Segment
+from mosec_cy._word cimport word_cancelled, word_start
+
+
+cdef class Channel:
+    """A row's connection to core. One thread takes and publishes; views and buffers may be dropped in any.
+
+    Args:
+        segment: the service's shared memory.
+        row: number of the row in it.
+        incarnation: which life of the row this process is.
+        core_bell_fd: eventfd of core; borrowed.
+    """
+
+    cdef Payloads payloads
+    cdef RingEnd submit
+    cdef RingEnd complete
+    cdef RowShared *shared
+    cdef Bell *core_bell
+    cdef uint64_t *words
+    cdef int core_bell_fd
+    cdef uint32_t capacity
+    cdef uint32_t task_slots
+
+    def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
+        if row >= segment.rows:
+            raise ValueError(f"row {row} of {segment.rows}")
+        self.payloads = Payloads(segment, row, incarnation)
+        segment.attach_submit(row, &self.submit)
+        segment.attach_complete(row, &self.complete)
+        self.shared = segment.row(row)
+        self.core_bell = segment.core_bell()
+        self.words = segment.words()
+        self.core_bell_fd = core_bell_fd
+        self.capacity = segment.submit_capacity(row)
+        self.task_slots = segment.task_slots
+
+    @property
+    def leased_bytes(self):
+        """Bytes of answered payloads that something in this process still looks into."""
+        return self.payloads.leased_bytes
+
+    # ---- taking ----------------------------------------------------------------------------------
+
+    cdef list _started(self, uint32_t most):
+        # What the ring holds, up to `most` descriptors: those that this row wins.
+        cdef Descriptor d
+        cdef list items = []
+        cdef uint32_t i = 0
+        while i < most and ring_pop(&self.submit, &d) == RING_OK:
+            if i == 0:
+                if d.batch_size < most:
+                    most = d.batch_size
+                # Relaxed; begin_forward releases it.
+                store_relaxed_u32(&self.shared.batch, d.batch)
+            i += 1
+            if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
+                items.append(self.payloads.item(&d))
+        ring_release(&self.submit)
+        return items
+
+    cdef int _sleep(self) except -1:
+        cdef uint32_t seen = bell_prepare(&self.shared.bell)
+        cdef int rc = 0
+        if not ring_has_news(&self.submit) and load_acquire_u32(&self.shared.command) == 0:     # as in take
+            with nogil:
+                rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
+        bell_awake(&self.shared.bell)
+        if rc != 0:
+            PyErr_CheckSignals()
+        return 0
+
+    def take(self):
+        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty."""
+        cdef list items
+        if self.payloads.disabled:
+            raise RuntimeError("a process forked from a worker cannot take its tasks")
+        store_release_u32(&self.shared.phase, PHASE_IDLE)        # pairs with core's look at an overrun
+        while True:
+            if ring_has_news(&self.submit):
+                items = self._started(self.capacity)
+                if items:
+                    store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
+                    return items
+            elif load_acquire_u32(&self.shared.command) & ROW_STOP:          # pairs with the release in stop_row
+                return None
+            else:
+                self._sleep()
+
+    def take_now(self):
+        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd."""
+        cdef list items = []
+        while True:
+            while ring_has_news(&self.submit):
+                items += self._started(self.capacity)
+            bell_prepare(&self.shared.bell)
+            if not ring_has_news(&self.submit):
+                return items
+
+    # ---- phases ----------------------------------------------------------------------------------
+
+    def begin_forward(self):
+        """From now on the stage's time-out runs."""
+        store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed; the next store releases it
+        store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with core's look at an overrun
+
+    def end_forward(self):
+        """The stage's time-out runs no longer."""
+        store_release_u32(&self.shared.phase, PHASE_ENCODE)      # pairs with core's look at an overrun
+
+    def overdue(self):
+        """True when core has found that the batch which is in `forward` now overran its time-out."""
+        return (self.shared.phase == PHASE_FORWARD
+                and load_acquire_u32(&self.shared.overdue) == self.shared.batch)     # pairs with core's release
+
+    def is_cancelled(self, Item item not None):
+        """True when nobody waits for this item's answer any more."""
+        return word_cancelled(&self.words[<uint32_t>item.task], item.sequence)
+
+    # ---- publishing ------------------------------------------------------------------------------
+
+    cdef int _publish(self, Item item, uint32_t block, uint32_t offset, uint64_t n, int status, int content_type,
+                      uint32_t flags) except -1:
+        cdef Descriptor d
+        cdef uint64_t one = 1
+        if self.payloads.disabled:
+            raise RuntimeError("a process forked from a worker cannot answer its tasks")
+        memset(&d, 0, sizeof(Descriptor))
+        d.task = item.task
+        d.sequence = item.sequence
+        d.block = block
+        d.offset = offset
+        d.length = n
+        d.status = <uint16_t>status
+        d.content_type = <uint16_t>content_type
+        d.flags = flags
+        item.settle()
+        if ring_push(&self.complete, &d) != RING_OK:
+            raise RuntimeError("the ring of answers is spoilt: more answers than tasks")
+        ring_publish(&self.complete)
+        if bell_ring(self.core_bell):
+            write(self.core_bell_fd, &one, sizeof(one))
+        return 0
+
+    cdef bint _publish_copy(self, Item item, const void *data, uint64_t n, int status, int content_type) except -1:
+        cdef uint32_t block = NO_BLOCK
+        cdef uint8_t *room
+        if n:
+            room = self.payloads.room(n, &block)
+            if room == NULL:
+                self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
+                return False
+            self.payloads.copy(room, data, n)
+        self._publish(item, block, POOL_PAYLOAD_OFFSET, n, status, content_type, 0)
+        return True
+
+    def publish(self, Item item not None, list outputs not None, Py_ssize_t index, int content_type):
+        """Answers an item with `outputs[index]`, bytes-like, which is taken out of the list.
+
+        A view of `new_buffer` goes as it is, unless somebody still looks into it; everything else is copied once.
+
+        Returns:
+            False if no block was free: the item was answered with an error that says so.
+
+        Raises:
+            TypeError, BufferError: not bytes-like, or not contiguous. The item is still to be answered.
+        """
+        cdef Py_buffer view
+        cdef const void *data
+        cdef uint64_t n
+        cdef uint32_t block, offset
+        cdef OutputBlock output
+        cdef object payload = outputs[index]
+        outputs[index] = None
+        if PyBytes_CheckExact(payload):
+            return self._publish_copy(item, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 200, content_type)
+        PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+        data = view.buf
+        n = view.len
+        if isinstance(payload, memoryview) and isinstance(payload.obj, OutputBlock) and n:
+            output = payload.obj
+            PyBuffer_Release(&view)
+            payload = None
+            if output.exports == 0 and output.payloads is self.payloads:
+                block = output.block
+                output.block = NO_BLOCK
+                offset = <uint32_t>(<const uint8_t *>data - pool_block_data(&self.payloads.pool, block))
+                self._publish(item, block, offset, n, 200, content_type, 0)
+                return True
+            return self._publish_copy(item, data, n, 200, content_type)
+        try:
+            return self._publish_copy(item, data, n, 200, content_type)
+        finally:
+            PyBuffer_Release(&view)
+
+    def publish_error(self, Item item not None, int status, bytes text not None, int content_type=0):
+        """Answers an item with another status than 200; `text` is its body. False as for `publish`."""
+        return self._publish_copy(item, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), status, content_type)
+
+    def answer(self, Item item not None, int status, bytes body not None, int content_type):
+        """Answers with any status; the master's own routes use this."""
+        return self._publish_copy(item, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), status, content_type)
+
+    def new_buffer(self, Py_ssize_t n):
+        """A writable view of `n` bytes of shared memory, to be filled and returned by `serialize`.
+
+        Raises:
+            ValueError: n is negative.
+            MemoryError: the budget is used up, or no block is that large.
+        """
+        return self.payloads.new_buffer(n)
+
+    # ---- between stages --------------------------------------------------------------------------
+
+    def publish_pickle(self, Item item not None, object value):
+        """Passes `value` on to the next stage: pickle 5, arrays beside it in the same block, 64-byte aligned.
+
+        Raises:
+            whatever pickling raises; the item is still to be answered.
+        """
+        cdef list buffers = []
+        cdef bytes pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        if not buffers:
+            return self._publish_copy(item, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled), 200, 0)
+        views = [buffer.raw() for buffer in buffers]
+        return self._publish_frame(item, pickled, views)
+
+    cdef bint _publish_frame(self, Item item, bytes pickled, list views) except -1:
+        cdef uint64_t n = frame_bytes(pickled, views)
+        cdef uint32_t block = NO_BLOCK
+        cdef uint8_t *room = self.payloads.room(n, &block)
+        if room == NULL:
+            self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
+            return False
+        frame_write(self.payloads, room, pickled, views)
+        self._publish(item, block, POOL_PAYLOAD_OFFSET, n, 200, 0, PAYLOAD_FRAMED)
+        return True
+
+    def load_pickle(self, Item item not None):
+        """The value that the stage before passed on; its arrays are writable views of shared memory.
+
+        Raises:
+            whatever unpickling raises; ValueError: the frame is malformed.
+        """
+        if not item.flags & PAYLOAD_FRAMED:
+            return pickle.loads(item)
+        return frame_load(item)
+
+    def payload_view(self, Item item not None):
+        """As `plain_pickle`, without a copy where there is nothing beside the pickle."""
+        return memoryview(self.plain_pickle(item) if item.flags & PAYLOAD_FRAMED else item)
+
+    def plain_pickle(self, Item item not None):
+        """The bytes of a pickle without anything beside it, for a stage that unpickles in its own way."""
+        if not item.flags & PAYLOAD_FRAMED:
+            return bytearray(item)
+        return bytearray(pickle.dumps(frame_load(item), protocol=5))

@@ -1,0 +1,232 @@
+"""The core process: event loop, connections and service put together from the master's configuration."""
+
+import os
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from mosec_cy._batcher cimport Row, Stage, Task, batcher_init
+from mosec_cy._connection cimport (
+    NO_CONNECTION,
+    TIMER_BODY,
+    TIMER_HEADER,
+    TIMER_IDLE,
+    TIMER_LINGER,
+    TIMER_PROBE,
+    TIMER_WRITE,
+)
+from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
+from mosec_cy._http1 cimport http1_answer, http1_close, http1_open
+from mosec_cy._http1_service cimport Answer
+from mosec_cy._http1_state cimport Http1Io
+from mosec_cy._http_parser cimport METHOD_GET, METHOD_POST
+from mosec_cy._http_writer cimport writer_init
+from mosec_cy._linux cimport EPOLLIN
+from mosec_cy._loop cimport TOKEN_CONTROL, loop_add, loop_close, loop_open, loop_token
+from mosec_cy._pool cimport pool_detach
+from mosec_cy._router cimport Route
+from mosec_cy._segment cimport Segment
+from mosec_cy._service cimport service_bind, service_row_started
+from mosec_cy._state cimport ContentType, Link, Service
+
+from mosec_cy._segment import Segment as SegmentType
+
+cdef enum:
+    HEADER_LINE = 8192                 # bytes of a request line
+    HEADER_ALL = 32768                 # bytes of a head
+    HEADER_COUNT = 100
+    SPARE_DESCRIPTORS = 16
+    LINGER_PERIOD_NS = 2_000_000_000   # without a byte of what a refused client still sends
+    PROBE_NS = 100_000_000             # from a client's FIN to the question whether it is still there
+
+
+cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
+    return http1_answer(<Http1Io *>io, slot, generation, answer)
+
+
+cdef class _Engine:
+    """Owns what one run of the core allocates, and keeps the configuration's strings alive."""
+
+    cdef Core core
+    cdef Segment segment
+    cdef list strings
+    cdef list arrays
+
+    def __cinit__(self):
+        memset(&self.core, 0, sizeof(Core))
+        self.core.loop.epoll = -1
+        self.strings = []
+
+    def __dealloc__(self):
+        cdef Service *s = &self.core.service
+        cdef uint32_t i
+        http1_close(&self.core.io)
+        if self.core.loop.epoll >= 0:
+            loop_close(&self.core.loop)
+        pool_detach(&s.pool)
+        if s.routes != NULL:
+            for i in range(s.route_count):
+                free(<void *>s.routes[i].stages)
+        free(s.links)
+        free(s.routes)
+        free(s.content_types)
+        free(s.stage_timeouts)
+        free(s.scratch)
+        free(s.batcher.tasks)
+        free(s.batcher.stages)
+        free(s.batcher.rows)
+
+    cdef void *array(self, size_t n, size_t size) except NULL:
+        cdef void *memory = calloc(n, size)
+        if memory == NULL:
+            raise MemoryError(f"{n * size} bytes")
+        return memory
+
+    cdef const char *text(self, str value) except NULL:
+        encoded = value.encode()
+        self.strings.append(encoded)
+        return <const char *>encoded
+
+    cdef uint32_t descriptors_left(self) except 0:
+        # For connections: some are kept back, or a full house could not be told of a new worker (its pidfd).
+        cdef object used = len(os.listdir("/proc/self/fd"))
+        return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.rows - SPARE_DESCRIPTORS)
+
+    cdef int open_io(self, dict config) except -1:
+        cdef Http1Io *io = &self.core.io
+        cdef bytes server = config["server"].encode()
+        if http1_open(io, min(config["max_connections"], self.descriptors_left())) != 0:
+            raise MemoryError("connections")
+        io.limits.line = HEADER_LINE
+        io.limits.head = HEADER_ALL
+        io.limits.headers = HEADER_COUNT
+        io.max_body = config["max_request_size"]
+        io.connections.duration[<int>TIMER_HEADER] = config["header_timeout_ns"]
+        io.connections.duration[<int>TIMER_BODY] = config["body_timeout_ns"]
+        io.connections.duration[<int>TIMER_WRITE] = config["write_timeout_ns"]
+        io.connections.duration[<int>TIMER_IDLE] = config["idle_timeout_ns"]
+        io.connections.duration[<int>TIMER_LINGER] = LINGER_PERIOD_NS
+        io.connections.duration[<int>TIMER_PROBE] = PROBE_NS
+        writer_init(&io.writer, server, len(server))
+        return 0
+
+    cdef int open_stages(self, list stages) except -1:
+        cdef Service *s = &self.core.service
+        cdef Stage *table = <Stage *>self.array(len(stages), sizeof(Stage))
+        cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
+        cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
+        cdef uint32_t i, row
+        cdef size_t largest = 1
+        s.batcher.stages, s.batcher.rows, s.batcher.tasks = table, rows, tasks
+        s.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
+        for i, stage in enumerate(stages):
+            table[i].max_batch_size = stage["max_batch_size"]
+            table[i].max_wait_ns = stage["max_wait_ns"]
+            table[i].first_row = stage["first_row"]
+            table[i].rows = stage["rows"]
+            s.stage_timeouts[i] = stage["timeout_ns"]
+            for row in range(table[i].first_row, table[i].first_row + table[i].rows):
+                rows[row].stage = i
+                rows[row].ring_capacity = self.segment.submit_capacity(row)
+                largest = max(largest, rows[row].ring_capacity, table[i].max_batch_size)
+        s.scratch = <uint32_t *>self.array(largest, sizeof(uint32_t))
+        batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
+                     self.segment.rows)
+        return 0
+
+    cdef int open_rows(self, int master_bell) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint32_t row
+        s.links = <Link *>self.array(self.segment.rows, sizeof(Link))
+        for row in range(self.segment.rows):
+            self.segment.attach_submit(row, &s.links[row].submit)
+            self.segment.attach_complete(row, &s.links[row].complete)
+            s.links[row].shared = self.segment.row(row)
+            s.links[row].statistics = self.segment.row_statistics(row)
+            s.links[row].wake_fd = master_bell if row == 0 else -1
+            service_row_started(s, row, 0, 0, -1)
+        service_row_started(s, 0, 1, 0, -1)        # the master's own row has always been there
+        return 0
+
+    cdef int open_routes(self, list routes, list content_types) except -1:
+        cdef Service *s = &self.core.service
+        cdef Route *route
+        cdef uint32_t *stages
+        cdef uint32_t i, k
+        s.routes = <Route *>self.array(len(routes) + 1, sizeof(Route))
+        s.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
+        for i, entry in enumerate([*routes, {"path": "/", "method": "GET", "prefix": False, "stages": []}]):
+            route = &s.routes[i]
+            route.path = self.text(entry["path"])
+            route.path_n = len(entry["path"].encode())
+            route.method = METHOD_GET if entry["method"] == "GET" else METHOD_POST
+            route.prefix = entry["prefix"]
+            route.allow = b"GET, HEAD, OPTIONS" if route.method == METHOD_GET else b"POST, OPTIONS"
+            stages = <uint32_t *>self.array(len(entry["stages"]) + 1, sizeof(uint32_t))
+            route.stages = stages
+            route.stage_count = len(entry["stages"])
+            for k in range(route.stage_count):
+                stages[k] = entry["stages"][k]
+            s.route_count = i + 1
+        for i, value in enumerate(content_types):
+            s.content_types[i].text = self.text(value)
+            s.content_types[i].n = len(value.encode())
+        s.content_type_count = len(content_types)
+        return 0
+
+    cdef int open_service(self, dict config) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint64_t budget = self.segment.budget
+        if self.segment.attach_pool(&s.pool, 0) != 0:
+            raise MemoryError("block pool")
+        s.statistics = self.segment.statistics()
+        s.status_counts = self.segment.status_counts(0)
+        s.timeout = config["service_timeout_ns"]
+        s.kill_grace = config["kill_grace_ns"]
+        s.capacity = config["capacity"]
+        s.charge_limit = budget // 2
+        s.timer_head = s.timer_tail = NO_CONNECTION
+        self.open_stages(config["stages"])
+        self.open_rows(config["master_bell_fd"])
+        self.open_routes(config["routes"], config["content_types"])
+        s.io = &self.core.io
+        s.answer = _answer
+        s.control = &self.core
+        s.report = core_report
+        service_bind(s, &self.core.io.service)
+        return 0
+
+    cdef int open_loop(self, dict config) except -1:
+        cdef Core *core = &self.core
+        cdef int rc = loop_open(&core.loop, config["bell_fd"], self.segment.core_bell())
+        if rc == 0:
+            core.control = config["control_fd"]
+            rc = loop_add(&core.loop, core.control, EPOLLIN, loop_token(TOKEN_CONTROL, 0, 0))
+        if rc != 0:
+            raise OSError(-rc, "epoll")
+        for fd in config["listen_fds"][:MAX_LISTENERS]:
+            core.listeners[core.listener_count] = fd
+            core.listener_count += 1
+        core.io.now = core.service.now = core.loop.now
+        return 0
+
+
+def run_core(dict config):
+    """Serves until the master says stop or is gone; the process' exit status.
+
+    Args:
+        config: made by the master; descriptors in it are inherited.
+
+    Raises:
+        OSError, MemoryError, ValueError: the engine could not be set up.
+    """
+    cdef _Engine engine = _Engine()
+    engine.segment = SegmentType.attach(config["segment_fd"])
+    engine.open_io(config)
+    engine.open_service(config)
+    engine.open_loop(config)
+    with nogil:
+        core_run(&engine.core)
+    return 0

@@ -1,0 +1,274 @@
+"""The core's loop: events to connections and service, orders of the master, accepting."""
+
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t
+from libc.string cimport memset
+from libc.time cimport time
+from posix.unistd cimport close
+
+from mosec_cy._batcher cimport NEVER
+from mosec_cy._connection cimport connections_deadline
+from mosec_cy._http1 cimport http1_accept, http1_drain, http1_event, http1_expire, http1_is_busy, http1_run_ready
+from mosec_cy._http1_write cimport http1_shut
+from mosec_cy._http_writer cimport writer_set_time
+from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._loop cimport (
+    TOKEN_CONNECTION,
+    TOKEN_CONTROL,
+    TOKEN_LISTENER,
+    TOKEN_PROCESS,
+    loop_add,
+    loop_remove,
+    loop_token,
+    loop_wait,
+    token_generation,
+    token_kind,
+    token_slot,
+)
+from mosec_cy._ring cimport bell_awake, bell_prepare
+from mosec_cy._service cimport (
+    service_deadline,
+    service_expire,
+    service_has_news,
+    service_poll,
+    service_row_dead,
+    service_row_drain,
+    service_row_ready,
+    service_row_started,
+)
+from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
+
+cdef extern from *:
+    """
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <string.h>
+    #include <sys/socket.h>
+    /* One control message; a descriptor that came with it goes to *passed (-1: none). */
+    static ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct iovec part = {buffer, n};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+        ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        *passed = -1;
+        if (got > 0) {
+            struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+            if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+                memcpy(passed, CMSG_DATA(c), sizeof(int));
+        }
+        return got;
+    }
+    static int accept_connection(int listener) {
+        int one = 1;
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)     /* fails on a unix socket, where it is not needed */
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        return fd;
+    }
+    """
+    ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) noexcept nogil
+    int accept_connection(int listener) noexcept nogil
+    ssize_t send(int fd, const void *buffer, size_t n, int flags) noexcept nogil
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef enum:
+    ACCEPTS = 64                       # an event, before others get their turn
+    ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
+
+cdef enum:                             # orders of the master
+    ORDER_ROW_STARTED = 1
+    ORDER_ROW_READY = 2
+    ORDER_ROW_DRAIN = 3
+    ORDER_LISTEN = 4
+    ORDER_SHUTDOWN = 5
+
+ctypedef struct ControlMessage:        # "=IIIiQ"; both directions
+    uint32_t kind
+    uint32_t row
+    uint32_t incarnation
+    int32_t pid
+    uint64_t value
+
+
+# ---- control -------------------------------------------------------------------------------------
+
+
+cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil:
+    cdef Core *core = <Core *>context
+    cdef ControlMessage message
+    cdef int flags = MSG_NOSIGNAL
+    memset(&message, 0, sizeof(message))
+    message.kind = kind
+    message.row = row
+    message.value = value
+    if kind != REPORT_STOPPED:
+        message.incarnation = core.service.links[row].incarnation
+        message.pid = core.service.links[row].pid
+    if kind != REPORT_ROW_DEAD and kind != REPORT_STOPPED:
+        flags |= MSG_DONTWAIT          # news that may be lost when master is behind
+    send(core.control, &message, sizeof(message), flags)
+
+
+cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
+    service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
+    if pidfd >= 0:
+        loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
+
+
+cdef void _set_accepting(Core *core, bint on) noexcept nogil:
+    cdef uint32_t i
+    core.accepting = on
+    for i in range(core.listener_count):
+        if on:
+            loop_add(&core.loop, core.listeners[i], EPOLLIN, loop_token(TOKEN_LISTENER, 0, i))
+        else:
+            loop_remove(&core.loop, core.listeners[i])
+
+
+cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
+    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.batcher.row_count):
+        close(passed)
+    if order.row >= core.service.batcher.row_count:
+        return
+    if order.kind == ORDER_ROW_STARTED:
+        _row_started(core, order, passed)
+    elif order.kind == ORDER_ROW_READY:
+        service_row_ready(&core.service, order.row, order.incarnation)
+    elif order.kind == ORDER_ROW_DRAIN:
+        service_row_drain(&core.service, order.row, order.incarnation)
+    elif order.kind == ORDER_LISTEN:
+        _set_accepting(core, True)
+    elif order.kind == ORDER_SHUTDOWN:
+        core.stop_at = order.value
+        core.service.draining = True
+        http1_drain(&core.io)
+
+
+cdef void _read_control(Core *core) noexcept nogil:
+    cdef ControlMessage order
+    cdef int passed = -1
+    cdef ssize_t got
+    while True:
+        got = control_receive(core.control, &order, sizeof(order), &passed)
+        if got == sizeof(order):
+            _obey(core, &order, passed)
+        elif got == 0:
+            core.done = True           # master is gone
+            return
+        elif got < 0 and errno != EINTR:
+            return
+
+
+# ---- connections ---------------------------------------------------------------------------------
+
+
+cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
+    # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
+    # `resume_at` is for what others in the system have used up.
+    _set_accepting(core, False)
+    core.paused_open = core.io.connections.open
+    core.resume_at = resume_at
+
+
+cdef void _resume_accepting(Core *core) noexcept nogil:
+    if core.io.connections.open < core.paused_open or core.loop.now >= core.resume_at:
+        core.resume_at = 0
+        _set_accepting(core, True)
+
+
+cdef void _adopt(Core *core, int fd) noexcept nogil:
+    cdef uint32_t slot = http1_accept(&core.io, fd)
+    # Edge-triggered and for both directions, once for the connection's whole life.
+    if loop_add(&core.loop, fd, <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET,
+                loop_token(TOKEN_CONNECTION, core.io.connections.all[slot].generation, slot)) != 0:
+        http1_shut(&core.io, slot)
+
+
+cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
+    cdef int fd
+    if listener >= core.listener_count or not core.accepting:
+        return
+    for _ in range(ACCEPTS):
+        if core.io.connections.open == core.io.connections.capacity:
+            _pause_accepting(core, NEVER)
+            return
+        fd = accept_connection(core.listeners[listener])
+        if fd >= 0:
+            _adopt(core, fd)
+        elif errno == EMFILE and core.io.connections.open:
+            _pause_accepting(core, NEVER)
+            return
+        elif errno != EINTR and errno != ECONNABORTED:
+            if errno != EAGAIN:
+                _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
+
+
+cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
+    cdef uint32_t kind = token_kind(token)
+    cdef uint32_t slot = token_slot(token)
+    if kind == TOKEN_CONNECTION:
+        if slot < core.io.connections.used and core.io.connections.all[slot].fd >= 0 and \
+                core.io.connections.all[slot].generation & 0xFFFFFFF == token_generation(token):
+            http1_event(&core.io, slot, events)
+    elif kind == TOKEN_LISTENER:
+        _accept(core, slot)
+    elif kind == TOKEN_CONTROL:
+        _read_control(core)
+    elif kind == TOKEN_PROCESS:
+        if slot < core.service.batcher.row_count and core.service.links[slot].pidfd >= 0:
+            loop_remove(&core.loop, core.service.links[slot].pidfd)
+            service_row_dead(&core.service, slot)
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+
+cdef uint64_t _deadline(Core *core) noexcept nogil:
+    cdef uint64_t soonest = service_deadline(&core.service)
+    cdef uint64_t at = connections_deadline(&core.io.connections)
+    if at < soonest:
+        soonest = at
+    if core.resume_at and core.resume_at < soonest:
+        soonest = core.resume_at
+    if core.stop_at and core.stop_at < soonest:
+        soonest = core.stop_at
+    return soonest
+
+
+cdef int _wait(Core *core) noexcept nogil:
+    cdef int n
+    if core.io.connections.ready_n:
+        n = loop_wait(&core.loop, 0)
+    else:
+        bell_prepare(core.loop.bell)
+        n = loop_wait(&core.loop, 0 if service_has_news(&core.service) else _deadline(core))
+        bell_awake(core.loop.bell)
+    core.io.now = core.loop.now
+    core.service.now = core.loop.now
+    return n
+
+
+cdef void _finish_if_drained(Core *core) noexcept nogil:
+    if core.loop.now >= core.stop_at or (core.service.inside == 0 and not http1_is_busy(&core.io)):
+        core_report(core, REPORT_STOPPED, 0, core.service.inside)
+        core.done = True
+
+
+cdef void core_run(Core *core) noexcept nogil:
+    cdef int i, n
+    while not core.done:
+        n = _wait(core)
+        writer_set_time(&core.io.writer, time(NULL))
+        for i in range(n):
+            _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
+        service_poll(&core.service)
+        http1_run_ready(&core.io)
+        http1_expire(&core.io)
+        service_expire(&core.service)
+        core.service.statistics.connections = core.io.connections.open
+        if core.resume_at:
+            _resume_accepting(core)
+        if core.stop_at:
+            _finish_if_drained(core)

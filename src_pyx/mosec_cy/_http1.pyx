@@ -1,0 +1,194 @@
+"""HTTP/1.x connections: their life, events and time-outs."""
+
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from mosec_cy._connection cimport (
+    NO_CONNECTION,
+    RECEIVE_GONE,
+    SEND_DONE,
+    TIMER_BODY,
+    TIMER_HEADER,
+    TIMER_IDLE,
+    TIMER_LINGER,
+    TIMER_NONE,
+    TIMER_PROBE,
+    TIMER_WRITE,
+    Connection,
+    Connections,
+    connection_arm,
+    connection_expired,
+    connection_flush,
+    connection_has_output,
+    connection_open,
+    connections_close,
+    connections_open,
+)
+from mosec_cy._http1_body cimport body_await
+from mosec_cy._http1_read cimport http1_advance
+from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_SCRATCH, HTTP1_WAIT, HTTP1_WRITE, Http1
+from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_sent, http1_shut, http1_write
+from mosec_cy._linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._ring cimport NO_BLOCK
+
+cdef enum:
+    LEAST_RATE = 1024              # bytes a second below which a body or a reader is too slow
+    LINGER_NS = 30_000_000_000     # that a refused client may go on sending
+
+
+cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
+    if connections_open(&io.connections, max_connections) != 0:
+        return -1
+    io.states = <Http1 *>calloc(max_connections, sizeof(Http1))
+    io.scratch = <char *>malloc(HTTP1_SCRATCH)
+    io.path = <char *>malloc(HTTP1_SCRATCH)
+    if io.states == NULL or io.scratch == NULL or io.path == NULL:
+        http1_close(io)
+        return -1
+    return 0
+
+
+cdef void http1_close(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    if io.connections.all != NULL:
+        if io.states != NULL:
+            for slot in range(io.connections.used):
+                free(io.states[slot].partial)
+        connections_close(&io.connections)
+    free(io.states)
+    free(io.scratch)
+    free(io.path)
+    io.states = NULL
+    io.scratch = NULL
+    io.path = NULL
+
+
+cdef uint32_t http1_accept(Http1Io *io, int fd) noexcept nogil:
+    cdef uint32_t slot = connection_open(&io.connections, fd)
+    cdef Http1 *h
+    if slot != NO_CONNECTION:
+        h = &io.states[slot]
+        memset(h, 0, sizeof(Http1))
+        h.body.block = NO_BLOCK
+        h.answer_block = NO_BLOCK
+        connection_arm(&io.connections, slot, TIMER_HEADER, io.now)
+    return slot
+
+
+cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
+    if slot >= io.connections.used or io.connections.all[slot].generation != generation:
+        return False
+    if io.states[slot].phase != HTTP1_WAIT:
+        return False
+    http1_write(io, slot, answer)
+    return True
+
+
+cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint32_t generation = c.generation
+    cdef int rc
+    # Both directions are shut. If we did that to ours, the client may still read its refusal: what it sent must be
+    # read before the connection is closed, or a reset overtakes the refusal.
+    if events & <uint32_t>EPOLLERR or events & <uint32_t>EPOLLHUP and io.states[slot].phase != HTTP1_LINGER:
+        http1_shut(io, slot)
+        return
+    if events & <uint32_t>EPOLLRDHUP and not c.read_closed:
+        c.read_closed = True
+        if io.states[slot].phase == HTTP1_WAIT:
+            body_await(io, slot)
+    if events & <uint32_t>(EPOLLIN | EPOLLRDHUP):
+        c.readable = True
+    if events & <uint32_t>EPOLLOUT and connection_has_output(c):
+        rc = connection_flush(c)
+        if rc == RECEIVE_GONE:
+            http1_shut(io, slot)
+        elif rc == SEND_DONE and io.states[slot].phase == HTTP1_WRITE:
+            http1_sent(io, slot)
+    if c.generation == generation and c.readable:
+        http1_advance(io, slot)
+
+
+cdef void http1_run_ready(Http1Io *io) noexcept nogil:
+    # Those that are listed while this runs wait for the next round: nobody starves the rest.
+    cdef Connections *t = &io.connections
+    cdef uint32_t n = t.ready_n
+    cdef uint32_t i, slot
+    for i in range(n):
+        slot = t.ready[i]
+        t.all[slot].listed = False
+        if t.all[slot].fd >= 0:
+            http1_advance(io, slot)
+    t.ready_n -= n
+    for i in range(t.ready_n):
+        t.ready[i] = t.ready[n + i]
+
+
+cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
+    # Moved enough since its timer was armed: it gets another period.
+    cdef Connection *c = &io.connections.all[slot]
+    if c.moved < io.connections.duration[c.timer] // 1_000_000_000 * LEAST_RATE or c.moved == 0:
+        return False
+    connection_arm(&io.connections, slot, c.timer, io.now)
+    return True
+
+
+cdef void _refuse_late(Http1Io *io, uint32_t slot, const char *text) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if h.phase == HTTP1_HEAD:          # of the request before this one
+        h.minor = 1
+        h.is_head = False
+        h.route = NO_CONNECTION
+        h.arrived = io.now
+    h.remaining = 1                    # the rest may still come: linger
+    http1_refuse(io, slot, 408, text)
+
+
+cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
+    if timer == TIMER_PROBE:
+        connection_arm(&io.connections, slot, TIMER_NONE, io.now)
+        http1_continue(io, slot)
+    elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
+        _refuse_late(io, slot, b"request header timeout")
+    elif timer == TIMER_BODY:
+        if not _moves(io, slot):
+            _refuse_late(io, slot, b"request body timeout")
+    elif timer == TIMER_WRITE:
+        if not _moves(io, slot):
+            http1_shut(io, slot)
+    elif timer == TIMER_LINGER:
+        if io.now - io.states[slot].arrived >= LINGER_NS or not _moves(io, slot):
+            http1_shut(io, slot)
+    else:
+        http1_shut(io, slot)
+
+
+cdef void http1_expire(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot = connection_expired(&io.connections, io.now)
+    while slot != NO_CONNECTION:
+        _expire(io, slot, io.connections.all[slot].timer)
+        slot = connection_expired(&io.connections, io.now)
+
+
+cdef void http1_drain(Http1Io *io) noexcept nogil:
+    cdef Connection *c
+    cdef uint32_t slot, generation
+    io.draining = True
+    for slot in range(io.connections.used):
+        c = &io.connections.all[slot]
+        if c.fd >= 0 and c.timer == TIMER_IDLE:
+            # A request that came meanwhile is answered, not reset.
+            generation = c.generation
+            c.readable = True
+            http1_advance(io, slot)
+            if c.generation == generation and c.timer == TIMER_IDLE:
+                http1_shut(io, slot)
+
+
+cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(io.connections.used):
+        if io.connections.all[slot].fd >= 0 and io.states[slot].phase != HTTP1_HEAD:
+            return True
+    return False

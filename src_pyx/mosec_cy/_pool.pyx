@@ -1,0 +1,415 @@
+"""Payload blocks in power-of-two classes over shared memory; one claim word a block."""
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from mosec_cy._linux cimport cas_u64, fetch_or_u64, load_relaxed_u64, store_release_u64
+from mosec_cy._ring cimport NO_BLOCK
+
+cdef enum:
+    PAGE = 4096
+    HUGE_PAGE = 2 << 20
+    WORDS_IN_PAGE_SHIFT = 9
+    CHUNKS_SHIFT = 6               # a class has at most 64 chunks: the bits of its `touched` map
+    MAX_CLASS_SHIFT = 26           # 32 classes of 2**26 numbers stay below NO_BLOCK
+    MAX_DATA_SHIFT = 46            # of the 2**47 bytes that a process can map
+    FIRST_FIT_SHIFT = 16           # from blocks of this size on every scan starts from home
+
+cdef uint64_t CORE = <uint64_t>1 << 63
+cdef uint32_t LARGEST_PERIOD = 32  # allocations after which a scan starts from home again, at most
+cdef uint32_t RECENT_CAPACITY = 4096
+
+
+cdef uint64_t align_up(uint64_t value, uint64_t alignment) noexcept nogil:
+    return (value + alignment - 1) & ~(alignment - 1)
+
+
+cdef uint32_t log2_up(uint32_t value) noexcept nogil:
+    cdef uint32_t shift = 0
+    while (<uint64_t>1 << shift) < value:
+        shift += 1
+    return shift
+
+
+cdef int pool_layout(Pool *pool, uint64_t budget_bytes, uint32_t max_blocks_per_class) noexcept nogil:
+    cdef uint64_t end = 0, size, count
+    cdef uint32_t most = min(max(max_blocks_per_class, 1), <uint32_t>1 << MAX_CLASS_SHIFT)
+    cdef PoolClass *sizes
+    memset(pool, 0, sizeof(Pool))
+    if budget_bytes >> MAX_DATA_SHIFT or budget_bytes < <uint64_t>2 << POOL_MIN_SHIFT:
+        return POOL_BAD_BUDGET
+    pool.class_shift = log2_up(most)
+    pool.chunk_shift = max(WORDS_IN_PAGE_SHIFT, <int>pool.class_shift - CHUNKS_SHIFT)
+    while pool.classes < POOL_MAX_CLASSES:
+        size = <uint64_t>1 << (POOL_MIN_SHIFT + pool.classes)
+        if size > budget_bytes // 2:
+            break
+        count = min(budget_bytes // size, <uint64_t>most)
+        # No two classes share a page, and large blocks can lie on huge pages.
+        end = align_up(end, min(max(size, <uint64_t>PAGE), <uint64_t>HUGE_PAGE))
+        sizes = &pool.sizes[pool.classes]
+        sizes.first = pool.classes << pool.class_shift
+        sizes.count = <uint32_t>count
+        sizes.offset = end
+        end += count * size
+        pool.classes += 1
+    pool.blocks = pool.classes << pool.class_shift
+    return POOL_BAD_BUDGET if end >> MAX_DATA_SHIFT else POOL_OK
+
+
+cdef size_t pool_words_bytes(const Pool *pool) noexcept nogil:
+    return PAGE + align_up(<uint64_t>pool.blocks * sizeof(uint64_t), PAGE)
+
+
+cdef uint64_t pool_data_bytes(const Pool *pool) noexcept nogil:
+    cdef uint32_t last = pool.classes - 1
+    return align_up(pool.sizes[last].offset + (<uint64_t>pool.sizes[last].count << (POOL_MIN_SHIFT + last)), PAGE)
+
+
+cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uint32_t processes) noexcept nogil:
+    # Core holds many blocks for long, a row a few: core's home is the first half of each class,
+    # and the homes of the rows are spread over the second.
+    cdef uint32_t i, count, half
+    cdef uint32_t rows = max(processes, 2) - 1
+    pool.touched = <uint64_t *>words
+    pool.words = <uint64_t *>(<uint8_t *>words + PAGE)
+    pool.data = <uint8_t *>data
+    for i in range(pool.classes):
+        count = pool.sizes[i].count
+        half = count - count // 2
+        pool.recent[i] = NULL
+        pool.recent_count[i] = pool.recent_capacity[i] = 0
+        pool.share[i] = pool.home[i] = 0
+        if process == 0:
+            pool.share[i] = half
+            pool.recent[i] = <uint32_t *>malloc(min(half, RECENT_CAPACITY) * sizeof(uint32_t))
+            if pool.recent[i] != NULL:  # without a stack, core scans
+                pool.recent_capacity[i] = min(half, RECENT_CAPACITY)
+        else:
+            pool.home[i] = <uint32_t>(half + <uint64_t>((process - 1) % rows) * (count // 2) // rows) % count
+        pool.cursor[i] = pool.home[i]
+        pool.scans[i] = 0
+
+
+cdef void pool_detach(Pool *pool) noexcept nogil:
+    cdef uint32_t i
+    for i in range(pool.classes):
+        free(pool.recent[i])
+        pool.recent[i] = NULL
+        pool.recent_count[i] = pool.recent_capacity[i] = 0
+
+
+cdef uint64_t pool_lessee(uint32_t row, uint32_t incarnation) noexcept nogil:
+    return (<uint64_t>row + 1) << 32 | incarnation
+
+
+cdef bint exists(const Pool *pool, uint32_t block) noexcept nogil:
+    return block < pool.blocks and (
+        (block & ((<uint32_t>1 << pool.class_shift) - 1)) < pool.sizes[block >> pool.class_shift].count
+    )
+
+
+cdef bint claim(Pool *pool, uint32_t size, uint32_t index, uint64_t claimant) noexcept nogil:
+    """Claim block `index` of class `size` if it is free; `touched` first, so that no scan misses the claim."""
+    cdef uint64_t *word = &pool.words[pool.sizes[size].first + index]
+    cdef uint64_t free_word = 0
+    cdef uint64_t bit = <uint64_t>1 << (index >> pool.chunk_shift)
+    if load_relaxed_u64(word) != 0:  # relaxed; a hint, the compare-and-swap decides
+        return False
+    if not load_relaxed_u64(&pool.touched[size]) & bit:  # relaxed; bits are only ever set
+        fetch_or_u64(&pool.touched[size], bit)
+    # Acquire; pairs with the release of whoever dropped the last claim: its accesses to the block are over.
+    return cas_u64(word, &free_word, claimant)
+
+
+cdef uint32_t allocate_recent(Pool *pool, uint32_t size) noexcept nogil:
+    """Core: the block of this class that it freed last and that nobody took since."""
+    cdef uint32_t block
+    while pool.recent_count[size]:
+        pool.recent_count[size] -= 1
+        block = pool.recent[size][pool.recent_count[size]]
+        if claim(pool, size, block - pool.sizes[size].first, CORE):
+            return block
+    return NO_BLOCK
+
+
+cdef uint32_t allocate_scanning(Pool *pool, uint32_t size, uint64_t claimant) noexcept nogil:
+    """First fit from home for large blocks, whose warm pages are worth far more than the scan; next fit for
+    small ones, with a return to home after as many as make up one large block."""
+    cdef uint32_t shift = POOL_MIN_SHIFT + size
+    cdef uint32_t period = 1
+    cdef uint32_t count = pool.sizes[size].count
+    cdef uint32_t index, tried
+    if shift < FIRST_FIT_SHIFT:
+        period = min(<uint32_t>1 << (FIRST_FIT_SHIFT - shift), LARGEST_PERIOD)
+    if pool.scans[size] >= period:
+        pool.scans[size] = 0
+        pool.cursor[size] = pool.home[size]
+    index = pool.cursor[size]
+    for tried in range(count):
+        if claim(pool, size, index, claimant):
+            pool.scans[size] += 1
+            pool.cursor[size] = index + 1 if index + 1 < count else 0
+            return pool.sizes[size].first + index
+        index = index + 1 if index + 1 < count else 0
+    return NO_BLOCK
+
+
+cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcept nogil:
+    cdef uint32_t size = 0, block
+    while size < pool.classes and (<uint64_t>1 << (POOL_MIN_SHIFT + size)) < bytes:
+        size += 1
+    while size < pool.classes:
+        block = NO_BLOCK
+        if lessee == 0:
+            block = allocate_recent(pool, size)
+        if block == NO_BLOCK:
+            block = allocate_scanning(pool, size, lessee if lessee else CORE)
+        if block != NO_BLOCK:
+            return block
+        size += 1  # exhausted: a larger block serves as well, untouched pages of it cost nothing
+    return NO_BLOCK
+
+
+cdef uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil:
+    if not exists(pool, block):
+        return 0
+    return <uint64_t>1 << (POOL_MIN_SHIFT + (block >> pool.class_shift))
+
+
+cdef uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil:
+    cdef uint32_t size
+    if not exists(pool, block):
+        return NULL
+    size = block >> pool.class_shift
+    return pool.data + pool.sizes[size].offset + (<uint64_t>(block - pool.sizes[size].first) << (POOL_MIN_SHIFT + size))
+
+
+cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t size = pool_block_size(pool, block)
+    if size == 0 or offset > size or length > size - offset:
+        return POOL_BAD_BLOCK
+    return POOL_OK
+
+
+cdef int pool_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
+    cdef uint64_t word = CORE
+    if not exists(pool, block):
+        return POOL_BAD_BLOCK
+    # Acquire-release; pairs with pool_drop_lease of the lessee before.
+    if cas_u64(&pool.words[block], &word, CORE | lessee):
+        return POOL_OK
+    return POOL_LEASED if word & CORE else POOL_NOT_HELD
+
+
+cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
+    cdef uint64_t word
+    if not exists(pool, block):
+        return POOL_BAD_BLOCK
+    word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
+    while lessee != 0 and word & ~CORE == lessee:
+        # Release; pairs with the acquire of whoever claims the block next.
+        if cas_u64(&pool.words[block], &word, word & CORE):
+            return POOL_OK
+    return POOL_NOT_HELD
+
+
+cdef int replace_lessee(Pool *pool, uint32_t block, uint64_t lessee, uint64_t word) noexcept nogil:
+    cdef uint64_t expected = lessee
+    if not exists(pool, block):
+        return POOL_BAD_BLOCK
+    # Acquire; pairs with the lessee's own claim. (Its payload is ordered by the ring that handed it over.)
+    if lessee != 0 and cas_u64(&pool.words[block], &expected, word):
+        return POOL_OK
+    return POOL_NOT_HELD
+
+
+cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
+    return replace_lessee(pool, block, lessee, CORE)
+
+
+cdef int pool_join(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
+    return replace_lessee(pool, block, lessee, CORE | lessee)
+
+
+cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
+    cdef uint64_t word
+    cdef uint32_t size
+    if not exists(pool, block):
+        return POOL_BAD_BLOCK
+    word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
+    while word & CORE:
+        # Release; pairs with the acquire of whoever claims the block next.
+        if not cas_u64(&pool.words[block], &word, word & ~CORE):
+            continue
+        size = block >> pool.class_shift
+        # A block from a row's part goes back to that row's scan, which finds it warm.
+        if word == CORE and block - pool.sizes[size].first < pool.share[size] and (
+            pool.recent_count[size] < pool.recent_capacity[size]
+        ):
+            pool.recent[size][pool.recent_count[size]] = block
+            pool.recent_count[size] += 1
+        return POOL_OK
+    return POOL_NOT_HELD
+
+
+cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil:
+    cdef uint64_t word = 0
+    # Acquire; pairs with the release of whoever dropped the block last.
+    return exists(pool, block) and cas_u64(&pool.words[block], &word, CORE)
+
+
+cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
+    # Release; pairs with the acquire of whoever claims the block next.
+    store_release_u64(&pool.words[block], 0)
+
+
+cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noexcept nogil:
+    cdef uint32_t i, cleared = 0
+    cdef uint64_t word
+    for i in range(count):
+        word = load_relaxed_u64(&words[i])  # relaxed; a dead process changes nothing, and only it set this claim
+        while word & ~CORE == lessee:
+            # Core may drop its own claim meanwhile (in another thread of it): then once more.
+            if cas_u64(&words[i], &word, word & CORE):
+                cleared += 1
+                break
+    return cleared
+
+
+cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil:
+    cdef uint32_t size, start, cleared = 0
+    cdef uint32_t chunk = <uint32_t>1 << pool.chunk_shift
+    cdef uint64_t touched
+    if lessee == 0:
+        return 0
+    for size in range(pool.classes):
+        touched = load_relaxed_u64(&pool.touched[size])  # relaxed; the kernel's news of the death orders it
+        start = 0
+        while touched and start < pool.sizes[size].count:
+            if touched & 1:
+                cleared += sweep_chunk(
+                    &pool.words[pool.sizes[size].first + start], min(chunk, pool.sizes[size].count - start), lessee
+                )
+            touched >>= 1
+            start += chunk
+    return cleared
+
+
+cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil:
+    cdef uint32_t size, i
+    cdef uint64_t touched, word
+    core_held[0] = leased[0] = 0
+    for size in range(pool.classes):
+        touched = load_relaxed_u64(&pool.touched[size])
+        for i in range(pool.sizes[size].count):
+            if not touched >> (i >> pool.chunk_shift) & 1:
+                continue
+            word = load_relaxed_u64(&pool.words[pool.sizes[size].first + i])
+            core_held[0] += (word & CORE) != 0
+            leased[0] += (word & ~CORE) != 0
+
+
+OK, BAD_BLOCK, NOT_HELD, LEASED = POOL_OK, POOL_BAD_BLOCK, POOL_NOT_HELD, POOL_LEASED
+NONE = <uint32_t>NO_BLOCK
+
+
+def lessee(uint32_t row, uint32_t incarnation):
+    """The name under which an incarnation of a row claims blocks."""
+    return pool_lessee(row, incarnation)
+
+
+cdef class BlockPool:
+    """One process's view of a pool in a writable, zeroed, page-aligned buffer: words, then data.
+
+    `budget` is in bytes; `process` is 0 for core, 1 + row for a row; `processes` counts core and all rows.
+    Raises ValueError for a budget below 2 KiB or past the address space, and for a buffer that is too small
+    or not page-aligned. Lessees are the ints that `lessee` makes; methods that change a claim return a code:
+    OK, BAD_BLOCK, NOT_HELD or LEASED.
+    """
+
+    cdef Pool pool
+    cdef Py_buffer buffer
+
+    def __cinit__(self, memory, budget, uint32_t max_blocks_per_class, uint32_t process=0, uint32_t processes=1):
+        lay_out(&self.pool, budget, max_blocks_per_class)
+        PyObject_GetBuffer(memory, &self.buffer, PyBUF_WRITABLE)
+        cdef size_t words = pool_words_bytes(&self.pool)
+        if <uint64_t>self.buffer.len < words + pool_data_bytes(&self.pool) or <size_t>self.buffer.buf % PAGE:
+            raise ValueError(f"a pool needs {words + pool_data_bytes(&self.pool)} bytes, page-aligned")
+        pool_attach(&self.pool, self.buffer.buf, <char *>self.buffer.buf + words, process, processes)
+
+    def __dealloc__(self):
+        pool_detach(&self.pool)
+        PyBuffer_Release(&self.buffer)
+
+    @staticmethod
+    def bytes_needed(budget, uint32_t max_blocks_per_class):
+        """Bytes of address space that such a pool spans."""
+        cdef Pool pool
+        lay_out(&pool, budget, max_blocks_per_class)
+        return pool_words_bytes(&pool) + pool_data_bytes(&pool)
+
+    def classes(self):
+        """(bytes of a block, number of the first block, number of blocks) for each class."""
+        return [
+            (1 << (POOL_MIN_SHIFT + i), self.pool.sizes[i].first, self.pool.sizes[i].count)
+            for i in range(<int>self.pool.classes)
+        ]
+
+    def allocate(self, uint64_t size, uint64_t lessee=0):
+        """A block of at least `size` bytes, claimed for core (0) or a lessee; None if there is none."""
+        cdef uint32_t block = pool_allocate(&self.pool, size, lessee)
+        return None if block == NO_BLOCK else block
+
+    def block_size(self, uint32_t block):
+        """Bytes; 0 for no such block."""
+        return pool_block_size(&self.pool, block)
+
+    def offset(self, uint32_t block):
+        """Bytes from the buffer's start to the block; None for no such block."""
+        cdef uint8_t *data = pool_block_data(&self.pool, block)
+        return None if data == NULL else data - <uint8_t *>self.buffer.buf
+
+    def check(self, uint32_t block, uint64_t offset, uint64_t length):
+        """OK if the range lies in the block, else BAD_BLOCK."""
+        return pool_check(&self.pool, block, offset, length)
+
+    def lease(self, uint32_t block, uint64_t lessee):
+        """Claim a block of core's for a lessee as well."""
+        return pool_lease(&self.pool, block, lessee)
+
+    def drop_lease(self, uint32_t block, uint64_t lessee):
+        """Drop the lessee's claim."""
+        return pool_drop_lease(&self.pool, block, lessee)
+
+    def take_over(self, uint32_t block, uint64_t lessee):
+        """Move the claim of a block that is the lessee's alone to core."""
+        return pool_take_over(&self.pool, block, lessee)
+
+    def join(self, uint32_t block, uint64_t lessee):
+        """Claim a block that is the lessee's alone for core as well."""
+        return pool_join(&self.pool, block, lessee)
+
+    def drop_core(self, uint32_t block):
+        """Drop core's claim."""
+        return pool_drop_core(&self.pool, block)
+
+    def sweep(self, uint64_t lessee):
+        """Drop all claims of a dead lessee; return how many."""
+        return pool_sweep(&self.pool, lessee)
+
+    def count(self):
+        """(blocks claimed by core, blocks claimed by lessees)."""
+        cdef uint32_t core_held, leased
+        pool_count(&self.pool, &core_held, &leased)
+        return core_held, leased
+
+
+cdef int lay_out(Pool *pool, object budget, uint32_t max_blocks_per_class) except -1:
+    if not 0 <= budget < 1 << 63 or pool_layout(pool, budget, max_blocks_per_class) != POOL_OK:
+        raise ValueError(f"no pool can be laid out in a budget of {budget} bytes")
+    return 0

@@ -1,0 +1,261 @@
+"""From an accepted request to its answer: what HTTP asks of the service, and what the loop tells it."""
+
+from libc.stddef cimport size_t
+from libc.string cimport memcpy
+from posix.unistd cimport close
+
+from mosec_cy._batcher cimport (
+    NEVER,
+    NO_INDEX,
+    Task,
+    batcher_deadline,
+    batcher_enqueue,
+    batcher_row_down,
+    batcher_row_drain,
+    batcher_row_up,
+    batcher_take_back,
+    task_id,
+    task_new,
+    task_of,
+)
+from mosec_cy._http1_service cimport BodyBlock, Verdict
+from mosec_cy._http_parser cimport HttpRequest
+from mosec_cy._linux cimport store_relaxed_u64
+from mosec_cy._pool cimport (
+    POOL_PAYLOAD_OFFSET,
+    pool_allocate,
+    pool_block_data,
+    pool_block_size,
+    pool_lessee,
+    pool_sweep,
+)
+from mosec_cy._ring cimport NO_BLOCK, ring_reset
+from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
+from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll
+from mosec_cy._segment cimport STATUS_COUNT, status_index
+from mosec_cy._state cimport REPORT_ROW_DEAD, Link
+from mosec_cy._tasks cimport (
+    block_charge,
+    block_drop,
+    task_admit,
+    task_end_text,
+    task_leave,
+    tasks_deadline,
+    tasks_expire,
+)
+
+cdef const char *ALIVE = b"MOSEC service"
+cdef const char *NOTHING = b""
+cdef const char *NOT_ALLOWED = b"method not allowed"
+cdef const char *NOT_FOUND = b"not found"
+cdef const char *NO_ROOM = b"service has no room for another request (--max-connections)"
+cdef const char *OVERLOADED = b"too many request: task queue is full"
+cdef const char *STOPPING = b"gracefully shutting down"
+cdef const char *WORKER_DIED = b"inference internal error: the worker process died"
+
+
+# ---- payload blocks ------------------------------------------------------------------------------
+
+
+cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef uint32_t block
+    if s.charged + n > s.charge_limit:
+        return -1
+    block = pool_allocate(&s.pool, n + POOL_PAYLOAD_OFFSET, 0)
+    if block == NO_BLOCK:
+        return -1
+    block_charge(s, block)
+    body.block = block
+    body.data = pool_block_data(&s.pool, block) + POOL_PAYLOAD_OFFSET
+    body.capacity = pool_block_size(&s.pool, block) - POOL_PAYLOAD_OFFSET
+    return 0
+
+
+cdef int _grow(void *context, uint64_t used, uint64_t n, BodyBlock *body) noexcept nogil:
+    cdef BodyBlock larger
+    if _reserve(context, n, &larger) != 0:
+        return -1
+    memcpy(larger.data, body.data, used)
+    block_drop(<Service *>context, body.block)
+    body[0] = larger
+    return 0
+
+
+cdef void _discard(void *context, uint32_t block) noexcept nogil:
+    block_drop(<Service *>context, block)
+
+
+# ---- requests in ---------------------------------------------------------------------------------
+
+
+cdef inline void _verdict(Verdict *verdict, int status, const char *text) noexcept nogil:
+    verdict.status = status
+    verdict.text = text
+
+
+cdef bint _queue_is_full(Service *s, uint32_t route) noexcept nogil:
+    return s.batcher.stages[s.routes[route].stages[0]].waiting >= s.capacity
+
+
+cdef void _judge(void *context, const HttpRequest *request, const char *path, size_t path_n, Verdict *verdict,
+                 bint *wants_target) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef uint32_t route = ROUTE_NONE
+    cdef RouteMatch match
+    if path_n == 1 and path[0] == 42:                        # '*': OPTIONS of the server as a whole
+        _verdict(verdict, 204, NOTHING)
+        verdict.allow = b"GET, HEAD, POST, OPTIONS"
+        verdict.route = ROUTE_NONE
+        return
+    match = router_match(s.routes, s.route_count, request.method, path, path_n, &route)
+    verdict.route = ROUTE_NONE
+    if match == MATCH_NO_METHOD or match == MATCH_OPTIONS:
+        _verdict(verdict, <int>match, NOTHING if match == MATCH_OPTIONS else NOT_ALLOWED)
+        verdict.allow = s.routes[route].allow
+    elif match != MATCH_FOUND:
+        _verdict(verdict, 404, NOT_FOUND)
+    elif s.routes[route].stage_count == 0:
+        _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else ALIVE)
+    elif s.draining:
+        _verdict(verdict, 503, STOPPING)
+        verdict.route = route
+    elif _queue_is_full(s, route):
+        _verdict(verdict, 429, OVERLOADED)
+        verdict.route = route
+    else:
+        verdict.route = route
+        wants_target[0] = s.routes[route].stages[0] == 0     # the master's own routes
+
+
+cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint32_t route, uint32_t block,
+                  uint64_t length, uint64_t *id, Verdict *verdict) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef uint32_t slot = NO_INDEX
+    cdef Task *task
+    verdict.allow = NULL
+    if s.draining:
+        _verdict(verdict, 503, STOPPING)
+    elif _queue_is_full(s, route):
+        _verdict(verdict, 429, OVERLOADED)
+    else:
+        slot = task_new(&s.batcher)
+        if slot == NO_INDEX:
+            _verdict(verdict, 503, NO_ROOM)
+    if slot == NO_INDEX:
+        block_drop(s, block)
+        return
+    task = &s.batcher.tasks[slot]
+    task.position = 0
+    task.route = route
+    task.connection = connection
+    task.connection_generation = generation
+    task.block = block
+    task.offset = POOL_PAYLOAD_OFFSET
+    task.length = length
+    task.flags = 0
+    task_admit(s, slot)
+    id[0] = task_id(&s.batcher, slot)
+    batcher_enqueue(&s.batcher, slot, s.routes[route].stages[0], s.now)
+    rows_dispatch(s, s.routes[route].stages[0])
+
+
+cdef void _withdraw(void *context, uint64_t id) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef uint32_t slot = task_of(&s.batcher, id)
+    if slot != NO_INDEX and s.batcher.tasks[slot].connection != NO_INDEX:
+        task_leave(s, slot)
+
+
+cdef void _counted(void *context, uint32_t route, int status, uint64_t arrived) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef uint64_t *counts
+    if route >= s.route_count - 1:     # the last one is "/": counted with what matched no route
+        route = s.route_count - 1
+    counts = s.status_counts + <size_t>route * STATUS_COUNT + status_index(status)
+    store_relaxed_u64(counts, counts[0] + 1)                 # relaxed: core alone writes
+
+
+cdef void service_bind(Service *s, Http1Service *calls) noexcept nogil:
+    calls.context = s
+    calls.judge = _judge
+    calls.reserve = _reserve
+    calls.grow = _grow
+    calls.discard = _discard
+    calls.submit = _submit
+    calls.withdraw = _withdraw
+    calls.released = _discard
+    calls.counted = _counted
+
+
+# ---- round by round ------------------------------------------------------------------------------
+
+
+cdef void service_poll(Service *s) noexcept nogil:
+    rows_poll(s)
+
+
+cdef bint service_has_news(Service *s) noexcept nogil:
+    return rows_have_news(s)
+
+
+cdef void service_expire(Service *s) noexcept nogil:
+    cdef uint32_t stage
+    tasks_expire(s)
+    rows_expire(s)
+    batcher_take_back(&s.batcher, s.now)
+    for stage in range(s.batcher.stage_count):
+        rows_dispatch(s, stage)
+
+
+cdef uint64_t service_deadline(Service *s) noexcept nogil:
+    return min(batcher_deadline(&s.batcher, s.now), min(tasks_deadline(s), rows_deadline(s)))
+
+
+# ---- life of a row -------------------------------------------------------------------------------
+
+
+cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    link.incarnation = incarnation
+    link.lessee = pool_lessee(row, incarnation)
+    link.pid = pid
+    link.pidfd = pidfd
+    link.killed = False
+    link.check_at = NEVER
+    link.kill_at = NEVER
+
+
+cdef void service_row_ready(Service *s, uint32_t row, uint32_t incarnation) noexcept nogil:
+    if s.links[row].incarnation == incarnation:
+        batcher_row_up(&s.batcher, row)
+        rows_dispatch(s, s.batcher.rows[row].stage)
+
+
+cdef void service_row_drain(Service *s, uint32_t row, uint32_t incarnation) noexcept nogil:
+    if s.links[row].incarnation == incarnation:
+        batcher_row_drain(&s.batcher, row)
+        rows_dispatch(s, s.batcher.rows[row].stage)
+
+
+cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
+    # The process has ended (its pidfd says so, not a signal that was sent): what it completed counts, what it had
+    # started is answered, what it had not goes to others. Only then its claims are cleared and its rings made new.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t i, n, slot
+    row_poll(s, row)
+    n = batcher_row_down(&s.batcher, row, s.scratch)
+    for i in range(n):
+        slot = s.scratch[i]
+        block_drop(s, s.batcher.tasks[slot].block)
+        s.batcher.tasks[slot].block = NO_BLOCK
+        task_end_text(s, slot, 500, WORKER_DIED)
+    pool_sweep(&s.pool, link.lessee)
+    ring_reset(&link.submit)
+    ring_reset(&link.complete)
+    close(link.pidfd)
+    link.pidfd = -1
+    link.check_at = NEVER
+    link.kill_at = NEVER
+    s.report(s.control, REPORT_ROW_DEAD, row, n)
+    rows_dispatch(s, s.batcher.rows[row].stage)

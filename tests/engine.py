@@ -1,0 +1,220 @@
+"""The engine without its control plane: a core process, with the test as master and as worker.
+
+Tests of the core drive it through real sockets, while they decide themselves when a worker takes, answers or dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mosec_cy._channel import Channel
+from mosec_cy._segment import Segment
+
+MESSAGE = struct.Struct("=IIIiQ")
+ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
+ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED = 101, 102, 103, 104
+MIB = 1 << 20
+SECOND = 1_000_000_000
+CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]
+RUN = (
+    "import marshal, os, sys; from mosec_cy._core import run_core;"
+    "sys.exit(run_core(marshal.loads(os.read(int(sys.argv[1]), 1 << 16))))"
+)
+
+
+class Engine:
+    """A core with one route `/inference` through `stages` stages of one row each (`rows` for the first).
+
+    Args:
+        stages: number of stages.
+        rows: replicas of each stage.
+        options: of the core's configuration, over the defaults here; `stage`: of each stage.
+    """
+
+    def __init__(self, stages: int = 1, rows: int = 1, stage: dict[str, Any] | None = None, **options: Any) -> None:
+        self.rows = 1 + stages * rows
+        ring = 256
+        budget = options.pop("budget", 256 * MIB)
+        self.segment = Segment.create([(ring, ring)] * self.rows, options.pop("task_slots", 4096), budget, 2)
+        self.core_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.master_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener.setblocking(False)
+        self.port: int = self.listener.getsockname()[1]
+        config: dict[str, Any] = {
+            "listen_fds": [self.listener.fileno()],
+            "segment_fd": self.segment.fd,
+            "bell_fd": self.core_bell,
+            "master_bell_fd": self.master_bell,
+            "control_fd": theirs.fileno(),
+            "master_pid": os.getpid(),
+            "server": "mosec_cy/test",
+            "max_request_size": 10 * MIB,
+            "service_timeout_ns": 30 * SECOND,
+            "capacity": 1024,
+            "max_connections": 4096,
+            "budget": budget,
+            "header_timeout_ns": 30 * SECOND,
+            "body_timeout_ns": 30 * SECOND,
+            "write_timeout_ns": 30 * SECOND,
+            "idle_timeout_ns": 60 * SECOND,
+            "kill_grace_ns": SECOND,
+            "content_types": CONTENT_TYPES,
+            "stages": [
+                {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"},
+                *(
+                    {
+                        "max_batch_size": 1,
+                        "max_wait_ns": 0,
+                        "timeout_ns": 0,
+                        "first_row": 1 + i * rows,
+                        "rows": rows,
+                        "name": f"stage_{i + 1}",
+                        **(stage or {}),
+                    }
+                    for i in range(stages)
+                ),
+            ],
+            "routes": [
+                {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))},
+                {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]},
+            ],
+            **options,
+        }
+        reader, writer = os.pipe()
+        os.write(writer, marshal.dumps(config))
+        os.close(writer)
+        inherited = [*config["listen_fds"], self.segment.fd, self.core_bell, self.master_bell, theirs.fileno(), reader]
+        self.process = subprocess.Popen([sys.executable, "-c", RUN, str(reader)], pass_fds=inherited)
+        os.close(reader)
+        theirs.close()
+        self.order(LISTEN)
+
+    def order(self, kind: int, row: int = 0, incarnation: int = 1, pid: int = 0, value: int = 0, fd: int = -1) -> None:
+        message = MESSAGE.pack(kind, row, incarnation, pid, value)
+        socket.send_fds(self.control, [message], [fd] if fd >= 0 else [])
+
+    def news(self) -> tuple[int, int, int, int, int]:
+        """The next report of core; waits for it."""
+        self.control.settimeout(20)
+        data = self.control.recv(64)
+        assert data, "core is gone"
+        return MESSAGE.unpack(data)  # type: ignore[return-value]
+
+    def ready(self, row: int, incarnation: int = 1, pid: int = 0, fd: int = -1) -> None:
+        self.order(ROW_STARTED, row, incarnation, pid, fd=fd)
+        self.order(ROW_READY, row, incarnation)
+
+    def channel(self, row: int = 1, incarnation: int = 1) -> Channel:
+        """The row's side, in this process; the row is ready afterwards."""
+        self.segment.begin_row(row, incarnation)
+        self.ready(row, incarnation)
+        return Channel(self.segment, row, incarnation, self.core_bell)
+
+    @contextlib.contextmanager
+    def worker(self, answer: Callable[[Channel, Any], None], row: int = 1) -> Iterator[Channel]:
+        """A thread that answers each item of the row by `answer(channel, item)`."""
+        channel = self.channel(row)
+
+        def serve() -> None:
+            while (items := channel.take()) is not None:
+                for item in items:
+                    answer(channel, item)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield channel
+        finally:
+            self.segment.stop_row(row)
+            thread.join()
+
+    def fork_worker(self, serve: Callable[[Channel], None], row: int = 1, incarnation: int = 1) -> int:
+        """A process of its own that runs `serve(channel)`; its pid. Core watches it."""
+        self.segment.begin_row(row, incarnation)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                serve(Channel(self.segment, row, incarnation, self.core_bell))
+            finally:
+                os._exit(0)
+        pidfd = os.pidfd_open(pid)
+        self.ready(row, incarnation, pid, pidfd)
+        os.close(pidfd)
+        return pid
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def post(self, body: bytes, path: str = "/inference", headers: str = "") -> tuple[int, dict[str, str], bytes]:
+        with self.connect() as client:
+            client.sendall(request(body, path, headers + "connection: close\r\n"))
+            return parse(receive_all(client))
+
+    def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Until core's statistics fulfil `condition`; looks again after each of its rounds."""
+        for _ in range(20000):
+            if condition(self.segment.stats()):
+                return
+            select.select([], [], [], 0.001)
+        raise AssertionError(f"never came true: {self.segment.stats()}")
+
+    def close(self) -> None:
+        """Ends core in an orderly way and checks that it leaves nothing behind."""
+        with contextlib.suppress(BrokenPipeError):
+            self.control.close()
+        assert self.process.wait(20) == 0
+        self.listener.close()
+        os.close(self.core_bell)
+        os.close(self.master_bell)
+        self.segment.close()
+
+
+def request(body: bytes, path: str = "/inference", headers: str = "", method: str = "POST") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+def receive_all(client: socket.socket) -> bytes:
+    """All bytes until the server closes."""
+    parts = []
+    while part := client.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_response(client: socket.socket, rest: bytes = b"") -> tuple[tuple[int, dict[str, str], bytes], bytes]:
+    """One response with a content-length, and what came after it."""
+    while b"\r\n\r\n" not in rest:
+        part = client.recv(1 << 20)
+        assert part, f"closed after {rest!r}"
+        rest += part
+    head, _, body = rest.partition(b"\r\n\r\n")
+    status, headers, _ = parse(head + b"\r\n\r\n")
+    length = int(headers.get("content-length", "0"))
+    while len(body) < length:
+        part = client.recv(1 << 20)
+        assert part, "closed in a body"
+        body += part
+    return (status, headers, body[:length]), body[length:]
+
+
+def parse(raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, separator, body = raw.partition(b"\r\n\r\n")
+    assert separator, raw
+    lines = head.decode("latin-1").split("\r\n")
+    version, status, _ = lines[0].split(" ", 2)
+    assert version == "HTTP/1.1"
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    return int(status), headers, body

@@ -1,0 +1,111 @@
+"""Two real processes race for handed tasks: core takes back what the row starts at the same time."""
+
+import mmap
+import os
+import signal
+import struct
+import traceback
+from typing import BinaryIO
+
+import pytest
+from mosec_cy._scheduler import Scheduler
+
+TASKS = 512
+ROUNDS = 200
+TAKE_BACK_NS = 1_000_000
+GO = 8 * TASKS  # behind the words: number of the round that may start
+GONE = GO + 4  # number of the round that the row has started
+PAIR = struct.Struct("=II")
+Tasks = list[tuple[int, int]]
+
+
+def send(pipe: BinaryIO, tasks: Tasks) -> None:
+    pipe.write(PAIR.pack(len(tasks), 0) + b"".join(PAIR.pack(*task) for task in tasks))
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO) -> Tasks:
+    (count, _) = PAIR.unpack(pipe.read(PAIR.size))
+    return list(PAIR.iter_unpack(pipe.read(PAIR.size * count)))
+
+
+def wait_for(shared: mmap.mmap, offset: int, turn: int) -> None:
+    while (seen := struct.unpack_from("=I", shared, offset)[0]) != turn:
+        assert seen < turn, "the other process has failed"
+
+
+def row_process(s: Scheduler, shared: mmap.mmap, descriptors: BinaryIO, won: BinaryIO) -> None:
+    for turn in range(1, ROUNDS + 1):
+        tasks = receive(descriptors)
+        if turn % 2:
+            tasks.reverse()  # meet in the middle; in even rounds both run along the same words
+        send(won, [])
+        wait_for(shared, GO, turn)
+        struct.pack_into("=I", shared, GONE, turn)
+        send(won, [task for task in tasks if s.start(*task)])
+
+
+def race(s: Scheduler, shared: mmap.mmap, turn: int, descriptors: BinaryIO, won: BinaryIO) -> tuple[int, int]:
+    """One round; how many tasks core and the row have won."""
+    now = turn * 10 * TAKE_BACK_NS
+    s.set_room(0, TASKS)
+    for _ in range(TASKS):
+        s.enqueue(s.new(), 0, now)
+    batch = s.next_batch(0, now)
+    assert batch is not None
+    assert batch[0] == 0
+    send(descriptors, batch[1])
+    assert receive(won) == [], "ready"
+    struct.pack_into("=I", shared, GO, turn)
+    if turn % 4 < 2:  # the row has the start, else core: both win some, however few processors there are
+        wait_for(shared, GONE, turn)
+    s.take_back(now + TAKE_BACK_NS)
+    started = receive(won)
+
+    taken = s.queue(0)
+    assert sorted([slot for slot, _ in started] + taken) == list(range(TASKS)), "one winner each"
+    assert sorted(s.ring(0)) == sorted(slot for slot, _ in started)
+    for slot, sequence in started:
+        assert s.complete(0, slot, sequence, now + TAKE_BACK_NS) is not None
+        s.free(slot)
+    for slot in taken:
+        assert s.withdraw(slot)
+        s.free(slot)
+    return len(taken), len(started)
+
+
+@pytest.mark.timeout(120)
+def test_each_task_has_one_winner() -> None:
+    shared = mmap.mmap(-1, GONE + 4)
+    # The second row is idle, which makes taking back worth while. It gets nothing: what is taken back is withdrawn.
+    s = Scheduler([(TASKS, 0, 2)], slots=TASKS, ring_capacity=TASKS, words=memoryview(shared)[:GO])
+    s.row_up(0)
+    s.row_up(1)
+    descriptors, won = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(descriptors[1])
+            with os.fdopen(descriptors[0], "rb") as reader, os.fdopen(won[1], "wb") as writer:
+                row_process(s, shared, reader, writer)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            struct.pack_into("=I", shared, GONE, ROUNDS + 1)
+        finally:
+            os._exit(1)
+    os.close(descriptors[0])
+    os.close(won[1])
+    wins = (0, 0)
+    try:
+        with os.fdopen(descriptors[1], "wb") as writer, os.fdopen(won[0], "rb") as reader:
+            for turn in range(1, ROUNDS + 1):
+                core, row = race(s, shared, turn, writer, reader)
+                wins = (wins[0] + core, wins[1] + row)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)  # it may spin for a round that will not come
+        raise
+    finally:
+        status = os.waitpid(pid, 0)[1]
+    assert status == 0
+    assert min(wins) > 0, f"no race has taken place: {wins}"

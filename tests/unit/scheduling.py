@@ -1,0 +1,72 @@
+"""Steps that the tests of the batcher share: a stage, arrivals, hand-outs and answers at times given by hand (ns)."""
+
+from mosec_cy._scheduler import Scheduler
+
+US = 1_000
+MS = 1_000_000
+FREE, NEW, QUEUED, HANDED = range(4)
+Batch = tuple[int, list[tuple[int, int]]]
+
+
+def scheduler(max_batch_size: int = 1, max_wait_ns: int = 0, rows: int = 1, **options: int) -> Scheduler:
+    """One stage whose rows are up."""
+    made = Scheduler([(max_batch_size, max_wait_ns, rows)], **options)
+    for row in range(rows):
+        made.row_up(row)
+    return made
+
+
+def arrive(s: Scheduler, count: int, now: int = 0, stage: int = 0) -> list[int]:
+    slots = []
+    for _ in range(count):
+        slot = s.new()
+        assert slot is not None
+        s.enqueue(slot, stage, now)
+        slots.append(slot)
+    return slots
+
+
+def hand(s: Scheduler, now: int, stage: int = 0) -> Batch:
+    batch = s.next_batch(stage, now)
+    assert batch is not None
+    return batch
+
+
+def slots_of(batch: Batch) -> list[int]:
+    return [slot for slot, _ in batch[1]]
+
+
+def start(s: Scheduler, batch: Batch) -> None:
+    for slot, sequence in batch[1]:
+        assert s.start(slot, sequence)
+
+
+def finish(s: Scheduler, batch: Batch, now: int) -> int:
+    """The row answers all tasks of a batch; the duration that the last one reports."""
+    row, tasks = batch
+    reported = [s.complete(row, slot, sequence, now) for slot, sequence in tasks]
+    assert reported[:-1] == [0] * (len(tasks) - 1)
+    for slot, _ in tasks:
+        s.free(slot)
+    return reported[-1]
+
+
+def run(s: Scheduler, took: int, now: int, times: int = 1) -> int:
+    """`times` batches of one task, each handed to an idle row 0 and answered `took` later; the time after."""
+    for _ in range(times):
+        arrive(s, 1, now)
+        batch = hand(s, now)
+        assert batch[0] == 0
+        start(s, batch)
+        now += took
+        assert finish(s, batch, now) == took
+    return now
+
+
+def run_batch(s: Scheduler, size: int, took: int, now: int) -> int:
+    arrive(s, size, now)
+    batch = hand(s, now)
+    assert len(batch[1]) == size
+    start(s, batch)
+    assert finish(s, batch, now + took) == took
+    return now + took

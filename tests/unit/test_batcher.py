@@ -1,0 +1,257 @@
+"""The rules of the batcher for tasks: slots, closing of batches, answers, withdrawal."""
+
+import struct
+
+import pytest
+from mosec_cy._scheduler import Scheduler
+
+from tests.unit.scheduling import HANDED, MS, NEW, US, arrive, finish, hand, scheduler, slots_of, start
+
+
+class TestTasks:
+    def test_a_freed_slot_is_the_next_to_be_used(self) -> None:
+        s = scheduler()
+        slots = [s.new() for _ in range(4)]
+        assert slots == [0, 1, 2, 3]
+        for slot in (1, 3, 0):
+            s.free(slot)
+        assert [s.new() for _ in range(4)] == [0, 3, 1, 4]
+
+    def test_no_slot_is_left(self) -> None:
+        s = scheduler(slots=3)
+        assert [s.new() for _ in range(4)] == [0, 1, 2, None]
+        s.free(1)
+        assert [s.new(), s.new()] == [1, None]
+
+    def test_an_id_dies_with_its_task(self) -> None:
+        s = scheduler()
+        old = s.id(s.new())
+        assert s.find(old) == 0
+        s.free(0)
+        assert s.find(old) is None
+        new = s.id(s.new())
+        assert new & 0xFFFFFFFF == old & 0xFFFFFFFF
+        assert new != old
+        assert s.find(old) is None
+        assert s.find(new) == 0
+
+    def test_ids_of_no_task_are_not_found(self) -> None:
+        s = scheduler(slots=4)
+        s.free(s.new())
+        next_id = 0 | 2 << 32
+        assert [s.find(guess) for guess in (0, 1, next_id, 4 | 1 << 32, 2**64 - 1)] == [None] * 5
+        assert s.id(s.new()) == next_id
+
+    def test_sequence_outlives_the_task(self) -> None:
+        s = scheduler()
+        for turn in range(1, 4):
+            arrive(s, 1)
+            batch = hand(s, 0)
+            assert batch == (0, [(0, turn)])
+            finish(s, batch, 1)
+
+    def test_wrong_states_are_refused(self) -> None:
+        s = scheduler(slots=2)
+        (slot,) = arrive(s, 1)
+        for call in (
+            lambda: s.free(slot),
+            lambda: s.enqueue(slot, 0, 0),
+            lambda: s.free(1),
+            lambda: s.id(2),
+            lambda: s.enqueue(s.new(), 1, 0),
+            lambda: s.row_up(1),
+            lambda: s.next_batch(1, 0),
+        ):
+            with pytest.raises(ValueError):
+                call()
+        assert s.queue(0) == [slot]
+
+
+class TestClosing:
+    def test_batch_of_one_goes_at_once(self) -> None:
+        s = scheduler(1, 10 * MS)
+        (slot,) = arrive(s, 1, 5)
+        assert hand(s, 5) == (0, [(slot, 1)])
+
+    def test_full_batch_goes_at_once_in_order_of_arrival(self) -> None:
+        s = scheduler(4, 10 * MS)
+        slots = arrive(s, 3, 5)
+        assert s.next_batch(0, 6) is None
+        slots += arrive(s, 2, 7)
+        assert slots_of(hand(s, 7)) == slots[:4]
+        assert s.queue(0) == slots[4:]
+
+    def test_partial_batch_goes_when_its_oldest_has_waited(self) -> None:
+        s = scheduler(4, 10 * MS)
+        slots = arrive(s, 1, 5) + arrive(s, 1, 3 * MS)
+        assert s.deadline(3 * MS) == 10 * MS + 5
+        assert s.next_batch(0, 10 * MS + 4) is None
+        assert slots_of(hand(s, 10 * MS + 5)) == slots
+
+    def test_without_wait_whatever_is_there_goes(self) -> None:
+        s = scheduler(4, 0)
+        slots = arrive(s, 2, 5)
+        assert slots_of(hand(s, 5)) == slots
+
+    def test_endless_wait_is_no_deadline(self) -> None:
+        s = scheduler(2, 2**64 - 1)
+        arrive(s, 1, 5)
+        assert s.next_batch(0, 2**62) is None
+        assert s.deadline(2**62) is None
+        arrive(s, 1, 2**62)
+        assert s.next_batch(0, 2**62) is not None
+
+    def test_burst_of_one_batch_is_not_split_between_idle_rows(self) -> None:
+        s = scheduler(8, 10 * MS, rows=4)
+        slots = []
+        for i in range(8):
+            slots += arrive(s, 1, i * US)
+            batch = s.next_batch(0, i * US)
+            assert (batch is None) == (i < 7)
+        assert batch is not None
+        assert slots_of(batch) == slots
+        assert [s.row(row)["outstanding"] for row in range(4)] == [8, 0, 0, 0]
+
+    def test_large_burst_goes_as_whole_batches_to_one_row_each(self) -> None:
+        s = scheduler(8, 10 * MS, rows=4)
+        arrive(s, 27, 0)
+        batches = [hand(s, 0) for _ in range(3)]
+        assert [(row, len(tasks)) for row, tasks in batches] == [(0, 8), (1, 8), (2, 8)]
+        assert s.next_batch(0, 0) is None
+        assert hand(s, 10 * MS)[0] == 3
+
+    def test_stages_do_not_mix(self) -> None:
+        s = Scheduler([(1, 0, 1), (2, 0, 1)])
+        s.row_up(0)
+        s.row_up(1)
+        first = arrive(s, 1, 0, stage=0)
+        second = arrive(s, 2, 0, stage=1)
+        assert hand(s, 0, stage=1) == (1, [(slot, 1) for slot in second])
+        assert hand(s, 0, stage=0) == (0, [(slot, 1) for slot in first])
+
+    def test_task_goes_through_stages_in_one_slot(self) -> None:
+        s = Scheduler([(1, 0, 1), (1, 0, 1)])
+        s.row_up(0)
+        s.row_up(1)
+        (slot,) = arrive(s, 1)
+        row, ((_, sequence),) = hand(s, 0, stage=0)
+        assert s.start(slot, sequence)
+        assert s.complete(row, slot, sequence, 9) == 9
+        s.enqueue(slot, 1, 9)
+        assert hand(s, 9, stage=1) == (1, [(slot, 2)])
+
+    def test_rows_that_are_down_get_nothing(self) -> None:
+        s = Scheduler([(1, 0, 2)])
+        arrive(s, 1, 0)
+        assert s.next_batch(0, 0) is None
+        assert s.deadline(0) is None
+        s.row_up(1)
+        assert hand(s, 0)[0] == 1
+
+
+class TestAnswers:
+    def test_only_the_row_that_has_the_task_answers_it_and_once(self) -> None:
+        s = scheduler(rows=2)
+        (slot,) = arrive(s, 1)
+        assert hand(s, 0) == (0, [(slot, 1)])
+        wrong = [(1, slot, 1), (0, slot, 0), (0, slot, 2), (0, slot + 1, 1), (0, 2**32 - 1, 1), (7, slot, 1)]
+        for answer in wrong:
+            assert not s.holds(*answer)
+            assert s.complete(*answer, 5) is None
+        assert s.holds(0, slot, 1)
+        assert s.complete(0, slot, 1, 5) == 5
+        assert s.complete(0, slot, 1, 6) is None
+        assert s.task(slot)["state"] == NEW
+
+    def test_stale_answer_does_not_reach_the_next_task_of_the_slot(self) -> None:
+        s = scheduler()
+        (slot,) = arrive(s, 1)
+        finish(s, hand(s, 0), 5)
+        assert arrive(s, 1) == [slot]
+        hand(s, 5)
+        assert s.complete(0, slot, 1, 6) is None
+        assert s.complete(0, slot, 2, 6) == 1
+
+
+class TestWord:
+    def test_word_through_the_life_of_its_task(self) -> None:
+        words = bytearray(8)
+        s = Scheduler([(1, 0, 1)], slots=1, words=words)
+        s.row_up(0)
+
+        def word() -> tuple[int, int]:
+            flags, sequence = struct.unpack("=II", words)
+            return sequence, flags
+
+        (slot,) = arrive(s, 1)
+        assert word() == (0, 0)
+        hand(s, 0)
+        assert word() == (1, 1), "handed"
+        s.row_drain(0)
+        assert word() == (2, 0), "taken back"
+        s.row_up(0)
+        batch = hand(s, 0)
+        assert word() == (3, 1)
+        start(s, batch)
+        assert word() == (3, 2), "started"
+        assert not s.withdraw(slot)
+        assert word() == (3, 6), "cancelled"
+
+
+class TestWithdraw:
+    def test_from_the_middle_of_the_queue(self) -> None:
+        s = scheduler(2, 10 * MS)
+        slots = arrive(s, 1, 1) + arrive(s, 1, 2)
+        s.row_drain(0)
+        slots += arrive(s, 1, 3)
+        assert s.withdraw(slots[1])
+        assert s.queue(0) == [slots[0], slots[2]]
+        assert s.task(slots[1])["state"] == NEW
+        s.row_up(0)
+        assert slots_of(hand(s, 3)) == [slots[0], slots[2]]
+
+    def test_of_the_oldest_moves_the_deadline(self) -> None:
+        s = scheduler(4, 10 * MS)
+        slots = arrive(s, 1, 1) + arrive(s, 1, 2)
+        assert s.withdraw(slots[0])
+        assert s.deadline(2) == 10 * MS + 2
+        assert s.withdraw(slots[1])
+        assert s.deadline(2) is None
+
+    def test_handed_but_not_started(self) -> None:
+        s = scheduler(2, 0)
+        slots = arrive(s, 2)
+        _, ((_, sequence), (_, other)) = hand(s, 0)
+        assert s.withdraw(slots[0])
+        assert not s.start(slots[0], sequence), "the row skips it"
+        assert s.start(slots[1], other)
+        assert s.complete(0, slots[0], sequence, 5) is None
+        assert s.complete(0, slots[1], other, 5) == 5, "the batch ends without it"
+
+    def test_last_of_its_batch(self) -> None:
+        s = scheduler()
+        (slot,) = arrive(s, 1)
+        hand(s, 0)
+        assert s.withdraw(slot)
+        row = s.row(0)
+        assert (row["batches"], row["outstanding"], row["batch_ns"]) == (0, 0, 0)
+        assert s.stage(0)["running"] == 0
+
+    def test_started_one_is_told(self) -> None:
+        s = scheduler()
+        (slot,) = arrive(s, 1)
+        batch = hand(s, 0)
+        start(s, batch)
+        assert not s.cancelled(slot, 1)
+        assert not s.withdraw(slot)
+        assert s.cancelled(slot, 1)
+        assert not s.cancelled(slot, 2)
+        assert s.task(slot)["state"] == HANDED
+        assert s.holds(0, slot, 1)
+        assert finish(s, batch, 5) == 5
+
+    def test_new_one_is_out_already(self) -> None:
+        s = scheduler()
+        slot = s.new()
+        assert s.withdraw(slot)
+        assert s.task(slot)["state"] == NEW

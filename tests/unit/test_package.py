@@ -1,0 +1,30 @@
+"""What importing the package costs, and what it offers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mosec_cy
+
+
+def test_import_is_lazy() -> None:
+    folder = Path(mosec_cy.__file__).parents[1]  # it may be installed; -S leaves that place out
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import mosec_cy; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "mosec_cy" in loaded
+    assert not {"numpy", "msgspec", "msgpack", "prometheus_client", "logging", "typing"} & set(loaded)
+    assert not [name for name in loaded if name.startswith("mosec_cy.")]
+
+
+def test_every_name_is_there() -> None:
+    for name in mosec_cy.__all__:
+        assert getattr(mosec_cy, name).__name__ == name
+        assert name in dir(mosec_cy)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'PlasmaMixin'"):
+        mosec_cy.PlasmaMixin  # noqa: B018

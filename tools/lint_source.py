@@ -1,0 +1,146 @@
+"""Rules of the house that no general linter knows. Prints each breach as `file:line: what`, exits 1 if there is one.
+
+Sizes, no generated files in version control, no `DEF` or textual `include`, C functions that cannot raise and need
+no GIL (or say how they raise), and a comment at each atomic operation.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = {".pyx": 400, ".py": 300}
+MAX_FUNCTION = 60
+GENERATED = {".c", ".cpp", ".so", ".o", ".pyc", ".whl", ".html"}
+SKIPPED = {"build", "dist", ".git", "__pycache__"}
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+ATOMIC = re.compile(
+    r"\b(?:(?:load|store|add_fetch|fetch_or|fetch_and|exchange|cas)\w*_u(?:32|64)|fence_\w+|__atomic_\w+)\("
+)
+OUTDATED = re.compile(r"^\s*(DEF\s+\w+\s*=|include\s+['\"])")
+C_FUNCTION = re.compile(r"cdef\s+(?!class\b|struct\b|enum\b|union\b|extern\b|packed\b|readonly\b|public\b)[^=\n]*\(")
+# A C function that handles Python objects needs the GIL and may raise.
+WITH_OBJECTS = re.compile(r"\b(object|bytes|bytearray|str|dict|list|tuple|memoryview|set)\b")
+
+Breach = tuple[int, str]
+
+
+def tracked_files() -> list[Path]:
+    """Files that are, or would be, under version control; all files where there is none (an unpacked sdist)."""
+    git = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if git.returncode == 0 and git.stdout:
+        return [ROOT / name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()]
+    files = (path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in GENERATED)
+    return [path for path in files if not any(p in SKIPPED or p.startswith(".venv") for p in path.parts)]
+
+
+def sizes(path: Path, lines: list[str]) -> Iterator[Breach]:
+    limit = MAX_LINES.get(path.suffix)
+    if limit is not None and len(lines) > limit:
+        yield len(lines), f"{len(lines)} lines, at most {limit}"
+    for start, end, name in functions(path, lines):
+        if end - start + 1 > MAX_FUNCTION:
+            yield start, f"{name} has {end - start + 1} lines, at most {MAX_FUNCTION}"
+
+
+def functions(path: Path, lines: list[str]) -> Iterator[tuple[int, int, str]]:
+    """First line, last line and name of each function."""
+    if path.suffix == ".py":
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.lineno, node.end_lineno or node.lineno, node.name
+        return
+    if path.suffix != ".pyx":
+        return
+    for number, line in enumerate(lines, 1):
+        match = re.match(r"(\s*)(?:c|cp)?def\s[^=]*?(\w+)\(", line)
+        if match and not line.lstrip().startswith("cdef class"):
+            yield number, last_line(lines, number, len(match[1])), match[2]
+
+
+def last_line(lines: list[str], number: int, indent: int) -> int:
+    """Last line of the block that begins at line `number` (1-based): all that follows and is indented deeper."""
+    last, depth = number, 0
+    for current in range(number, len(lines) + 1):
+        line = lines[current - 1]
+        if current > number and depth == 0 and line.strip() and len(line) - len(line.lstrip()) <= indent:
+            break
+        depth += line.count("(") - line.count(")")
+        if line.strip():
+            last = current
+    return last
+
+
+def cython_rules(path: Path, lines: list[str]) -> Iterator[Breach]:
+    if path.suffix not in {".pyx", ".pxd"}:
+        return
+    for number, line in enumerate(lines, 1):
+        if OUTDATED.match(line):
+            yield number, "no DEF and no textual include"
+        if line.startswith("cdef") and C_FUNCTION.match(line):
+            signature = whole_signature(lines, number)
+            says_how_it_fails = path.suffix == ".pyx" and re.search(r"\bexcept\b|\bnoexcept\b", signature)
+            if "noexcept nogil" not in signature and not says_how_it_fails and not WITH_OBJECTS.search(signature):
+                yield number, "a C function of the engine is `noexcept nogil`, or says how it raises"
+
+
+def whole_signature(lines: list[str], number: int) -> str:
+    """The declaration that begins at line `number` (1-based), up to its closing parenthesis and what follows it."""
+    text, depth = "", 0
+    for line in lines[number - 1 :]:
+        code = line.partition("#")[0]
+        text += code
+        depth += code.count("(") - code.count(")")
+        if depth <= 0:
+            break
+    return text
+
+
+def atomics(path: Path, lines: list[str]) -> Iterator[Breach]:
+    """Each use says order and partner on its line or the one above; neighbouring uses may share one comment."""
+    if path.suffix != ".pyx":
+        return
+    explained = False
+    for number, line in enumerate(lines, 1):
+        if ATOMIC.search(line.partition("#")[0]):
+            above = lines[number - 2].strip() if number > 1 else ""
+            explained = explained or "#" in line or above.startswith("#")
+            if not explained:
+                yield number, "an atomic operation without a comment that says its order and partner"
+        else:
+            explained = False
+
+
+def unfinished(path: Path, lines: list[str]) -> Iterator[Breach]:
+    for number, line in enumerate(lines, 1):
+        if match := UNFINISHED.search(line):
+            yield number, f"{match[0]}: finish it, or open an issue"
+
+
+def breaches(path: Path) -> Iterator[Breach]:
+    if path.suffix in GENERATED and "docs" not in path.parts:
+        yield 1, "a generated file in version control"
+    elif path.suffix in {".py", ".pyx", ".pxd"}:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for rule in (sizes, cython_rules, atomics, unfinished):
+            yield from rule(path, lines)
+
+
+def main() -> int:
+    files = tracked_files()
+    found = [f"{path.relative_to(ROOT)}:{line}: {what}" for path in files for line, what in breaches(path)]
+    print("\n".join(found) or f"{len(files)} files keep the rules of the house")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
