@@ -74,6 +74,3 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil
 # For who tends free blocks: true when the block was free and is now core's; and free again, remembered nowhere.
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil
-cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil                     # clears a dead incarnation's claims; how many
-# Books, by a scan: blocks that are claimed by core, and by lessees (a block may be both).
-cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil
