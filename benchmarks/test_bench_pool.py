@@ -3,9 +3,8 @@
 import mmap
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from mosec_cy._pool import BlockPool, lessee
+from pytest_benchmark.fixture import BenchmarkFixture
 
 BUDGET, MOST = 1 << 30, 32768
 ROW = lessee(0, 1)

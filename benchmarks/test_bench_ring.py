@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from mosec_cy._ring import Doorbell, Ring
+from pytest_benchmark.fixture import BenchmarkFixture
 
 CAPACITY = 256
 DESCRIPTOR = (1, 2, 3, 4, 5, 6, 7, 200, 0, 0)

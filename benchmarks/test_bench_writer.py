@@ -2,9 +2,8 @@
 
 from itertools import count
 
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from mosec_cy._http_writer import ResponseWriter
+from pytest_benchmark.fixture import BenchmarkFixture
 
 
 def test_head(benchmark: BenchmarkFixture) -> None:

@@ -250,7 +250,7 @@ cdef class Segment:
         mosec_futex_wake(&shared.bell.counter, 1)
 
     def stats(self):
-        """What core counted so far, as plain lists and numbers (seconds); the counts are in the order of STATUS_CODES."""
+        """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
         cdef Statistics *s = self.statistics()
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
