@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
+from mosec_cy._channel import Channel
 from tests.engine import MIB, SECOND, request
 from tests.interop.http1 import BYTES, Client, chunked, core, get, serving
-
-from mosec_cy._channel import Channel
 
 SOON = SECOND // 10
 # Where something must happen in each period: long enough for a machine that is busy with other things.
@@ -159,8 +158,6 @@ def test_the_services_own_time_out() -> None:
         channel.answer(item, 200, b"in time", 0)
         assert client.answer().body == b"in time"
         engine.wait_until(lambda now: now["late"] == 1)
-
-
 
 
 def test_many_time_outs_at_once() -> None:
