@@ -3,7 +3,7 @@
 import mmap
 
 import pytest
-from mosec_cy._pool import BlockPool, lessee
+from mosec_cy._block_pool import BlockPool, lessee
 from pytest_benchmark.fixture import BenchmarkFixture
 
 BUDGET, MOST = 1 << 30, 32768
