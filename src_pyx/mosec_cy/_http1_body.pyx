@@ -79,9 +79,6 @@ cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     # For so many more bytes of a chunked body; False: the request was refused.
     cdef Http1 *h = &io.states[slot]
     cdef uint64_t wanted
-    if n > io.max_body or h.received + n > io.max_body:
-        http1_refuse(io, slot, 413, b"request body is too large")
-        return False
     if h.received + n > h.body.capacity:
         wanted = 2 * h.body.capacity
         if wanted < h.received + n:
@@ -111,21 +108,23 @@ cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n)
     cdef size_t consumed = 0
     cdef size_t span_n = 0
     cdef const char *span = NULL
+    cdef uint64_t expected
     cdef int rc
     while at < n:
         rc = chunked_step(&h.decoder, data + at, n - at, &consumed, &span, &span_n)
         at += consumed
-        if rc == CHUNK_DATA:
-            if not _append(io, slot, span, span_n):
-                return n
-        elif rc == CHUNK_DONE:
-            _end_chunks(io, slot)
-            return at
-        elif rc < 0:
+        if rc < 0:
             http1_refuse(io, slot, -rc, b"bad request: malformed chunked body")
             return n
-        else:
-            break
+        if rc == CHUNK_DONE:
+            _end_chunks(io, slot)
+            return at
+        expected = chunked_expected(&h.decoder)        # so that a chunk too large is refused before its data comes
+        if expected > io.max_body or h.received + span_n + expected > io.max_body:
+            http1_refuse(io, slot, 413, b"request body is too large")
+            return n
+        if rc == CHUNK_DATA and not _append(io, slot, span, span_n):
+            return n
     return n
 
 
