@@ -6,10 +6,10 @@ Instructions for each are counted by `benchmarks/count_parser.py`.
 
 import httptools
 import pytest
-from mosec_cy._http_parser import RequestParser
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.requests_http import REQUESTS
+from mosec_cy._http_parser import RequestParser
 
 IN_C = 1000
 

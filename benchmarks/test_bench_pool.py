@@ -3,8 +3,9 @@
 import mmap
 
 import pytest
-from mosec_cy._block_pool import BlockPool, lessee
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from mosec_cy._pool import BlockPool, lessee
 
 BUDGET, MOST = 1 << 30, 32768
 ROW = lessee(0, 1)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from mosec_cy._ring import Doorbell, Ring
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from mosec_cy._ring import Doorbell, Ring
 
 CAPACITY = 256
 DESCRIPTOR = (1, 2, 3, 4, 5, 6, 7, 200, 0, 0)

@@ -2,8 +2,9 @@
 
 from itertools import count
 
-from mosec_cy._http_writer import ResponseWriter
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from mosec_cy._http_writer import ResponseWriter
 
 
 def test_head(benchmark: BenchmarkFixture) -> None:

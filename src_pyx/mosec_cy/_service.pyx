@@ -21,14 +21,8 @@ from mosec_cy._batcher cimport (
 from mosec_cy._http1_service cimport BodyBlock, Verdict
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport store_relaxed_u64
-from mosec_cy._pool cimport (
-    POOL_PAYLOAD_OFFSET,
-    pool_allocate,
-    pool_block_data,
-    pool_block_size,
-    pool_lessee,
-    pool_sweep,
-)
+from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
+from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
 from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll, rows_wake

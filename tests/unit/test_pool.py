@@ -4,28 +4,9 @@ import itertools
 import mmap
 
 import pytest
-from mosec_cy._block_pool import LEASED, NOT_HELD, OK, BlockPool, lessee
 
-PAGE = 4096
-CORE = 1 << 63
-ROW = lessee(0, 1)
-OTHER = lessee(1, 1)
-
-
-def memory_for(budget: int, most: int) -> mmap.mmap:
-    return mmap.mmap(-1, BlockPool.bytes_needed(budget, most))
-
-
-def make(budget: int = 64 << 10, most: int = 16) -> BlockPool:
-    return BlockPool(memory_for(budget, most), budget, most)
-
-
-def word_at(block: int) -> slice:
-    return slice(PAGE + 8 * block, PAGE + 8 * block + 8)
-
-
-def drain(pool: BlockPool, size: int, claimant: int = 0) -> list[int]:
-    return list(iter(lambda: pool.allocate(size, claimant), None))
+from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
+from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, make, memory_for
 
 
 def test_geometry_of_a_budget() -> None:
@@ -265,3 +246,35 @@ def test_a_sweep_finds_claims_in_every_chunk_of_a_large_class() -> None:
 def test_lessees_are_never_mistaken_for_free_or_core() -> None:
     names = [lessee(row, incarnation) for row in (0, 1, 2**31 - 2) for incarnation in (0, 1, 2**32 - 1)]
     assert len(set(names)) == len(names) and all(0 < name < CORE for name in names)
+
+
+@pytest.mark.parametrize("block", [16 * 6, 48 + 8, 95, 2**31, 2**32 - 2, NONE])
+def test_there_is_no_such_block(block: int) -> None:
+    """Past the last class, in the gap after a short class, and far out."""
+    pool = make()
+    assert pool.block_size(block) == 0
+    assert pool.offset(block) is None
+    assert pool.check(block, 0, 0) == BAD_BLOCK
+    assert pool.lease(block, ROW) == pool.drop_lease(block, ROW) == BAD_BLOCK
+    assert pool.take_over(block, ROW) == pool.join(block, ROW) == pool.drop_core(block) == BAD_BLOCK
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, 0, OK),
+        (0, 1024, OK),
+        (1024, 0, OK),
+        (64, 960, OK),
+        (64, 961, BAD_BLOCK),
+        (1025, 0, BAD_BLOCK),
+        (0, 1025, BAD_BLOCK),
+        (2**64 - 1, 1, BAD_BLOCK),
+        (1, 2**64 - 1, BAD_BLOCK),
+        (2**64 - 1, 2**64 - 1, BAD_BLOCK),
+        (2**63, 2**63, BAD_BLOCK),
+        (2**63 + 64, 2**63, BAD_BLOCK),
+    ],
+)
+def test_a_range_must_lie_in_its_block(offset: int, length: int, expected: int) -> None:
+    assert make().check(0, offset, length) == expected

@@ -1,45 +1,13 @@
-"""The pool against impossible blocks and ranges, and against memory that somebody has spoilt."""
+"""The pool over memory that others have written to, or that nobody has touched."""
 
 import mmap
 import os
 import struct
 
 import pytest
-from mosec_cy._block_pool import BAD_BLOCK, NONE, NOT_HELD, OK, BlockPool
 
-from tests.unit.test_pool import CORE, OTHER, PAGE, ROW, drain, make, memory_for, word_at
-
-
-@pytest.mark.parametrize("block", [16 * 6, 48 + 8, 95, 2**31, 2**32 - 2, NONE])
-def test_there_is_no_such_block(block: int) -> None:
-    """Past the last class, in the gap after a short class, and far out."""
-    pool = make()
-    assert pool.block_size(block) == 0
-    assert pool.offset(block) is None
-    assert pool.check(block, 0, 0) == BAD_BLOCK
-    assert pool.lease(block, ROW) == pool.drop_lease(block, ROW) == BAD_BLOCK
-    assert pool.take_over(block, ROW) == pool.join(block, ROW) == pool.drop_core(block) == BAD_BLOCK
-
-
-@pytest.mark.parametrize(
-    ("offset", "length", "expected"),
-    [
-        (0, 0, OK),
-        (0, 1024, OK),
-        (1024, 0, OK),
-        (64, 960, OK),
-        (64, 961, BAD_BLOCK),
-        (1025, 0, BAD_BLOCK),
-        (0, 1025, BAD_BLOCK),
-        (2**64 - 1, 1, BAD_BLOCK),
-        (1, 2**64 - 1, BAD_BLOCK),
-        (2**64 - 1, 2**64 - 1, BAD_BLOCK),
-        (2**63, 2**63, BAD_BLOCK),
-        (2**63 + 64, 2**63, BAD_BLOCK),
-    ],
-)
-def test_a_range_must_lie_in_its_block(offset: int, length: int, expected: int) -> None:
-    assert make().check(0, offset, length) == expected
+from mosec_cy._pool import NOT_HELD, OK, BlockPool
+from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, memory_for, word_at
 
 
 @pytest.mark.parametrize("spoilt", [1, ROW, OTHER, CORE, CORE | ROW, 2**64 - 1])
