@@ -30,6 +30,7 @@ from mosec_cy._router cimport Route
 from mosec_cy._segment cimport Segment
 from mosec_cy._service cimport service_bind, service_row_started
 from mosec_cy._state cimport ContentType, Link, Service
+from mosec_cy._trimmer cimport trimmer_close, trimmer_open
 
 from mosec_cy._segment import Segment as SegmentType
 
@@ -65,6 +66,7 @@ cdef class _Engine:
         http1_close(&self.core.io)
         if self.core.loop.epoll >= 0:
             loop_close(&self.core.loop)
+        trimmer_close(&s.trimmer)
         pool_detach(&s.pool)
         if s.routes != NULL:
             for i in range(s.route_count):
@@ -181,6 +183,8 @@ cdef class _Engine:
         cdef uint64_t budget = self.segment.budget
         if self.segment.attach_pool(&s.pool, 0) != 0:
             raise MemoryError("block pool")
+        if trimmer_open(&s.trimmer, &s.pool) != 0:
+            raise MemoryError("trimmer")
         s.statistics = self.segment.statistics()
         s.status_counts = self.segment.status_counts(0)
         s.timeout = config["service_timeout_ns"]

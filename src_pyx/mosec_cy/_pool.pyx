@@ -142,14 +142,14 @@ cdef uint32_t allocate_scanning(Pool *pool, uint32_t size, uint64_t claimant) no
     cdef uint32_t shift = POOL_MIN_SHIFT + size
     cdef uint32_t period = 1
     cdef uint32_t count = pool.sizes[size].count
-    cdef uint32_t index, tried
+    cdef uint32_t index
     if shift < FIRST_FIT_SHIFT:
         period = min(<uint32_t>1 << (FIRST_FIT_SHIFT - shift), LARGEST_PERIOD)
     if pool.scans[size] >= period:
         pool.scans[size] = 0
         pool.cursor[size] = pool.home[size]
     index = pool.cursor[size]
-    for tried in range(count):
+    for _ in range(count):
         if claim(pool, size, index, claimant):
             pool.scans[size] += 1
             pool.cursor[size] = index + 1 if index + 1 < count else 0
