@@ -43,6 +43,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=ROOT / ".peer", help="folder of the peers' environments")
     parser.add_argument("--output", type=Path, default=ROOT / "bench-results", help="folder of compare.json and .png")
     parser.add_argument("--load", type=Path, metavar="JSON", help="measure nothing: report an earlier run's JSON file")
+    parser.add_argument(
+        "--update", type=Path, metavar="FILE", help="put the summary between the `measured` marks of a Markdown file"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     return parser.parse_args()
 
@@ -133,6 +136,8 @@ def main() -> int:
     picture = options.output / "compare.png"
     if not plot(result, picture):
         print("\n(no plot: matplotlib is not installed, or no ratio has a target)", file=sys.stderr)
+    if options.update:
+        report.update(options.update, result)
     missed = [verdict for verdict in report.verdicts(result) if not verdict[3]]
     return 1 if options.check and missed else 0
 

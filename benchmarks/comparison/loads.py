@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import resource
 import subprocess
 import tempfile
 from pathlib import Path
 
 from .cases import MEGABYTE, Bursts, Case, Idle, Wrk
 from .peers import Server, ServerFailed
-from .processes import cpu_seconds, memory, resident_bytes
+from .processes import cpu_seconds, machine_busy_seconds, memory, resident_bytes
 
 SCRIPT = Path(__file__).parent / "post.lua"
 WARM_UP_SECONDS = 1
@@ -39,9 +40,10 @@ def with_wrk(case: Case, load: Wrk, server: Server, seconds: int) -> dict[str, f
         body.write(case.body)
         body.flush()
         wrk(server.url, load, WARM_UP_SECONDS, body.name, case.content_type)
-        cpu = cpu_seconds(server.pid)
+        cpu, all_cpu, wrk_cpu = cpu_seconds(server.pid), machine_busy_seconds(), children_seconds()
         result = wrk(server.url, load, seconds, body.name, case.content_type)
         cpu = cpu_seconds(server.pid) - cpu
+        foreign = machine_busy_seconds() - all_cpu - cpu - (children_seconds() - wrk_cpu)
     requests = result["requests"]
     if not requests:
         raise ServerFailed(f"no request was answered\n{server.log_tail()}")
@@ -51,8 +53,15 @@ def with_wrk(case: Case, load: Wrk, server: Server, seconds: int) -> dict[str, f
         "p50_us": result["p50_us"],
         "p99_us": result["p99_us"],
         "rss_mb": resident_bytes(server.pid) / MEGABYTE,
+        "foreign_cpu": max(0.0, foreign) / result["seconds"],
         "errors": result["non_2xx"] + result["socket_errors"] + result["timeouts"],
     }
+
+
+def children_seconds() -> float:
+    """CPU time of the load generators so far: children that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def wrk(url: str, load: Wrk, seconds: int, body: str, content_type: str) -> dict[str, float]:

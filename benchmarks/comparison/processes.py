@@ -31,7 +31,7 @@ def read_stat(pid: int) -> Stat | None:
 
 def tree(root: int) -> list[Stat]:
     """`root`, its descendants, and everything in its session (a daemonised child leaves the tree, not the session)."""
-    stats = [stat for name in os.listdir("/proc") if name.isdigit() if (stat := read_stat(int(name)))]
+    stats = [stat for path in Path("/proc").iterdir() if path.name.isdigit() if (stat := read_stat(int(path.name)))]
     members = {root}
     grew = True
     while grew:
@@ -44,6 +44,12 @@ def tree(root: int) -> list[Stat]:
 def cpu_seconds(root: int) -> float:
     """User and system time of the server so far, in seconds."""
     return sum(stat.cpu_seconds for stat in tree(root))
+
+
+def machine_busy_seconds() -> float:
+    """Time that the machine's CPUs were not idle so far, over all of them, in seconds (proc_stat(5))."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = Path("/proc/stat").read_text().split(None, 9)[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / TICKS_PER_SECOND
 
 
 def memory(pid: int) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Tables of a comparison. A result is a plain dictionary, as it is kept in the JSON file."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -8,6 +9,8 @@ from .cases import CASES, Case, Target
 
 Result = dict[str, Any]
 """{"baseline", "subject", "machine", "versions", "cases": {case: {peer: [metrics of each round]}}}"""
+
+BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 
 COLUMNS = {
     "rps": ("requests/s", "{:,.0f}"),
@@ -107,9 +110,48 @@ def target_table(result: Result) -> str:
     return markdown(rows)
 
 
-def text(result: Result) -> str:
+def summary_table(result: Result) -> str:
+    """One row a work: requests a second, CPU and latency of both, and how they compare."""
+    baseline, subject = result["baseline"], result["subject"]
+    rows = [["work"]]
+    metrics = ("rps", "cpu_us", "p50_us")
+    for metric in metrics:
+        rows[0] += [f"{COLUMNS[metric][0]}: {baseline}", subject, "ratio"]
+    for case in measured_cases(result):
+        row = [case.title]
+        for metric in metrics:
+            both = [values(result, case.name, peer, metric) for peer in (baseline, subject)]
+            row += [COLUMNS[metric][1].format(median(numbers)) if numbers else "–" for numbers in both]
+            compared = ratios(result, case.name, metric)
+            row.append(factor(median(compared)) if compared else "–")
+        if any(cell != "–" for cell in row[1:]):
+            rows.append(row)
+    return markdown(rows)
+
+
+def heading(result: Result) -> str:
+    """What was measured where, and whether it had the machine for itself."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     machine = result["machine"]
-    heading = f"{versions}; Python {machine['python']}, {machine['cpus']} × {machine['cpu']}, Linux {machine['kernel']}"
+    runs = [run for peers in result["cases"].values() for peer in peers.values() for run in peer]
+    foreign = [run["foreign_cpu"] for run in runs if "foreign_cpu" in run]
+    busy = f"; other programs took {median(foreign):.2f} CPUs meanwhile (median)" if foreign else ""
+    python, cpus, cpu, kernel = (machine[key] for key in ("python", "cpus", "cpu", "kernel"))
+    return f"{versions}; Python {python}, {cpus} × {cpu}, Linux {kernel}{busy}."
+
+
+def text(result: Result) -> str:
+    """All of it, as Markdown."""
     tables = [case_table(result, case) for case in measured_cases(result)]
-    return "\n\n".join([heading, *tables, "## Targets", target_table(result)])
+    summary = ["## Summary", summary_table(result), "## Targets", target_table(result)]
+    return "\n\n".join([heading(result), *tables, *summary])
+
+
+def update(path: Path, result: Result) -> None:
+    """Replaces what is between the marks; raises ValueError where there are none."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError(f"{path} has no {BEGIN} … {END}")
+    measured = f"{heading(result)}\n\n{summary_table(result)}"
+    path.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}")

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport write
 
-from mosec_cy._frame cimport frame_bytes, frame_load, frame_write
+from mosec_cy._frame cimport MAX_FRAME_BUFFERS, frame_bytes, frame_load, frame_write
 from mosec_cy._linux cimport (
     load_acquire_u32,
     mosec_futex_wait,
@@ -22,6 +22,7 @@ from mosec_cy._payload cimport PAYLOAD_FRAMED, Item, OutputBlock, Payloads
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
 from mosec_cy._ring cimport (
     NO_BLOCK,
+    RING_BROKEN,
     RING_OK,
     Bell,
     Descriptor,
@@ -58,6 +59,7 @@ cdef class Channel:
     cdef int core_bell_fd
     cdef uint32_t capacity
     cdef uint32_t task_slots
+    cdef bint spoilt                   # the ring of tasks
 
     def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
         if row >= segment.rows:
@@ -84,7 +86,11 @@ cdef class Channel:
         cdef Descriptor d
         cdef list items = []
         cdef uint32_t i = 0
-        while i < most and ring_pop(&self.submit, &d) == RING_OK:
+        cdef int rc = RING_OK
+        while i < most:
+            rc = ring_pop(&self.submit, &d)
+            if rc != RING_OK:
+                break
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
@@ -93,6 +99,7 @@ cdef class Channel:
             i += 1
             if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
                 items.append(self.payloads.item(&d))
+        self.spoilt = rc == RING_BROKEN
         ring_release(&self.submit)
         return items
 
@@ -108,7 +115,11 @@ cdef class Channel:
         return 0
 
     def take(self):
-        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty."""
+        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty.
+
+        Raises:
+            RuntimeError: the shared memory has been spoilt, or this process was forked from the row's.
+        """
         cdef list items
         if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot take its tasks")
@@ -119,19 +130,24 @@ cdef class Channel:
                 if items:
                     store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
                     return items
+                if self.spoilt:
+                    raise RuntimeError("the ring of tasks is spoilt")
             elif load_acquire_u32(&self.shared.command) & ROW_STOP:          # pairs with the release in stop_row
                 return None
             else:
                 self._sleep()
 
     def take_now(self):
-        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd."""
+        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd.
+
+        If the shared memory has been spoilt, nothing is there any more.
+        """
         cdef list items = []
         while True:
-            while ring_has_news(&self.submit):
+            while ring_has_news(&self.submit) and not self.spoilt:
                 items += self._started(self.capacity)
             bell_prepare(&self.shared.bell)
-            if not ring_has_news(&self.submit):
+            if self.spoilt or not ring_has_news(&self.submit):
                 return items
 
     # ---- phases ----------------------------------------------------------------------------------
@@ -243,6 +259,7 @@ cdef class Channel:
 
         Raises:
             ValueError: n is negative.
+            RuntimeError: this process was forked from the row's.
             MemoryError: the budget is used up, or no block is that large.
         """
         return self.payloads.new_buffer(n)
@@ -257,6 +274,9 @@ cdef class Channel:
         """
         cdef list buffers = []
         cdef bytes pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        if len(buffers) > MAX_FRAME_BUFFERS:
+            buffers.clear()
+            pickled = pickle.dumps(value, protocol=5)
         if not buffers:
             return self._publish_copy(item, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled), 200, 0)
         views = [buffer.raw() for buffer in buffers]

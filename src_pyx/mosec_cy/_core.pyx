@@ -120,7 +120,6 @@ cdef class _Engine:
         cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
         cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
         cdef uint32_t i, row
-        cdef size_t largest = 1
         s.batcher.stages, s.batcher.rows, s.batcher.tasks = table, rows, tasks
         s.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
@@ -132,8 +131,7 @@ cdef class _Engine:
             for row in range(table[i].first_row, table[i].first_row + table[i].rows):
                 rows[row].stage = i
                 rows[row].ring_capacity = self.segment.submit_capacity(row)
-                largest = max(largest, rows[row].ring_capacity, table[i].max_batch_size)
-        s.scratch = <uint32_t *>self.array(largest, sizeof(uint32_t))
+        s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
         batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
         return 0

@@ -24,7 +24,8 @@ cdef class Item:
     cdef bint leased
     cdef readonly bint answered
     cdef void settle(self) noexcept    # just before the answer is published: core's claim still holds the block
-    cdef void give_back(self) noexcept
+    cdef void _forget(self) noexcept
+    cdef void _give_back(self) noexcept
 
 cdef class OutputBlock:
     cdef Payloads payloads

@@ -10,9 +10,11 @@ from libc.string cimport memcpy
 cimport cython
 
 from mosec_cy._pool cimport (
+    POOL_OK,
     POOL_PAYLOAD_OFFSET,
     pool_allocate,
     pool_block_data,
+    pool_block_size,
     pool_check,
     pool_drop_lease,
     pool_lease,
@@ -58,26 +60,31 @@ cdef class Item:
 
     def __releasebuffer__(self, Py_buffer *buffer):
         self.exports -= 1
-        if self.exports == 0 and self.leased:
-            self.give_back()
+        if self.exports == 0 and self.answered:
+            self._forget()
 
     def __dealloc__(self):
         if self.leased:
-            self.give_back()
+            self._give_back()
 
     cdef void settle(self) noexcept:
         self.answered = True
         if self.exports and self.private is None and self.block != NO_BLOCK and self.length:
-            self.leased = pool_lease(&self.payloads.pool, self.block, self.payloads.lessee) == 0
+            self.leased = pool_lease(&self.payloads.pool, self.block, self.payloads.lessee) == POOL_OK
             if self.leased:
-                self.payloads.leased_bytes += self.length
+                self.payloads.leased_bytes += pool_block_size(&self.payloads.pool, self.block)
         elif not self.exports:
-            self.data = NULL
+            self._forget()
 
-    cdef void give_back(self) noexcept:
-        self.leased = False
+    cdef void _forget(self) noexcept:
         self.data = NULL
-        self.payloads.leased_bytes -= self.length
+        self.private = None
+        if self.leased:
+            self._give_back()
+
+    cdef void _give_back(self) noexcept:
+        self.leased = False
+        self.payloads.leased_bytes -= pool_block_size(&self.payloads.pool, self.block)
         if not self.payloads.disabled:
             pool_drop_lease(&self.payloads.pool, self.block, self.payloads.lessee)
 
@@ -128,13 +135,13 @@ cdef class Payloads:
         item.block = d.block
         item.flags = d.flags
         item.length = d.length
-        if d.block == NO_BLOCK or pool_check(&self.pool, d.block, d.offset, d.length) != 0:
+        if d.block == NO_BLOCK or pool_check(&self.pool, d.block, d.offset, d.length) != POOL_OK:
             item.block = NO_BLOCK
             item.length = 0
             item.data = &_nothing
         else:
             item.data = pool_block_data(&self.pool, d.block) + d.offset
-            if self.leased_bytes + d.length > self.lease_limit:
+            if self.leased_bytes + pool_block_size(&self.pool, d.block) > self.lease_limit:
                 _make_private(item)
         return item
 
@@ -150,6 +157,8 @@ cdef class Payloads:
         cdef uint8_t *room
         if n < 0:
             raise ValueError(f"a buffer has 0 bytes or more, not {n}")
+        if self.disabled:
+            raise RuntimeError("a process forked from a worker has no buffers for its answers")
         room = self.room(n, &block)
         if room == NULL:
             raise MemoryError(f"no shared memory for {n} bytes: raise --budget")

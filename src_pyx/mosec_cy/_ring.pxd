@@ -51,6 +51,7 @@ cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept no
 cdef void ring_reset(RingEnd *end) noexcept nogil                    # empties it; the peer is dead
 # Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
 cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
+cdef bint ring_is_spoilt(RingEnd *end) noexcept nogil                # the consumer's index is impossible
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil   # RING_OK, RING_FULL, RING_BROKEN
 cdef void ring_publish(RingEnd *end) noexcept nogil
 # Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the slots back.

@@ -60,6 +60,10 @@ cdef uint32_t ring_free(RingEnd *end) noexcept nogil:
     return <uint32_t>(end.mask + 1 - (end.own - end.peer))
 
 
+cdef bint ring_is_spoilt(RingEnd *end) noexcept nogil:
+    return look_for_space(end) != RING_OK
+
+
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil:
     if end.own - end.peer > end.mask:
         if look_for_space(end) != RING_OK:

@@ -11,6 +11,7 @@ from mosec_cy._batcher cimport (
     batcher_complete,
     batcher_enqueue,
     batcher_next_batch,
+    batcher_row_drain,
     task_id,
     task_of,
 )
@@ -22,7 +23,7 @@ from mosec_cy._linux cimport (
     store_release_u32,
 )
 from mosec_cy._payload cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
-from mosec_cy._pool cimport pool_block_data, pool_check, pool_take_over
+from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
     RING_BROKEN,
@@ -31,6 +32,7 @@ from mosec_cy._ring cimport (
     bell_ring,
     ring_free,
     ring_has_news,
+    ring_is_spoilt,
     ring_pop,
     ring_publish,
     ring_push,
@@ -106,6 +108,15 @@ cdef void _observe_batch(Service *s, uint32_t stage, uint32_t row, uint32_t n) n
         link.check_at = s.now + s.stage_timeouts[stage]
 
 
+cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
+    # Never more than fits into the ring of answers, if the row answered it all before core looks again.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t room = ring_free(&link.submit)
+    if room == 0 and s.batcher.rows[row].up and ring_is_spoilt(&link.submit):
+        _give_up(s, row)
+    s.batcher.rows[row].room = min(room, <uint32_t>(link.complete.mask + 1) - s.batcher.rows[row].outstanding)
+
+
 cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
     cdef Stage *st = &s.batcher.stages[stage]
     cdef uint32_t n
@@ -113,7 +124,7 @@ cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
     if st.waiting == 0:
         return
     for row in range(st.first_row, st.first_row + st.rows):
-        s.batcher.rows[row].room = ring_free(&s.links[row].submit)
+        _see_room(s, row)
     while True:
         n = batcher_next_batch(&s.batcher, stage, s.now, s.scratch, &row)
         if n == 0:
@@ -144,66 +155,82 @@ cdef void _settle(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil
     rows_dispatch(s, stage)
 
 
-cdef bint _sound(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
-    # What the row says of its answer, checked; afterwards the block is core's. False: the answer is impossible.
-    if d.content_type >= s.content_type_count or d.status < 200 or d.status > 599:
+cdef bint _sound(Service *s, const Descriptor *d) noexcept nogil:
+    # What a row says of its answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
+    if d.content_type >= s.content_type_count or d.status != 200 and (d.status < 400 or d.status > 599):
         return False
     if d.block == NO_BLOCK:
         return d.length == 0
-    return pool_check(&s.pool, d.block, d.offset, d.length) == 0
+    return pool_check(&s.pool, d.block, d.offset, d.length) == POOL_OK
+
+
+cdef bint _accept_block(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
+    # The answer's block becomes core's. A row that does not hold it alone may not answer with it.
+    if d.block == NO_BLOCK:
+        return True
+    if pool_take_over(&s.pool, d.block, s.links[row].lessee) != POOL_OK:
+        d.block = NO_BLOCK
+        return False
+    block_charge(s, d.block)
+    return True
+
+
+cdef void _batch_done(Service *s, uint32_t row, int status, uint64_t batch_ns) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
+    if status == 200:
+        histogram_add_ns(&link.statistics.duration, batch_ns)
+    link.kill_at = NEVER
+    link.check_at = s.now + timeout if timeout and s.batcher.rows[row].outstanding else NEVER
 
 
 cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
-    cdef Link *link = &s.links[row]
     cdef uint32_t slot = task_of(&s.batcher, d.task)
     cdef uint64_t batch_ns = 0
-    cdef uint32_t stage = s.batcher.rows[row].stage
-    cdef bint sound = _sound(s, row, d)
-    if sound and d.block != NO_BLOCK:
-        if pool_take_over(&s.pool, d.block, link.lessee) == 0:
-            block_charge(s, d.block)
-        else:
-            sound = False
+    cdef bint sound = _sound(s, d)
+    sound = _accept_block(s, row, d) and sound
     if slot == NO_INDEX or not batcher_complete(&s.batcher, row, slot, d.sequence, s.now, &batch_ns):
-        if sound:
-            block_drop(s, d.block)
+        block_drop(s, d.block)
         return
     if batch_ns:
-        if d.status == 200:
-            histogram_add_ns(&link.statistics.duration, batch_ns)
-        link.kill_at = NEVER
-        link.check_at = NEVER
-        if s.stage_timeouts[stage] and s.batcher.rows[row].outstanding:
-            link.check_at = s.now + s.stage_timeouts[stage]
+        _batch_done(s, row, d.status, batch_ns)
     block_drop(s, s.batcher.tasks[slot].block)
     s.batcher.tasks[slot].block = NO_BLOCK
     if sound:
         _settle(s, slot, d)
     else:
+        block_drop(s, d.block)
         task_end_text(s, slot, 500, SPOILT)
 
 
-cdef void _kill(Link *link) noexcept nogil:
-    if link.pidfd >= 0 and not link.killed:
-        link.killed = True
+cdef void _give_up(Service *s, uint32_t row) noexcept nogil:
+    # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own row
+    # has no process to kill: its routes time out, the users' go on.
+    cdef Link *link = &s.links[row]
+    if link.given_up:
+        return
+    link.given_up = True
+    batcher_row_drain(&s.batcher, row)
+    if link.pidfd >= 0:
         mosec_pidfd_send_signal(link.pidfd, SIGKILL)
 
 
 cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef Descriptor d
-    cdef bint any = False
-    cdef int rc = ring_pop(&link.complete, &d)
-    while rc == RING_OK:
-        any = True
-        _complete(s, row, &d)
+    cdef uint64_t most = link.complete.mask + 1        # a row that writes without end gets its turn, no more
+    cdef uint64_t n = 0
+    cdef int rc = RING_OK
+    while n < most and rc == RING_OK:
         rc = ring_pop(&link.complete, &d)
+        if rc == RING_OK:
+            _complete(s, row, &d)
+            n += 1
     if rc == RING_BROKEN:
-        _kill(link)                    # its death does the rest
-        return
-    if any:
+        _give_up(s, row)
+    elif n:
         ring_release(&link.complete)
-        rows_dispatch(s, s.batcher.rows[row].stage)
+    rows_dispatch(s, s.batcher.rows[row].stage)
 
 
 cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
@@ -232,14 +259,15 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
     if link.kill_at <= s.now:
         link.kill_at = NEVER
         if phase == PHASE_FORWARD and batch == link.shared.overdue:      # core's own word
-            _kill(link)
+            _give_up(s, row)
             s.report(s.control, REPORT_ROW_KILLED, row, batch)
     if link.check_at <= s.now:
         link.check_at = s.now + timeout
         if phase == PHASE_FORWARD:
             if since + timeout <= s.now:
                 link.check_at = NEVER
-                _overrun(s, row, batch)
+                if batch != link.shared.overdue:       # else it has been told
+                    _overrun(s, row, batch)
             elif since + timeout < link.check_at:
                 link.check_at = since + timeout
 
@@ -247,7 +275,7 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
 cdef bint rows_have_news(Service *s) noexcept nogil:
     cdef uint32_t row
     for row in range(s.batcher.row_count):
-        if ring_has_news(&s.links[row].complete) and not s.links[row].killed:
+        if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
             return True
     return False
 
@@ -255,7 +283,7 @@ cdef bint rows_have_news(Service *s) noexcept nogil:
 cdef void rows_poll(Service *s) noexcept nogil:
     cdef uint32_t row
     for row in range(s.batcher.row_count):
-        if ring_has_news(&s.links[row].complete) and not s.links[row].killed:
+        if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
             row_poll(s, row)
 
 

@@ -264,6 +264,17 @@ cdef class Segment:
             "late": load_relaxed_u64(&s.late),
         }
 
+    def layout(self):
+        """Where what lies, in bytes from the start; of rings (submit, complete) for each row."""
+        return {
+            "core_bell": self.at_bell,
+            "rows": [self.at_rows + row * sizeof(RowShared) for row in range(self.rows)],
+            "words": self.at_words,
+            "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
+            "pool": self.at_pool_words,
+            "size": self.size,
+        }
+
     def blocks(self):
         """(blocks that core holds, blocks that processes lease): the pool's books, by a scan."""
         cdef Pool pool

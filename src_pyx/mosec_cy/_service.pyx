@@ -222,13 +222,13 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.lessee = pool_lessee(row, incarnation)
     link.pid = pid
     link.pidfd = pidfd
-    link.killed = False
+    link.given_up = False
     link.check_at = NEVER
     link.kill_at = NEVER
 
 
 cdef void service_row_ready(Service *s, uint32_t row, uint32_t incarnation) noexcept nogil:
-    if s.links[row].incarnation == incarnation:
+    if s.links[row].incarnation == incarnation and not s.links[row].given_up:
         batcher_row_up(&s.batcher, row)
         rows_dispatch(s, s.batcher.rows[row].stage)
 
@@ -243,11 +243,14 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     # The process has ended (its pidfd says so, not a signal that was sent): what it completed counts, what it had
     # started is answered, what it had not goes to others. Only then its claims are cleared and its rings made new.
     cdef Link *link = &s.links[row]
+    cdef uint32_t failed = 0
     cdef uint32_t i, n, slot
+    batcher_row_drain(&s.batcher, row)
     row_poll(s, row)
     n = batcher_row_down(&s.batcher, row, s.scratch)
     for i in range(n):
         slot = s.scratch[i]
+        failed += s.batcher.tasks[slot].connection != NO_INDEX
         block_drop(s, s.batcher.tasks[slot].block)
         s.batcher.tasks[slot].block = NO_BLOCK
         task_end_text(s, slot, 500, WORKER_DIED)
@@ -258,5 +261,5 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     link.pidfd = -1
     link.check_at = NEVER
     link.kill_at = NEVER
-    s.report(s.control, REPORT_ROW_DEAD, row, n)
+    s.report(s.control, REPORT_ROW_DEAD, row, failed)
     rows_dispatch(s, s.batcher.rows[row].stage)

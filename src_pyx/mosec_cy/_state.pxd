@@ -23,7 +23,7 @@ ctypedef struct Link:
     int pidfd                      # -1: none
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
     bint to_wake                   # was handed something since its bell was rung
-    bint killed                    # by core: its death is on the way
+    bint given_up                  # its memory is spoilt or it hangs: killed, and no more listened to
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way
 
@@ -44,7 +44,7 @@ ctypedef struct Service:
     uint64_t *words
     Statistics *statistics
     uint64_t *status_counts        # [route][STATUS_COUNT]
-    uint32_t *scratch              # room for the largest batch, and for all tasks of a row
+    uint32_t *scratch              # room for all tasks: as many may one row have started
     uint64_t now                   # ns, set by the loop
     uint64_t timeout               # ns, of the whole service
     uint64_t kill_grace            # ns
