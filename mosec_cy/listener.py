@@ -85,9 +85,9 @@ class Listener:
             try:
                 sock.bind(path)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or _answers(path):
+                if error.errno != errno.EADDRINUSE or not _is_left_over(path):
                     raise
-                _remove(path)  # left by a server that was killed
+                _remove(path)
                 sock.bind(path)
         except OSError as error:
             raise _explained(error, _UNIX + path) from None
@@ -101,15 +101,12 @@ def _explained(error: OSError, where: str) -> OSError:
     return OSError(error.errno, f"cannot listen on {where}: {error.strerror} (--address, --port)")
 
 
-def _answers(path: str) -> bool:
+def _is_left_over(path: str) -> bool:
+    """It is the socket of a server that was killed: nobody answers."""
+    if not Path(path).is_socket():
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
+        return sock.connect_ex(path) == errno.ECONNREFUSED
 
 
 def _remove(path: str) -> None:

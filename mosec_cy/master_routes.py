@@ -30,8 +30,9 @@ class MasterRoutes:
     def answer(self) -> None:
         """Answer all requests that are there; called when `bell_fd` is readable."""
         os.eventfd_read(self.bell_fd)
-        for item in self._channel.take_now():
-            status, body, content_type = self._respond(bytes(item))
+        items = self._channel.take_now()
+        for number, item in enumerate(items):
+            status, body, content_type = self._respond(bytes(item), len(items) - number)
             if status == 200:
                 self._channel.publish(item, [body], 0, content_type)
             else:
@@ -40,12 +41,14 @@ class MasterRoutes:
     def close(self) -> None:
         os.close(self.bell_fd)
 
-    def _respond(self, target: bytes) -> tuple[int, bytes, int]:
+    def _respond(self, target: bytes, unanswered: int) -> tuple[int, bytes, int]:
         path = target.partition(b"?")[0]
         if path != b"/metrics":
             return 404, b"not found", self._text
         try:
-            return 200, self._metrics.render(self._segment.stats()), self._metrics_type
+            stats = self._segment.stats()
+            stats["remaining"] = max(stats["remaining"] - unanswered, 0)  # the gauge is of the users' tasks
+            return 200, self._metrics.render(stats), self._metrics_type
         except Exception:
             get_logger().exception("cannot render the metrics")
             return 500, b"inference internal error", self._text

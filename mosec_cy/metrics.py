@@ -96,7 +96,7 @@ class ServiceMetrics(Collector):
             f"{self._namespace}_batch_size", "batch size for each connection in each stage", labels=_LABELS
         )
         for labels, row in self._rows(self._batching_stages(), rows):
-            family.add_metric(labels, *_histogram(row["batch_size"], 1, _BATCH_SIZE_BUCKETS))
+            family.add_metric(labels, *_histogram(row["batch_size"], 1.0, _BATCH_SIZE_BUCKETS))
         return family
 
     def _batch_duration(self, rows: Sequence[dict[str, Any]]) -> Metric:

@@ -43,13 +43,13 @@ class Plan:
     routes: Mapping[str, tuple[int, ...]]
     content_types: tuple[str, ...]
 
-    def is_first(self, stage: Stage) -> bool:
-        """It takes requests from clients, on some route."""
-        return any(stages[0] == stage.number for stages in self.routes.values())
+    def is_first(self, stage: Stage) -> bool | None:
+        """It takes the bodies of requests; None: on some of its routes, or at one of its places in a route."""
+        return _always(place == 0 for route in self.routes.values() for place in _places(stage, route))
 
-    def is_last(self, stage: Stage) -> bool:
-        """It answers clients, on some route."""
-        return any(stages[-1] == stage.number for stages in self.routes.values())
+    def is_last(self, stage: Stage) -> bool | None:
+        """It answers clients; None: on some of its routes, or at one of its places in a route."""
+        return _always(place == len(route) - 1 for route in self.routes.values() for place in _places(stage, route))
 
     def ring_capacities(self) -> list[tuple[int, int]]:
         """(submit, complete) capacity of each row's rings, powers of two; row 0 is master's."""
@@ -118,6 +118,16 @@ def check_route(route: object) -> str:
             f"route {route!r} is reserved: /, {', '.join(_RESERVED)} and what is below belong to the server"
         )
     return route
+
+
+def _places(stage: Stage, route: Sequence[int]) -> list[int]:
+    return [place for place, number in enumerate(route) if number == stage.number]
+
+
+def _always(facts: Iterable[bool]) -> bool | None:
+    """What all of them say; None if they differ."""
+    said = set(facts)
+    return said.pop() if len(said) == 1 else None
 
 
 def _stage_config(stage: Stage, options: Options) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -13,7 +14,8 @@ from mosec_cy.log import get_logger
 from mosec_cy.worker import Worker
 
 if TYPE_CHECKING:
-    from mosec_cy._channel import Channel, Item
+    from mosec_cy._channel import Channel
+    from mosec_cy._payload import Item
 
 logger = get_logger()
 
@@ -23,16 +25,20 @@ INTERNAL_ERROR = "inference internal error"
 def answer_for(error: BaseException) -> tuple[int, str]:
     """HTTP status and text with which an exception of user code answers a request."""
     if isinstance(error, (MosecError, MosecTimeoutError)):
-        text = str(error) or error.msg
-        return error.code, f"{error.msg}: {text}".replace("\n", " - ")
+        with contextlib.suppress(Exception):  # a class of the user's may have any attributes
+            status = int(error.code) if 400 <= error.code <= 599 else 500
+            return status, f"{error.msg}: {str(error) or error.msg}".replace("\n", " - ")
     return 500, INTERNAL_ERROR
 
 
-def make_decoder(channel: Channel, worker: Worker, is_first: bool) -> Callable[[Item], Any]:
+def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Callable[[Item], Any]:
     """How this stage turns a payload into an argument of `forward`.
 
     The built-in codecs read in place; an override gets a copy of its own, or a view if the class asks for it.
     """
+    if is_first is None:
+        first, later = make_decoder(channel, worker, True), make_decoder(channel, worker, False)
+        return lambda item: first(item) if item.is_first else later(item)
     cls = type(worker)
     if is_first:
         if cls.deserialize is Worker.deserialize:
@@ -47,8 +53,14 @@ def make_decoder(channel: Channel, worker: Worker, is_first: bool) -> Callable[[
     return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
 
 
-def make_sender(channel: Channel, worker: Worker, is_last: bool, content_type: int) -> Callable[[Item, Any], bool]:
+def make_sender(
+    channel: Channel, worker: Worker, is_last: bool | None, content_type: int
+) -> Callable[[Item, Any], bool]:
     """How this stage answers an item with a result of `forward`; False if there was no memory for it."""
+    if is_last is None:
+        last = make_sender(channel, worker, True, content_type)
+        inner = make_sender(channel, worker, False, content_type)
+        return lambda item, value: last(item, value) if item.is_last else inner(item, value)
     cls = type(worker)
     if not is_last and cls.serialize_ipc is Worker.serialize_ipc:
         return channel.publish_pickle
@@ -73,12 +85,14 @@ class StageLoop:
     Args:
         channel: the row's connection to core.
         worker: the user's object, warmed up.
-        is_first: payloads are request bodies (`deserialize`), else results of the stage before.
-        is_last: results are answers (`serialize`), else they go to the next stage.
+        is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
+        is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
         content_type: index of the answers' content type in core's table.
     """
 
-    def __init__(self, channel: Channel, worker: Worker, *, is_first: bool, is_last: bool, content_type: int) -> None:
+    def __init__(
+        self, channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int
+    ) -> None:
         self.channel = channel
         self.worker = worker
         self.decode = make_decoder(channel, worker, is_first)
@@ -95,7 +109,7 @@ class StageLoop:
                 try:
                     step(items)
                 except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
-                    self._fail_rest(items, error)
+                    self._fail(items, error)
         finally:
             signal.signal(signal.SIGALRM, previous)
 
@@ -112,13 +126,11 @@ class StageLoop:
                 value = self.worker.forward(data)
                 channel.end_forward()
                 data = None  # what nobody looks into any more needs no lease
-                sent = self.send(item, value)
+                self._send(item, value)
             except (Exception, MosecTimeoutError) as error:
                 channel.end_forward()
-                self._fail(item, error)
-            else:
-                if not sent:
-                    self._warn_no_memory()
+                self._fail([item], error)
+            data = value = None  # nor does a lease last until the next request
 
     def _batch(self, items: list[Item]) -> None:
         arguments, live = self._decode_all(items)
@@ -126,17 +138,20 @@ class StageLoop:
             return
         try:
             self.channel.begin_forward()
-            values = self.worker.forward(arguments)
+            values = list(self.worker.forward(arguments))
             self.channel.end_forward()
             if len(values) != len(live):
                 raise ValueError(f"forward returned {len(values)} results for a batch of {len(live)}")
         except (Exception, MosecTimeoutError) as error:
             self.channel.end_forward()
-            self._fail_rest(live, error)
+            self._fail(live, error)
             return
-        del arguments  # not emptied: `forward` may have returned this very list
+        del arguments
         for item, value in zip(live, values, strict=True):
-            self._send_one(item, value)
+            try:
+                self._send(item, value)
+            except (Exception, MosecTimeoutError) as error:
+                self._fail([item], error)
 
     def _decode_all(self, items: list[Item]) -> tuple[list[Any], list[Item]]:
         """Arguments and their items; one that cannot be decoded fails alone."""
@@ -145,37 +160,28 @@ class StageLoop:
             try:
                 arguments.append(self.decode(item))
                 live.append(item)
-            except Exception as error:
-                self._fail(item, error)
+            except (Exception, MosecTimeoutError) as error:
+                self._fail([item], error)
         return arguments, live
 
-    def _send_one(self, item: Item, value: Any) -> None:
-        if isinstance(value, Exception):
-            self._fail(item, value)
-            return
-        try:
-            if not self.send(item, value):
-                self._warn_no_memory()
-        except Exception as error:
-            self._fail(item, error)
+    def _send(self, item: Item, value: Any) -> None:
+        if isinstance(value, (Exception, MosecTimeoutError)):  # in an item's place: that item's error
+            raise value
+        if not self.send(item, value):
+            logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
 
-    def _fail_rest(self, items: list[Item], error: BaseException) -> None:
-        for item in items:
-            if not item.answered:
-                self._fail(item, error)
-
-    def _fail(self, item: Item, error: BaseException) -> None:
+    def _fail(self, items: list[Item], error: BaseException) -> None:
+        """Answers those of `items` that have no answer yet."""
         status, text = answer_for(error)
         if isinstance(error, MosecError):
             logger.info("%s %s", self.name, text)
         else:
             logger.warning("%s %s", self.name, text, exc_info=error)
-        self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
+        for item in items:
+            if not item.answered:
+                self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
 
-    def _warn_no_memory(self) -> None:
-        logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
 
-
-def serve(channel: Channel, worker: Worker, *, is_first: bool, is_last: bool, content_type: int) -> None:
+def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
     """Serves one row until it is asked to stop; see `StageLoop`."""
     StageLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, NoReturn
 
 from mosec_cy import log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
-from mosec_cy.child import SHUTDOWN_SIGNALS
 from mosec_cy.worker import Worker
+from mosec_cy.worker_signals import leave_shutdown_to_master
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class Boot:
     stage: str
     worker_id: int
     max_batch_size: int
-    is_first: bool
-    is_last: bool
+    is_first: bool | None
+    is_last: bool | None
     content_type: int
     log_level: str
     strict_warmup: bool
@@ -44,7 +42,8 @@ class Boot:
 
 def main(boot_fd: int, master_pid: int) -> None:
     """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
-    _leave_shutdown_to_master(master_pid)
+    die_with_parent(master_pid)
+    leave_shutdown_to_master()
     with open(boot_fd, "rb") as file:
         boot, main_module, pickled_class = pickle.load(file)
     status = _run(boot, lambda: _import_class(main_module, pickled_class))
@@ -53,7 +52,8 @@ def main(boot_fd: int, master_pid: int) -> None:
 
 def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
-    _leave_shutdown_to_master(boot.master_pid)
+    die_with_parent(boot.master_pid)
+    leave_shutdown_to_master()
     status = _run(boot, lambda: worker)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -134,23 +134,3 @@ def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Wor
     if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
         raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
     return worker_class
-
-
-def _leave_shutdown_to_master(master_pid: int) -> None:
-    """Tie this process's life to the master's, and let the master alone act on SIGTERM and SIGINT."""
-    die_with_parent(master_pid)
-    signal.set_wakeup_fd(-1)
-    # A handler, where ignoring would do: programs that user code starts then get the default action back.
-    for number in SHUTDOWN_SIGNALS:
-        signal.signal(number, _ignore)
-    os.register_at_fork(after_in_child=_default_shutdown)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SHUTDOWN_SIGNALS)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    pass
-
-
-def _default_shutdown() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)

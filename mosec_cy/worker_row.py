@@ -47,7 +47,7 @@ class CommonBoot:
 class WorkerRow:
     """A replica of a stage: its process now, its state, and how long to wait before the next one."""
 
-    def __init__(self, stage: Stage, index: int, is_first: bool, is_last: bool) -> None:
+    def __init__(self, stage: Stage, index: int, is_first: bool | None, is_last: bool | None) -> None:
         self.stage = stage
         self.index = index
         self.incarnation = 0

@@ -1,9 +1,15 @@
 """Rules for all tests."""
 
+import contextlib
 import os
-from collections.abc import Generator
+import tempfile
+import textwrap
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 
 import pytest
+
+from tests.service import Service
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,3 +34,22 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"skipped although MOSEC_CY_REQUIRE_TOOLS=1: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services: `serve(source, *arguments, env=...)`, where `source` is the program's text or path.
+
+    A service that still runs at the end of the test is shut down in order; none may leave anything behind.
+    """
+    with contextlib.ExitStack() as services:
+
+        def start(source: str | Path, *arguments: str, env: Mapping[str, str] | None = None) -> Service:
+            directory = Path(tempfile.mkdtemp(dir=tmp_path))
+            if isinstance(source, str):
+                script = directory / "service.py"
+                script.write_text(textwrap.dedent(source))
+                source = script
+            return services.enter_context(Service(source, *arguments, env=env, directory=directory))
+
+        yield start

@@ -42,7 +42,7 @@ class Service:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         environment["TMPDIR"] = str(self._temporary)
         self.process = subprocess.Popen(
-            [python or sys.executable, str(script), *place, *arguments],
+            [python or sys.executable, str(script), *arguments, *place],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,9 +61,11 @@ class Service:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.process.poll() is None and kind is None:
-            self.stop()
-        self.discard()
+        try:
+            if self.process.poll() is None and kind is None:
+                self.stop()
+        finally:
+            self.discard()
         if kind is None:
             self.assert_nothing_left()
 
@@ -178,6 +180,15 @@ class Service:
     def pids(self, title: str) -> list[int]:
         """Its processes whose title holds `title`, such as "mosec_cy: core"."""
         return sorted(pid for pid, shown in self.processes().items() if title in shown)
+
+    def wait_process(self, title: str) -> int:
+        """The pid of its only process with that title, once it has it: a moment after its start."""
+        deadline = time.monotonic() + PATIENCE
+        while not (pids := self.pids(title)):
+            assert time.monotonic() < deadline, f"no process {title!r} among {self.processes()}"
+            time.sleep(0.01)
+        (pid,) = pids
+        return pid
 
     @staticmethod
     def descriptors(pid: int) -> dict[int, str]:

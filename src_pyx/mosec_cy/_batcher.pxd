@@ -129,6 +129,6 @@ cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil
 # No new work; unstarted tasks go back to the queue.
 cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil
-# ns, when to call take_back and next_batch again if nothing happens; NEVER. Later than `now` once take_back(now) has
-# been called and then next_batch(now) of each stage until 0. O(stages + rows).
+# ns, when to call take_back and next_batch again if nothing happens; NEVER. Not before `now`, and
+# later than it once take_back(now) has been called and then next_batch(now) of each stage until 0. O(stages + rows).
 cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil

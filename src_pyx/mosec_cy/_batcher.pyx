@@ -373,7 +373,7 @@ cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now)
     cdef uint64_t closing = closing_time(b, stage)
     cdef uint32_t i
     if choose_row(b, stage, size, now) != NO_INDEX:
-        return max(closing, now + 1)
+        return max(closing, now)
     for i in range(stage.first_row, stage.first_row + stage.rows):
         if b.rows[i].up and b.rows[i].outstanding == 0:
             # Its ring is full of stale descriptors, and nobody tells when it pops them: look again after a while.

@@ -1,39 +1,28 @@
-"""A row's side of the shared memory: take a batch, look into its payloads, publish the answers."""
+"""A row's side of the shared memory: take a batch, publish the answers."""
 
-import os
 import pickle
-import weakref
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from posix.unistd cimport write
 
-cimport cython
-
-from mosec_cy._batcher cimport word_cancelled, word_start
+from mosec_cy._frame cimport MAX_FRAME_BUFFERS, frame_bytes, frame_load, frame_write
 from mosec_cy._linux cimport (
     load_acquire_u32,
     mosec_futex_wait,
     mosec_now_ns,
-    store_relaxed_u64,
     store_relaxed_u32,
+    store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._pool cimport (
-    POOL_PAYLOAD_OFFSET,
-    Pool,
-    pool_allocate,
-    pool_block_data,
-    pool_check,
-    pool_drop_lease,
-    pool_lease,
-    pool_lessee,
-)
+from mosec_cy._payload cimport PAYLOAD_FRAMED, Item, OutputBlock, Payloads
+from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
 from mosec_cy._ring cimport (
     NO_BLOCK,
+    RING_BROKEN,
     RING_OK,
     Bell,
     Descriptor,
@@ -48,124 +37,7 @@ from mosec_cy._ring cimport (
     ring_release,
 )
 from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, RowShared, Segment
-from mosec_cy._service cimport PAYLOAD_FRAMED
-
-from mosec_cy._segment import Segment as SegmentType
-
-cdef enum:
-    COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives
-    LEASE_SHARE = 8                    # a row may lease 1/8 of the budget, afterwards it gets copies
-    ALIGNMENT = 64                     # of a framed payload's buffers
-    MAX_FRAME_BUFFERS = 65536
-
-# A framed payload: what pickle protocol 5 (PEP 574) leaves out of band lies beside the pickle in the same block.
-# Offsets count from the header.
-ctypedef struct FrameHeader:
-    uint32_t buffers
-    uint32_t reserved
-    uint64_t pickle_offset
-    uint64_t pickle_length
-
-ctypedef struct FrameEntry:
-    uint64_t offset
-    uint64_t length
-
-cdef uint8_t _nothing = 0
-
-
-cdef inline uint64_t _aligned(uint64_t n) noexcept nogil:
-    return (n + ALIGNMENT - 1) & ~(<uint64_t>ALIGNMENT - 1)
-
-
-cdef void _copy(void *to, const void *source, uint64_t n) noexcept:
-    if n < COPY_WITHOUT_GIL:
-        memcpy(to, source, n)
-    else:
-        with nogil:
-            memcpy(to, source, n)
-
-
-@cython.final
-@cython.freelist(64)
-@cython.no_gc
-cdef class Item:
-    """One task's payload in shared memory: a writable buffer of `length` bytes.
-
-    While the task is unanswered core keeps the block. If something still looks into it when the answer is
-    published (a memoryview, an array), this object takes a claim of its own and drops it when the last look is gone.
-    """
-
-    cdef Channel channel
-    cdef object private                # bytes of its own, where the row leases too much already
-    cdef uint8_t *data                 # NULL: answered, nobody looked
-    cdef readonly Py_ssize_t length
-    cdef Py_ssize_t exports
-    cdef uint64_t task
-    cdef uint32_t sequence
-    cdef uint32_t block
-    cdef uint32_t flags
-    cdef bint leased
-    cdef readonly bint answered
-
-    def __len__(self):
-        return self.length
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if self.data == NULL:
-            raise BufferError("this payload has been answered; keep a view or a copy made before that")
-        PyBuffer_FillInfo(buffer, self, self.data, self.length, False, flags)
-        self.exports += 1
-
-    def __releasebuffer__(self, Py_buffer *buffer):
-        self.exports -= 1
-        if self.exports == 0 and self.leased:
-            self._give_back()
-
-    def __dealloc__(self):
-        if self.leased:
-            self._give_back()
-
-    cdef void _settle(self) noexcept:
-        self.answered = True
-        # Just before the answer is published: core's claim still holds the block.
-        if self.exports and self.private is None and self.block != NO_BLOCK and self.length:
-            self.leased = pool_lease(&self.channel.pool, self.block, self.channel.lessee) == 0
-            if self.leased:
-                self.channel.leased_bytes += self.length
-        elif not self.exports:
-            self.data = NULL
-
-    cdef void _give_back(self) noexcept:
-        self.leased = False
-        self.data = NULL
-        self.channel.leased_bytes -= self.length
-        if not self.channel.disabled:
-            pool_drop_lease(&self.channel.pool, self.block, self.channel.lessee)
-
-
-@cython.final
-@cython.no_gc
-cdef class OutputBlock:
-    """A block that user code fills in place and returns as its answer."""
-
-    cdef Channel channel
-    cdef uint8_t *data
-    cdef Py_ssize_t length
-    cdef Py_ssize_t exports
-    cdef uint32_t block
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if self.block == NO_BLOCK:
-            raise BufferError("this buffer has been sent")
-        PyBuffer_FillInfo(buffer, self, self.data, self.length, False, flags)
-        self.exports += 1
-
-    def __releasebuffer__(self, Py_buffer *buffer):
-        self.exports -= 1
-
-    def __dealloc__(self):
-        if self.block != NO_BLOCK and not self.channel.disabled:
-            pool_drop_lease(&self.channel.pool, self.block, self.channel.lessee)
+from mosec_cy._word cimport word_cancelled, word_start
 
 
 cdef class Channel:
@@ -178,84 +50,63 @@ cdef class Channel:
         core_bell_fd: eventfd of core; borrowed.
     """
 
-    cdef Segment segment
-    cdef Pool pool
+    cdef Payloads payloads
     cdef RingEnd submit
     cdef RingEnd complete
     cdef RowShared *shared
     cdef Bell *core_bell
     cdef uint64_t *words
-    cdef uint64_t lessee
-    cdef uint64_t lease_limit
-    cdef readonly uint64_t leased_bytes
     cdef int core_bell_fd
     cdef uint32_t capacity
-    cdef bint disabled
-    cdef object __weakref__
+    cdef uint32_t task_slots
+    cdef bint spoilt                   # the ring of tasks
 
     def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
         if row >= segment.rows:
             raise ValueError(f"row {row} of {segment.rows}")
-        self.segment = segment
-        segment.attach_pool(&self.pool, 1 + row)
+        self.payloads = Payloads(segment, row, incarnation)
         segment.attach_submit(row, &self.submit)
         segment.attach_complete(row, &self.complete)
         self.shared = segment.row(row)
         self.core_bell = segment.core_bell()
         self.words = segment.words()
-        self.lessee = pool_lessee(row, incarnation)
-        self.lease_limit = segment.budget // LEASE_SHARE
         self.core_bell_fd = core_bell_fd
         self.capacity = segment.submit_capacity(row)
-        reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _disable(reference()))
+        self.task_slots = segment.task_slots
+
+    @property
+    def leased_bytes(self):
+        """Bytes of answered payloads that something in this process still looks into."""
+        return self.payloads.leased_bytes
 
     # ---- taking ----------------------------------------------------------------------------------
-
-    cdef Item _item(self, const Descriptor *d):
-        cdef Item item = Item.__new__(Item)
-        item.channel = self
-        item.task = d.task
-        item.sequence = d.sequence
-        item.block = d.block
-        item.flags = d.flags
-        item.length = d.length
-        if d.block == NO_BLOCK or pool_check(&self.pool, d.block, d.offset, d.length) != 0:
-            item.block = NO_BLOCK
-            item.length = 0
-            item.data = &_nothing
-        else:
-            item.data = pool_block_data(&self.pool, d.block) + d.offset
-            if self.leased_bytes + d.length > self.lease_limit:
-                self._make_private(item)
-        return item
-
-    cdef int _make_private(self, Item item) except -1:
-        item.private = PyBytes_FromStringAndSize(NULL, item.length)
-        _copy(PyBytes_AS_STRING(item.private), item.data, item.length)
-        item.data = <uint8_t *>PyBytes_AS_STRING(item.private)
-        return 0
 
     cdef list _started(self, uint32_t most):
         # What the ring holds, up to `most` descriptors: those that this row wins.
         cdef Descriptor d
         cdef list items = []
         cdef uint32_t i = 0
-        while i < most and ring_pop(&self.submit, &d) == RING_OK:
+        cdef int rc = RING_OK
+        while i < most:
+            rc = ring_pop(&self.submit, &d)
+            if rc != RING_OK:
+                break
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
+                # Relaxed; begin_forward releases it.
                 store_relaxed_u32(&self.shared.batch, d.batch)
             i += 1
-            if <uint32_t>d.task < self.segment.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
-                items.append(self._item(&d))
+            if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
+                items.append(self.payloads.item(&d))
+        self.spoilt = rc == RING_BROKEN
         ring_release(&self.submit)
         return items
 
     cdef int _sleep(self) except -1:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
-        if not ring_has_news(&self.submit) and load_acquire_u32(&self.shared.command) == 0:
+        if not ring_has_news(&self.submit) and load_acquire_u32(&self.shared.command) == 0:     # as in take
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
         bell_awake(&self.shared.bell)
@@ -264,9 +115,13 @@ cdef class Channel:
         return 0
 
     def take(self):
-        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty."""
+        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty.
+
+        Raises:
+            RuntimeError: the shared memory has been spoilt, or this process was forked from the row's.
+        """
         cdef list items
-        if self.disabled:
+        if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot take its tasks")
         store_release_u32(&self.shared.phase, PHASE_IDLE)        # pairs with core's look at an overrun
         while True:
@@ -275,26 +130,31 @@ cdef class Channel:
                 if items:
                     store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
                     return items
+                if self.spoilt:
+                    raise RuntimeError("the ring of tasks is spoilt")
             elif load_acquire_u32(&self.shared.command) & ROW_STOP:          # pairs with the release in stop_row
                 return None
             else:
                 self._sleep()
 
     def take_now(self):
-        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd."""
+        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd.
+
+        If the shared memory has been spoilt, nothing is there any more.
+        """
         cdef list items = []
         while True:
-            while ring_has_news(&self.submit):
+            while ring_has_news(&self.submit) and not self.spoilt:
                 items += self._started(self.capacity)
             bell_prepare(&self.shared.bell)
-            if not ring_has_news(&self.submit):
+            if self.spoilt or not ring_has_news(&self.submit):
                 return items
 
     # ---- phases ----------------------------------------------------------------------------------
 
     def begin_forward(self):
         """From now on the stage's time-out runs."""
-        store_relaxed_u64(&self.shared.since, mosec_now_ns())
+        store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed; the next store releases it
         store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with core's look at an overrun
 
     def end_forward(self):
@@ -312,17 +172,11 @@ cdef class Channel:
 
     # ---- publishing ------------------------------------------------------------------------------
 
-    cdef uint8_t *_room(self, uint64_t n, uint32_t *block) noexcept:
-        block[0] = pool_allocate(&self.pool, n + POOL_PAYLOAD_OFFSET, self.lessee)
-        if block[0] == NO_BLOCK:
-            return NULL
-        return pool_block_data(&self.pool, block[0]) + POOL_PAYLOAD_OFFSET
-
     cdef int _publish(self, Item item, uint32_t block, uint32_t offset, uint64_t n, int status, int content_type,
                       uint32_t flags) except -1:
         cdef Descriptor d
         cdef uint64_t one = 1
-        if self.disabled:
+        if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot answer its tasks")
         memset(&d, 0, sizeof(Descriptor))
         d.task = item.task
@@ -333,7 +187,7 @@ cdef class Channel:
         d.status = <uint16_t>status
         d.content_type = <uint16_t>content_type
         d.flags = flags
-        item._settle()
+        item.settle()
         if ring_push(&self.complete, &d) != RING_OK:
             raise RuntimeError("the ring of answers is spoilt: more answers than tasks")
         ring_publish(&self.complete)
@@ -345,11 +199,11 @@ cdef class Channel:
         cdef uint32_t block = NO_BLOCK
         cdef uint8_t *room
         if n:
-            room = self._room(n, &block)
+            room = self.payloads.room(n, &block)
             if room == NULL:
                 self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
                 return False
-            _copy(room, data, n)
+            self.payloads.copy(room, data, n)
         self._publish(item, block, POOL_PAYLOAD_OFFSET, n, status, content_type, 0)
         return True
 
@@ -367,6 +221,7 @@ cdef class Channel:
         cdef Py_buffer view
         cdef const void *data
         cdef uint64_t n
+        cdef uint32_t block, offset
         cdef OutputBlock output
         cdef object payload = outputs[index]
         outputs[index] = None
@@ -379,11 +234,11 @@ cdef class Channel:
             output = payload.obj
             PyBuffer_Release(&view)
             payload = None
-            if output.exports == 0 and output.channel is self:
+            if output.exports == 0 and output.payloads is self.payloads:
                 block = output.block
                 output.block = NO_BLOCK
-                self._publish(item, block, <uint32_t>(<const uint8_t *>data - pool_block_data(&self.pool, block)), n,
-                              200, content_type, 0)
+                offset = <uint32_t>(<const uint8_t *>data - pool_block_data(&self.payloads.pool, block))
+                self._publish(item, block, offset, n, 200, content_type, 0)
                 return True
             return self._publish_copy(item, data, n, 200, content_type)
         try:
@@ -404,22 +259,10 @@ cdef class Channel:
 
         Raises:
             ValueError: n is negative.
+            RuntimeError: this process was forked from the row's.
             MemoryError: the budget is used up, or no block is that large.
         """
-        cdef OutputBlock output
-        cdef uint32_t block = NO_BLOCK
-        cdef uint8_t *room
-        if n < 0:
-            raise ValueError(f"a buffer has 0 bytes or more, not {n}")
-        room = self._room(n, &block)
-        if room == NULL:
-            raise MemoryError(f"no shared memory for {n} bytes: raise --budget")
-        output = OutputBlock.__new__(OutputBlock)
-        output.channel = self
-        output.block = block
-        output.data = room
-        output.length = n
-        return memoryview(output)
+        return self.payloads.new_buffer(n)
 
     # ---- between stages --------------------------------------------------------------------------
 
@@ -431,41 +274,22 @@ cdef class Channel:
         """
         cdef list buffers = []
         cdef bytes pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        if len(buffers) > MAX_FRAME_BUFFERS:
+            buffers.clear()
+            pickled = pickle.dumps(value, protocol=5)
         if not buffers:
             return self._publish_copy(item, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled), 200, 0)
         views = [buffer.raw() for buffer in buffers]
         return self._publish_frame(item, pickled, views)
 
     cdef bint _publish_frame(self, Item item, bytes pickled, list views) except -1:
-        cdef uint32_t count = len(views)
-        cdef uint64_t n = sizeof(FrameHeader) + count * sizeof(FrameEntry)
-        cdef uint64_t pickle_offset = n
+        cdef uint64_t n = frame_bytes(pickled, views)
         cdef uint32_t block = NO_BLOCK
-        cdef uint32_t i
-        cdef uint8_t *room
-        cdef FrameEntry *entries
-        cdef Py_buffer view
-        n = _aligned(n + PyBytes_GET_SIZE(pickled))
-        for each in views:
-            n = _aligned(n + <uint64_t>each.nbytes)
-        room = self._room(n, &block)
+        cdef uint8_t *room = self.payloads.room(n, &block)
         if room == NULL:
             self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
             return False
-        (<FrameHeader *>room).buffers = count
-        (<FrameHeader *>room).reserved = 0
-        (<FrameHeader *>room).pickle_offset = pickle_offset
-        (<FrameHeader *>room).pickle_length = PyBytes_GET_SIZE(pickled)
-        memcpy(room + pickle_offset, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled))
-        entries = <FrameEntry *>(room + sizeof(FrameHeader))
-        n = _aligned(pickle_offset + PyBytes_GET_SIZE(pickled))
-        for i in range(count):
-            PyObject_GetBuffer(views[i], &view, PyBUF_SIMPLE)
-            entries[i].offset = n
-            entries[i].length = view.len
-            _copy(room + n, view.buf, view.len)
-            n = _aligned(n + view.len)
-            PyBuffer_Release(&view)
+        frame_write(self.payloads, room, pickled, views)
         self._publish(item, block, POOL_PAYLOAD_OFFSET, n, 200, 0, PAYLOAD_FRAMED)
         return True
 
@@ -477,7 +301,7 @@ cdef class Channel:
         """
         if not item.flags & PAYLOAD_FRAMED:
             return pickle.loads(item)
-        return _load_frame(item)
+        return frame_load(item)
 
     def payload_view(self, Item item not None):
         """As `plain_pickle`, without a copy where there is nothing beside the pickle."""
@@ -487,31 +311,4 @@ cdef class Channel:
         """The bytes of a pickle without anything beside it, for a stage that unpickles in its own way."""
         if not item.flags & PAYLOAD_FRAMED:
             return bytearray(item)
-        return bytearray(pickle.dumps(_load_frame(item), protocol=5))
-
-
-cdef object _load_frame(Item item):
-    cdef uint64_t length = item.length
-    cdef FrameHeader header
-    cdef FrameEntry entry
-    cdef uint32_t i
-    cdef list buffers = []
-    if length < sizeof(FrameHeader):
-        raise ValueError("malformed frame between stages")
-    memcpy(&header, item.data, sizeof(FrameHeader))              # copied once, then checked
-    if header.buffers > MAX_FRAME_BUFFERS or length < sizeof(FrameHeader) + header.buffers * sizeof(FrameEntry) or \
-            header.pickle_offset > length or header.pickle_length > length - header.pickle_offset:
-        raise ValueError("malformed frame between stages")
-    view = memoryview(item)
-    for i in range(header.buffers):
-        memcpy(&entry, item.data + sizeof(FrameHeader) + i * sizeof(FrameEntry), sizeof(FrameEntry))
-        if entry.offset > length or entry.length > length - entry.offset:
-            raise ValueError("malformed frame between stages")
-        buffers.append(view[entry.offset:entry.offset + entry.length])
-    return pickle.loads(view[header.pickle_offset:header.pickle_offset + header.pickle_length], buffers=buffers)
-
-
-def _disable(Channel channel):
-    # A child that user code forked shares the memory, but is not the row.
-    if channel is not None:
-        channel.disabled = True
+        return bytearray(pickle.dumps(frame_load(item), protocol=5))

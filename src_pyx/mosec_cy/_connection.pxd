@@ -54,10 +54,11 @@ ctypedef struct Connections:
 
 cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil      # 0, or -1: no memory
 cdef void connections_close(Connections *t) noexcept nogil                       # closes them all
-cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil             # slot, or NO_CONNECTION: the table is full
+cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil     # slot, or NO_CONNECTION: the table is full
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil
-cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil   # TIMER_NONE disarms
-cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil    # a slot whose deadline has passed, or NO_CONNECTION
+cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil  # TIMER_NONE disarms
+# A slot whose deadline has passed, or NO_CONNECTION.
+cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil
 cdef uint64_t connections_deadline(const Connections *t) noexcept nogil          # ns; the largest value if none
 cdef void connection_list(Connections *t, uint32_t slot) noexcept nogil          # look at it again soon
 # Bytes received (> 0), 0 at the client's FIN, RECEIVE_AGAIN, RECEIVE_GONE.
@@ -66,6 +67,8 @@ cdef int connection_keep_input(Connection *c, const char *data, size_t n) noexce
 cdef void connection_consume(Connection *c, size_t n) noexcept nogil             # the first `n` bytes of what was kept
 cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil    # moves what was kept into `buffer`
 # Head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, RECEIVE_GONE.
-cdef int connection_send(Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n) noexcept nogil
+cdef int connection_send(
+    Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
+) noexcept nogil
 cdef int connection_flush(Connection *c) noexcept nogil
 cdef bint connection_has_output(const Connection *c) noexcept nogil

@@ -213,7 +213,9 @@ cdef ssize_t _send(int fd, const void *head, size_t head_n, const void *payload,
             return RECEIVE_GONE
 
 
-cdef int connection_send(Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n) noexcept nogil:
+cdef int connection_send(
+    Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
+) noexcept nogil:
     cdef ssize_t sent
     if connection_has_output(c):         # an interim response (100) still waits
         if _keep_output(c, head, head_n) == RECEIVE_GONE:

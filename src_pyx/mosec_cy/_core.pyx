@@ -28,7 +28,9 @@ from mosec_cy._loop cimport TOKEN_CONTROL, loop_add, loop_close, loop_open, loop
 from mosec_cy._pool cimport pool_detach
 from mosec_cy._router cimport Route
 from mosec_cy._segment cimport Segment
-from mosec_cy._service cimport ContentType, Link, Service, service_bind, service_row_started
+from mosec_cy._service cimport service_bind, service_row_started
+from mosec_cy._state cimport ContentType, Link, Service
+from mosec_cy._trimmer cimport trimmer_close, trimmer_open
 
 from mosec_cy._segment import Segment as SegmentType
 
@@ -64,6 +66,7 @@ cdef class _Engine:
         http1_close(&self.core.io)
         if self.core.loop.epoll >= 0:
             loop_close(&self.core.loop)
+        trimmer_close(&s.trimmer)
         pool_detach(&s.pool)
         if s.routes != NULL:
             for i in range(s.route_count):
@@ -117,7 +120,6 @@ cdef class _Engine:
         cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
         cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
         cdef uint32_t i, row
-        cdef size_t largest = 1
         s.batcher.stages, s.batcher.rows, s.batcher.tasks = table, rows, tasks
         s.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
@@ -129,8 +131,7 @@ cdef class _Engine:
             for row in range(table[i].first_row, table[i].first_row + table[i].rows):
                 rows[row].stage = i
                 rows[row].ring_capacity = self.segment.submit_capacity(row)
-                largest = max(largest, rows[row].ring_capacity, table[i].max_batch_size)
-        s.scratch = <uint32_t *>self.array(largest, sizeof(uint32_t))
+        s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
         batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
         return 0
@@ -180,6 +181,8 @@ cdef class _Engine:
         cdef uint64_t budget = self.segment.budget
         if self.segment.attach_pool(&s.pool, 0) != 0:
             raise MemoryError("block pool")
+        if trimmer_open(&s.trimmer, &s.pool) != 0:
+            raise MemoryError("trimmer")
         s.statistics = self.segment.statistics()
         s.status_counts = self.segment.status_counts(0)
         s.timeout = config["service_timeout_ns"]

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from mosec_cy._http1_state cimport Http1Io
 from mosec_cy._loop cimport Loop
-from mosec_cy._service cimport Service
+from mosec_cy._state cimport Service
 
 cdef enum:
     MAX_LISTENERS = 16

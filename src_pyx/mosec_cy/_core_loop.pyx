@@ -28,8 +28,6 @@ from mosec_cy._loop cimport (
 )
 from mosec_cy._ring cimport bell_awake, bell_prepare
 from mosec_cy._service cimport (
-    REPORT_ROW_DEAD,
-    REPORT_STOPPED,
     service_deadline,
     service_expire,
     service_has_news,
@@ -38,7 +36,9 @@ from mosec_cy._service cimport (
     service_row_drain,
     service_row_ready,
     service_row_started,
+    service_wake,
 )
+from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
 
 cdef extern from *:
     """
@@ -74,6 +74,7 @@ cdef extern from *:
     int MSG_DONTWAIT, MSG_NOSIGNAL
 
 cdef enum:
+    WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
     ACCEPTS = 64                       # an event, before others get their turn
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
 
@@ -264,10 +265,14 @@ cdef void core_run(Core *core) noexcept nogil:
         writer_set_time(&core.io.writer, time(NULL))
         for i in range(n):
             _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
+            if i % WAKE_EVERY == WAKE_EVERY - 1:
+                service_wake(&core.service)
         service_poll(&core.service)
+        service_wake(&core.service)
         http1_run_ready(&core.io)
         http1_expire(&core.io)
         service_expire(&core.service)
+        service_wake(&core.service)
         core.service.statistics.connections = core.io.connections.open
         if core.resume_at:
             _resume_accepting(core)

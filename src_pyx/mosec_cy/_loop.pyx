@@ -1,6 +1,6 @@
 """The event loop's system half: one epoll, its doorbell and its clock."""
 
-from libc.errno cimport EINTR, ENOSYS, errno
+from libc.errno cimport ENOSYS, errno
 from posix.time cimport timespec
 from posix.unistd cimport close
 

@@ -60,6 +60,10 @@ cdef uint32_t ring_free(RingEnd *end) noexcept nogil:
     return <uint32_t>(end.mask + 1 - (end.own - end.peer))
 
 
+cdef bint ring_is_spoilt(RingEnd *end) noexcept nogil:
+    return look_for_space(end) != RING_OK
+
+
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil:
     if end.own - end.peer > end.mask:
         if look_for_space(end) != RING_OK:
@@ -274,6 +278,18 @@ cdef class Ring:
         checked(code)
         return received
 
+    def rally(self, Doorbell bell, Ring back, Doorbell peer, uint64_t count, bint serves, uint64_t timeout_ms):
+        """Exchange `count` numbered descriptors with a process that does the same, the GIL released: receive on
+        this ring, asleep at `bell`, and send on `back`, ringing `peer`. Each looks for an answer after a delay that
+        varies, so that answers meet every moment of falling asleep in the long run. One side serves.
+        Return how many came, as `receive_numbered` does."""
+        cdef uint64_t received = 0
+        cdef int code
+        with nogil:
+            code = rally(&self.end, bell.bell, &back.end, peer.bell, count, serves, timeout_ms, &received)
+        checked(code)
+        return received
+
 
 cdef int checked(int code) except? RING_BROKEN:
     if code == RING_BROKEN:
@@ -323,4 +339,28 @@ cdef int receive_numbered(
             if not woken:  # without another look: news that nobody woke us for is what this is here to find
                 break
     ring_release(end)
+    return RING_OK
+
+
+cdef int rally(
+    RingEnd *end, Bell *bell, RingEnd *back, Bell *peer, uint64_t count, bint serves, uint64_t timeout_ms,
+    uint64_t *received
+) noexcept nogil:
+    cdef uint64_t turn, came
+    cdef uint32_t delay
+    cdef int code = RING_OK
+    for turn in range(count):
+        if serves:
+            code = send_numbered(back, peer, turn, 1)
+        delay = <uint32_t>turn * <uint32_t>0x9E3779B9 >> 20  # pseudo-random, below 4096: about a µs
+        while delay:
+            delay -= load_relaxed_u32(&peer.sleeping) | 1    # an atomic load is not optimised away
+        came = 0
+        if code == RING_OK:
+            code = receive_numbered(end, bell, turn, 1, timeout_ms, &came)
+        received[0] += came
+        if came and not serves:
+            code = send_numbered(back, peer, turn, 1)
+        if code != RING_OK or not came:
+            return code
     return RING_OK

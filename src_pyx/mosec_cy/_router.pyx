@@ -11,7 +11,9 @@ cdef inline bint _path_matches(const Route *route, const char *path, size_t n) n
     return n == route.path_n or (route.prefix and path[route.path_n] == 47)      # '/'
 
 
-cdef RouteMatch router_match(const Route *routes, uint32_t count, HttpMethod method, const char *path, size_t n, uint32_t *index) noexcept nogil:
+cdef RouteMatch router_match(
+    const Route *routes, uint32_t count, HttpMethod method, const char *path, size_t n, uint32_t *index
+) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t best = ROUTE_NONE
     for i in range(count):

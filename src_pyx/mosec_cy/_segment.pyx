@@ -8,8 +8,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from mosec_cy._linux cimport load_relaxed_u64, mosec_futex_wake, store_relaxed_u64, store_release_u32
-from mosec_cy._pool cimport pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
-from mosec_cy._ring cimport bell_ring, ring_attach, ring_bytes
+from mosec_cy._pool cimport pool_attach, pool_data_bytes, pool_layout, pool_words_bytes
+from mosec_cy._pool_books cimport pool_count
+from mosec_cy._ring cimport bell_force, ring_attach, ring_bytes
 
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *address, size_t length, int protection, int flags, int fd, long offset)
@@ -145,7 +146,9 @@ cdef class Segment:
         segment._map()
         return segment
 
-    cdef int _measure(self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities) except -1:
+    cdef int _measure(
+        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+    ) except -1:
         cdef Pool pool
         cdef uint64_t at
         cdef uint32_t i
@@ -238,26 +241,38 @@ cdef class Segment:
         """Clears the row's shared entry for a process that is about to start."""
         cdef RowShared *shared = self.row(self._row(row))
         memset(shared, 0, sizeof(RowShared))
-        store_release_u32(&shared.incarnation, incarnation)
+        store_release_u32(&shared.incarnation, incarnation)     # after the clearing; the process starts later
 
     def stop_row(self, uint32_t row):
         """Asks the row's process to finish what is in its ring and to end."""
         cdef RowShared *shared = self.row(self._row(row))
         store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
-        if bell_ring(&shared.bell):
-            mosec_futex_wake(&shared.bell.counter, 1)
+        bell_force(&shared.bell)                        # core may have died between its look and its wake-up
+        mosec_futex_wake(&shared.bell.counter, 1)
 
     def stats(self):
-        """What core counted so far, as plain lists and numbers (seconds); see STATUS_CODES for the order of the counts."""
+        """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
         cdef Statistics *s = self.statistics()
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
             "total": _histogram(&s.total, 1e-9),
             "rows": [_row_statistics(self.row_statistics(row)) for row in range(self.rows)],
+            # relaxed, here and below: counts that core alone writes, of which the last may be missed
             "remaining": load_relaxed_u64(&s.remaining),
             "connections": load_relaxed_u64(&s.connections),
             "charged": load_relaxed_u64(&s.charged),
             "late": load_relaxed_u64(&s.late),
+        }
+
+    def layout(self):
+        """Where what lies, in bytes from the start; of rings (submit, complete) for each row."""
+        return {
+            "core_bell": self.at_bell,
+            "rows": [self.at_rows + row * sizeof(RowShared) for row in range(self.rows)],
+            "words": self.at_words,
+            "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
+            "pool": self.at_pool_words,
+            "size": self.size,
         }
 
     def blocks(self):
@@ -270,10 +285,11 @@ cdef class Segment:
 
 
 cdef list _counts(const uint64_t *counts):
-    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]
+    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]     # relaxed, as in Segment.stats
 
 
 cdef dict _histogram(const Histogram *histogram, unit):
+    # relaxed, as in Segment.stats
     return {"buckets": [load_relaxed_u64(&histogram.buckets[k]) for k in range(HISTOGRAM_BUCKETS)],
             "sum": load_relaxed_u64(&histogram.sum) * unit}
 

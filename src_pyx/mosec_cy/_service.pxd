@@ -1,75 +1,15 @@
-# From an accepted request to its answer: tasks, their time-outs, the rows that work on them, the payloads' blocks.
+# From an accepted request to its answer: what HTTP asks of the service, and what the loop tells it.
 # Sits between I/O and the pure modules; ids and descriptors cross both of its borders, never pointers to connections.
 
-from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from mosec_cy._batcher cimport Batcher
-from mosec_cy._http1_service cimport Answer, Http1Service
-from mosec_cy._pool cimport Pool
-from mosec_cy._ring cimport RingEnd
-from mosec_cy._router cimport Route
-from mosec_cy._segment cimport RowShared, RowStatistics, Segment, Statistics
-
-cdef enum:                         # Descriptor.flags
-    PAYLOAD_FRAMED = 1             # a pickle with its buffers beside it, see _channel
-
-# Core's private half of a row.
-ctypedef struct Link:
-    RingEnd submit
-    RingEnd complete
-    RowShared *shared
-    RowStatistics *statistics
-    uint64_t lessee
-    uint32_t incarnation
-    int32_t pid
-    int pidfd                      # -1: none
-    int wake_fd                    # eventfd that wakes it; -1: futex on its bell
-    bint killed                    # by core: its death is on the way
-    uint64_t check_at              # ns: look whether `forward` has overrun
-    uint64_t kill_at               # ns: it did, and does not give way
-
-ctypedef struct ContentType:
-    const char *text
-    size_t n
-
-ctypedef struct Service:
-    Pool pool
-    Batcher batcher
-    Link *links
-    Route *routes
-    uint32_t route_count
-    ContentType *content_types
-    uint32_t content_type_count
-    uint64_t *stage_timeouts       # ns, 0: none
-    uint64_t *words
-    Statistics *statistics
-    uint64_t *status_counts        # [route][STATUS_COUNT]
-    uint32_t *scratch              # room for the largest batch, and for all tasks of a row
-    uint64_t now                   # ns, set by the loop
-    uint64_t timeout               # ns, of the whole service
-    uint64_t kill_grace            # ns
-    uint32_t capacity              # tasks that may wait for a first stage
-    uint64_t charged               # bytes in blocks that core holds
-    uint64_t charge_limit          # bytes: half of the budget
-    uint32_t timer_head            # tasks by deadline: all have the same time-out
-    uint32_t timer_tail
-    uint32_t inside                # tasks whose client waits
-    bint draining
-    void *io
-    bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
-    void *control                  # reports to master
-    void (*report)(void *control, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil
-
-cdef enum:                         # reports to master (and the numbers of the control messages)
-    REPORT_ROW_DEAD = 101
-    REPORT_ROW_OVERDUE = 102
-    REPORT_ROW_KILLED = 103
-    REPORT_STOPPED = 104
+from mosec_cy._http1_service cimport Http1Service
+from mosec_cy._state cimport Service
 
 cdef void service_bind(Service *s, Http1Service *calls) noexcept nogil            # fills in the calls that HTTP makes
 cdef void service_poll(Service *s) noexcept nogil                                 # takes what the rows have completed
 cdef bint service_has_news(Service *s) noexcept nogil
+cdef void service_wake(Service *s) noexcept nogil         # wakes the rows that were handed something
 cdef void service_expire(Service *s) noexcept nogil                               # all that is due at s.now
 cdef uint64_t service_deadline(Service *s) noexcept nogil                         # ns
 cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil

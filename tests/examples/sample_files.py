@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-
 SOURCE = Path(str(argparse.__file__))
 
 

@@ -1,7 +1,7 @@
 """The batcher against a model: any interleaving of arrivals, time, rows that start, answer, stall and die.
 
-The model keeps where each task is and a ring of descriptors for each row. It does not predict the policy; it checks that
-each decision is one that the rules allow, and that none that they demand is missing.
+The model keeps where each task is and a ring of descriptors for each row. It does not predict the policy; it checks
+that each decision is one that the rules allow, and that none that they demand is missing.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from mosec_cy._scheduler import Scheduler
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
@@ -292,8 +293,7 @@ class BatcherMachine(RuleBasedStateMachine):
                     self.look_at_ring(row)
                     self.row_answers(row, 24, False)
             self.pass_time_to_deadline()
-        assert not self.queued
-        assert not self.handed
+        assert not self.queued and not self.handed
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

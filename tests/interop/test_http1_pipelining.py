@@ -109,20 +109,20 @@ def test_a_long_pipeline_of_large_requests(engine: Engine) -> None:
 
 
 def test_the_second_waits_for_the_first() -> None:
-    with core() as engine, Client(engine) as client, Client(engine) as other:
-        channel = engine.channel()
+    with core(rows=2) as engine, Client(engine) as client, Client(engine) as other:
+        channel, idle = engine.channel(1), engine.channel(2)
         client.send(request(b"1") + request(b"2"))
         (first,) = channel.take()
         assert bytes(first) == b"1"
         other.send(request(b"x"))
-        (between,) = channel.take()            # not the second of the pair
+        (between,) = idle.take()  # not the second of the pair, though its row is idle
         assert bytes(between) == b"x"
         echo(channel, first)
         assert client.answer().body == b"1"
         (second,) = channel.take()
         assert bytes(second) == b"2"
         echo(channel, second)
-        echo(channel, between)
+        echo(idle, between)
         assert (client.answer().body, other.answer().body) == (b"2", b"x")
 
 

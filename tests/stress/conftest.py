@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from forked import Processes
+
+from tests.stress.forked import Processes
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import struct
 from functools import partial
 
 import pytest
-from forked import Processes
 
 from mosec_cy._pool import NOT_HELD, OK, BlockPool, lessee
+from tests.stress.forked import Processes
 
 BUDGET, MOST, ROWS = 64 << 10, 16, 2
 PAGE = 4096

@@ -5,9 +5,9 @@ import os
 import signal
 
 import pytest
-from forked import Processes
 
 from mosec_cy._ring import Doorbell, Ring
+from tests.stress.forked import Processes
 
 BOUND_MS = 30_000
 CAPACITY = 64
@@ -65,23 +65,19 @@ def test_every_field_crosses_whole(processes: Processes) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_no_wake_up_is_lost_when_both_sides_sleep_each_time(processes: Processes) -> None:
-    """Ping-pong: each side sleeps until the other has answered, so one lost wake-up stops both."""
-    turns = 150_000
+def test_no_wake_up_is_lost_between_two_who_wait_for_each_other(processes: Processes) -> None:
+    """Each sleeps until the other has answered, so one lost wake-up stops both."""
+    turns = 400_000
     memory = shared()
 
-    def echo() -> None:
-        there, back = ring(memory, 0), ring(memory, 1)
-        for n in range(turns):
-            assert there.receive_numbered(bell(memory, 0), n, 1, BOUND_MS) == 1
-            back.send_numbered(bell(memory, 1), n, 1)
+    def play(side: int) -> None:
+        rings, bells = [ring(memory, 0), ring(memory, 1)], [bell(memory, 0), bell(memory, 1)]
+        other = 1 - side
+        assert rings[side].rally(bells[side], rings[other], bells[other], turns, side == 0, BOUND_MS) == turns
 
-    echoing = processes.start(echo)
-    there, back = ring(memory, 0), ring(memory, 1)
-    for n in range(turns):
-        there.send_numbered(bell(memory, 0), n, 1)
-        assert back.receive_numbered(bell(memory, 1), n, 1, BOUND_MS) == 1
-    processes.finish(echoing)
+    returning = processes.start(lambda: play(1))
+    play(0)
+    processes.finish(returning)
 
 
 @pytest.mark.timeout(120)

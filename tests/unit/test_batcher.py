@@ -1,8 +1,10 @@
 """The rules of the batcher for tasks: slots, closing of batches, answers, withdrawal."""
 
-import pytest
-from mosec_cy._scheduler import Scheduler
+import struct
 
+import pytest
+
+from mosec_cy._scheduler import Scheduler
 from tests.unit.scheduling import HANDED, MS, NEW, US, arrive, finish, hand, scheduler, slots_of, start
 
 
@@ -169,6 +171,31 @@ class TestAnswers:
         hand(s, 5)
         assert s.complete(0, slot, 1, 6) is None
         assert s.complete(0, slot, 2, 6) == 1
+
+
+class TestWord:
+    def test_word_through_the_life_of_its_task(self) -> None:
+        words = bytearray(8)
+        s = Scheduler([(1, 0, 1)], slots=1, words=words)
+        s.row_up(0)
+
+        def word() -> tuple[int, int]:
+            flags, sequence = struct.unpack("=II", words)
+            return sequence, flags
+
+        (slot,) = arrive(s, 1)
+        assert word() == (0, 0)
+        hand(s, 0)
+        assert word() == (1, 1), "handed"
+        s.row_drain(0)
+        assert word() == (2, 0), "taken back"
+        s.row_up(0)
+        batch = hand(s, 0)
+        assert word() == (3, 1)
+        start(s, batch)
+        assert word() == (3, 2), "started"
+        assert not s.withdraw(slot)
+        assert word() == (3, 6), "cancelled"
 
 
 class TestWithdraw:

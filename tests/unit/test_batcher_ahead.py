@@ -64,6 +64,13 @@ class TestHandAhead:
         assert s.deadline(now + MS + 1) is None
         assert s.next_batch(0, now + MS) is not None
 
+    def test_time_in_which_the_row_was_idle_does_not_count_as_running(self) -> None:
+        s = scheduler()
+        now = run(s, 10 * US, 0) + 60 * MS
+        arrive(s, 2, now)
+        hand(s, now)
+        assert s.next_batch(0, now) is not None
+
     def test_ring_bounds_what_is_handed_ahead(self) -> None:
         s = scheduler(ring_capacity=4)
         now = run(s, 10 * US, 0)

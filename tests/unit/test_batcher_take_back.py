@@ -1,6 +1,6 @@
 """The rules of the batcher: take-back, and rows that die or drain."""
 
-from tests.unit.scheduling import MS, NEW, US, arrive, finish, hand, run, scheduler, start
+from tests.unit.scheduling import MS, NEW, US, arrive, finish, hand, run, scheduler, slots_of, start
 
 
 class TestTakeBack:
@@ -24,6 +24,33 @@ class TestTakeBack:
         assert not s.start(*fresh[1][0])
         assert s.complete(0, *stale[1][0], 2 * MS) is None
         assert s.complete(1, *fresh[1][0], 2 * MS) == MS
+
+    def test_only_what_is_overdue(self) -> None:
+        s = scheduler(rows=2)
+        now = run(s, 10 * US, 0)
+        arrive(s, 3, now)
+        running, other = hand(s, now), hand(s, now)
+        start(s, running)
+        start(s, other)
+        assert hand(s, now)[0] == 0, "ahead: row 1 is not measured yet"
+        (younger,) = arrive(s, 1, now + 500 * US)
+        assert hand(s, now + 500 * US)[0] == 0
+        finish(s, other, now + 900 * US)
+        assert s.deadline(now + 900 * US) == now + MS
+        assert s.take_back(now + MS) == 1
+        assert s.ring(0) == [*slots_of(running), younger]
+        assert s.deadline(now + MS) == now + MS, "what came back goes to row 1 at once"
+        assert hand(s, now + MS)[0] == 1
+        assert s.deadline(now + MS) == now + 1500 * US
+
+    def test_row_that_has_answered_all_needs_no_look(self) -> None:
+        s = scheduler(rows=3)
+        arrive(s, 1)
+        start(s, hand(s, 0))
+        assert s.take_back(MS) == 0
+        arrive(s, 1, MS)
+        finish(s, hand(s, MS), MS + 5)
+        assert s.deadline(MS + 5) is None
 
     def test_started_tasks_stay(self) -> None:
         s = scheduler(3, 0, rows=2)
@@ -123,6 +150,14 @@ class TestTakeBack:
         s.set_room(0, 8)
         arrive(s, 1, 2 * MS)
         assert hand(s, 2 * MS)[0] == 0
+
+    def test_row_that_has_emptied_its_ring_and_started_nothing_is_late(self) -> None:
+        s = scheduler(rows=2, ring_capacity=8)
+        arrive(s, 1)
+        hand(s, 0)
+        s.set_room(0, 8)
+        assert s.take_back(MS) == 1
+        assert hand(s, MS)[0] == 1
 
     def test_taken_back_from_a_busy_row_does_not_return_to_it(self) -> None:
         s = scheduler(rows=2)

@@ -29,4 +29,5 @@ def test_reading_outside_kills(offset: str) -> None:
         f"ctypes.string_at(memory.address + {offset}, 1)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=30)
-    assert done.returncode == -signal.SIGSEGV, done.stderr
+    # AddressSanitizer, where the engine is built with it, makes a message of the signal.
+    assert done.returncode == -signal.SIGSEGV or b"AddressSanitizer: SEGV" in done.stderr, done.stderr

@@ -131,6 +131,9 @@ def test_limit_of_the_request_line() -> None:
         assert (outcome.result, outcome.when) == (-414, line)
     # Empty lines before it are not part of it.
     assert parse(b"\r\n" + data, line=19).result == len(data) + 2
+    # But of the head, whose limit holds within the line.
+    outcome = parse(b"\r\n" + data, line=19, head=20)
+    assert (outcome.result, outcome.when) == (-431, 20)
 
 
 def test_limit_of_the_head() -> None:

@@ -42,7 +42,7 @@ def test_no_control_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("release", ["4.18.0-553.el8", "5.9", "5.9.16-generic"])
 def test_old_kernels_are_refused(release: str) -> None:
-    with pytest.raises(RuntimeError, match="needs Linux 5.10 or newer, this is"):
+    with pytest.raises(RuntimeError, match=r"needs Linux 5\.10 or newer, this is"):
         limits.check_kernel(release)
 
 

@@ -14,7 +14,13 @@ def parse(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = Non
 
 def test_defaults() -> None:
     parsed = parse()
-    assert (parsed.capacity, parsed.timeout, parsed.wait, parsed.address, parsed.port) == (1024, 3000, 10, "0.0.0.0", 8000)
+    assert (parsed.capacity, parsed.timeout, parsed.wait, parsed.address, parsed.port) == (
+        1024,
+        3000,
+        10,
+        "0.0.0.0",
+        8000,
+    )
     assert (parsed.namespace, parsed.log_level, parsed.max_request_size) == ("mosec_service", "info", 10485760)
     assert parsed.budget >= 1 << 20
 

@@ -99,16 +99,19 @@ def test_an_impossible_tail_is_told_to_the_producer_and_never_yields_slots(tail:
 
 
 def test_a_tail_that_goes_back_is_impossible() -> None:
-    memory, producer, consumer = ends(2)
+    memory, producer, consumer = ends(4)
     for task in range(2):
         producer.push(descriptor(task))
     producer.publish()
-    consumer.pop()
-    consumer.release()
-    assert producer.free() == 1 and producer.push(descriptor(2))
-    memory[TAIL : TAIL + 8] = bytes(8)
-    with pytest.raises(RuntimeError):
-        producer.push(descriptor(3))
+    while consumer.pop():
+        consumer.release()
+    assert producer.free() == 4 and producer.push(descriptor(2))
+    memory[TAIL : TAIL + 8] = struct.pack("<Q", 1)
+    assert producer.free() == 3  # what was free stays free
+    for task in range(3):
+        assert producer.push(descriptor(task))
+    with pytest.raises(RuntimeError, match="spoilt"):
+        producer.push(descriptor(6))
 
 
 def test_bad_memory_is_refused() -> None:

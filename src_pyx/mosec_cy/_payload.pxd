@@ -1,0 +1,49 @@
+# A row's payloads in shared memory, and the claims that keep them valid for as long as somebody looks into them.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from mosec_cy._pool cimport Pool
+from mosec_cy._ring cimport Descriptor
+from mosec_cy._segment cimport Segment
+
+cdef enum:                             # Descriptor.flags
+    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
+    TASK_FIRST = 2                     # to a row: the payload is the request's body
+    TASK_LAST = 4                      # to a row: the result is the client's answer
+
+cdef class Item:
+    cdef Payloads payloads
+    cdef object private                # bytes of its own, where the row leases too much already
+    cdef uint8_t *data                 # NULL: answered, nobody looked
+    cdef readonly Py_ssize_t length
+    cdef Py_ssize_t exports            # buffers that look into it now
+    cdef uint64_t task
+    cdef uint32_t sequence
+    cdef uint32_t block                # NO_BLOCK: there is no payload
+    cdef uint32_t flags
+    cdef bint leased
+    cdef readonly bint answered
+    cdef void settle(self) noexcept    # just before the answer is published: core's claim still holds the block
+    cdef void _forget(self) noexcept
+    cdef void _give_back(self) noexcept
+
+cdef class OutputBlock:
+    cdef Payloads payloads
+    cdef uint8_t *data
+    cdef Py_ssize_t length
+    cdef Py_ssize_t exports
+    cdef uint32_t block                # NO_BLOCK: it has been sent
+
+cdef class Payloads:
+    cdef Segment segment
+    cdef Pool pool
+    cdef uint64_t lessee
+    cdef uint64_t lease_limit          # bytes
+    cdef uint64_t leased_bytes
+    cdef bint disabled                 # this process was forked from the row's
+    cdef object __weakref__
+    cdef Item item(self, const Descriptor *d)
+    # Room for `n` bytes, and the block that it lies in; NULL if no block was free.
+    cdef uint8_t *room(self, uint64_t n, uint32_t *block) noexcept
+    cdef memoryview new_buffer(self, Py_ssize_t n)
+    cdef void copy(self, void *to, const void *source, uint64_t n) noexcept      # without the GIL if it takes long

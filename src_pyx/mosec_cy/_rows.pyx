@@ -1,0 +1,302 @@
+"""The rows at work: batches go out to them, answers come back, time-outs are watched."""
+
+from libc.string cimport memset
+from posix.unistd cimport write
+
+from mosec_cy._batcher cimport (
+    NEVER,
+    NO_INDEX,
+    Stage,
+    Task,
+    batcher_complete,
+    batcher_enqueue,
+    batcher_next_batch,
+    batcher_row_drain,
+    task_id,
+    task_of,
+)
+from mosec_cy._linux cimport (
+    load_acquire_u32,
+    load_relaxed_u64,
+    mosec_futex_wake,
+    mosec_pidfd_send_signal,
+    store_release_u32,
+)
+from mosec_cy._payload cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
+from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
+from mosec_cy._ring cimport (
+    NO_BLOCK,
+    RING_BROKEN,
+    RING_OK,
+    Descriptor,
+    bell_ring,
+    ring_free,
+    ring_has_news,
+    ring_is_spoilt,
+    ring_pop,
+    ring_publish,
+    ring_push,
+    ring_release,
+)
+from mosec_cy._router cimport Route
+from mosec_cy._segment cimport PHASE_FORWARD, histogram_add_count, histogram_add_ns
+from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
+from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
+
+cdef extern from "<signal.h>" nogil:
+    int SIGALRM, SIGKILL
+
+cdef const char *NO_MEMORY = b"inference internal error: no shared memory for the answer (--budget)"
+cdef const char *SPOILT = b"inference internal error: the worker sent an impossible answer"
+cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
+
+
+cdef void _wake(Link *link) noexcept nogil:
+    cdef uint64_t one = 1
+    if bell_ring(&link.shared.bell):
+        if link.wake_fd >= 0:
+            write(link.wake_fd, &one, sizeof(one))
+        else:
+            mosec_futex_wake(&link.shared.bell.counter, 1)
+
+
+cdef void rows_wake(Service *s) noexcept nogil:
+    # Apart from handing out: a row that is woken for each task goes to sleep again before the next one is there.
+    cdef uint32_t row
+    if not s.wake_due:
+        return
+    s.wake_due = False
+    for row in range(s.batcher.row_count):
+        if s.links[row].to_wake:
+            s.links[row].to_wake = False
+            _wake(&s.links[row])
+
+
+cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
+    # Tasks of s.scratch to the row's ring, seen by the row all at once.
+    cdef Link *link = &s.links[row]
+    cdef Descriptor d
+    cdef Task *task
+    cdef uint32_t i
+    memset(&d, 0, sizeof(Descriptor))
+    d.batch_size = n
+    for i in range(n):
+        task = &s.batcher.tasks[s.scratch[i]]
+        d.task = task_id(&s.batcher, s.scratch[i])
+        d.sequence = task.sequence
+        d.block = task.block
+        d.offset = task.offset
+        d.length = task.length
+        d.batch = task.batch
+        d.flags = task.flags
+        if task.position == 0:
+            d.flags |= TASK_FIRST
+        if task.position + 1u == s.routes[task.route].stage_count:
+            d.flags |= TASK_LAST
+        ring_push(&link.submit, &d)
+    ring_publish(&link.submit)
+    link.to_wake = True
+    s.wake_due = True
+
+
+cdef void _observe_batch(Service *s, uint32_t stage, uint32_t row, uint32_t n) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    if s.batcher.stages[stage].max_batch_size > 1:
+        histogram_add_count(&link.statistics.batch_size, n)
+        histogram_add_ns(&link.statistics.batch_duration, s.now - s.batcher.tasks[s.scratch[0]].queued_at)
+    if s.stage_timeouts[stage] and link.check_at == NEVER:
+        link.check_at = s.now + s.stage_timeouts[stage]
+
+
+cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
+    # Never more than fits into the ring of answers, if the row answered it all before core looks again.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t room = ring_free(&link.submit)
+    if room == 0 and s.batcher.rows[row].up and ring_is_spoilt(&link.submit):
+        _give_up(s, row)
+    s.batcher.rows[row].room = min(room, <uint32_t>(link.complete.mask + 1) - s.batcher.rows[row].outstanding)
+
+
+cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
+    cdef Stage *st = &s.batcher.stages[stage]
+    cdef uint32_t n
+    cdef uint32_t row = 0
+    if st.waiting == 0:
+        return
+    for row in range(st.first_row, st.first_row + st.rows):
+        _see_room(s, row)
+    while True:
+        n = batcher_next_batch(&s.batcher, stage, s.now, s.scratch, &row)
+        if n == 0:
+            return
+        _hand_out(s, row, n)
+        _observe_batch(s, stage, row, n)
+
+
+cdef void _settle(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil:
+    # A checked completion of a task that is core's again: on to the next stage, or to the client.
+    cdef Task *task = &s.batcher.tasks[slot]
+    cdef const Route *route = &s.routes[task.route]
+    cdef uint32_t stage
+    if task.connection == NO_INDEX or d.status != 200 or task.position + 1u >= route.stage_count:
+        if d.block == NO_BLOCK and d.status != 200:
+            task_end_text(s, slot, d.status, NO_MEMORY)
+        else:
+            task_end(s, slot, d.status, d.content_type,
+                     NULL if d.block == NO_BLOCK else pool_block_data(&s.pool, d.block) + d.offset, d.length, d.block)
+        return
+    task.position += 1
+    task.block = d.block
+    task.offset = d.offset
+    task.length = d.length
+    task.flags = d.flags & PAYLOAD_FRAMED
+    stage = route.stages[task.position]
+    batcher_enqueue(&s.batcher, slot, stage, s.now)
+    rows_dispatch(s, stage)
+
+
+cdef bint _sound(Service *s, const Descriptor *d) noexcept nogil:
+    # What a row says of its answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
+    if d.content_type >= s.content_type_count or d.status != 200 and (d.status < 400 or d.status > 599):
+        return False
+    if d.block == NO_BLOCK:
+        return d.length == 0
+    return pool_check(&s.pool, d.block, d.offset, d.length) == POOL_OK
+
+
+cdef bint _accept_block(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
+    # The answer's block becomes core's. A row that does not hold it alone may not answer with it.
+    if d.block == NO_BLOCK:
+        return True
+    if pool_take_over(&s.pool, d.block, s.links[row].lessee) != POOL_OK:
+        d.block = NO_BLOCK
+        return False
+    block_charge(s, d.block)
+    return True
+
+
+cdef void _batch_done(Service *s, uint32_t row, int status, uint64_t batch_ns) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
+    if status == 200:
+        histogram_add_ns(&link.statistics.duration, batch_ns)
+    link.kill_at = NEVER
+    link.check_at = s.now + timeout if timeout and s.batcher.rows[row].outstanding else NEVER
+
+
+cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
+    cdef uint32_t slot = task_of(&s.batcher, d.task)
+    cdef uint64_t batch_ns = 0
+    cdef bint sound = _sound(s, d)
+    sound = _accept_block(s, row, d) and sound
+    if slot == NO_INDEX or not batcher_complete(&s.batcher, row, slot, d.sequence, s.now, &batch_ns):
+        block_drop(s, d.block)
+        return
+    if batch_ns:
+        _batch_done(s, row, d.status, batch_ns)
+    block_drop(s, s.batcher.tasks[slot].block)
+    s.batcher.tasks[slot].block = NO_BLOCK
+    if sound:
+        _settle(s, slot, d)
+    else:
+        block_drop(s, d.block)
+        task_end_text(s, slot, 500, SPOILT)
+
+
+cdef void _give_up(Service *s, uint32_t row) noexcept nogil:
+    # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own row
+    # has no process to kill: its routes time out, the users' go on.
+    cdef Link *link = &s.links[row]
+    if link.given_up:
+        return
+    link.given_up = True
+    batcher_row_drain(&s.batcher, row)
+    if link.pidfd >= 0:
+        mosec_pidfd_send_signal(link.pidfd, SIGKILL)
+
+
+cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    cdef Descriptor d
+    cdef uint64_t most = link.complete.mask + 1        # a row that writes without end gets its turn, no more
+    cdef uint64_t n = 0
+    cdef int rc = RING_OK
+    while n < most and rc == RING_OK:
+        rc = ring_pop(&link.complete, &d)
+        if rc == RING_OK:
+            _complete(s, row, &d)
+            n += 1
+    if rc == RING_BROKEN:
+        _give_up(s, row)
+    elif n:
+        ring_release(&link.complete)
+    rows_dispatch(s, s.batcher.rows[row].stage)
+
+
+cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
+    # `forward` has used up the stage's time: its clients are answered, the worker is told, and gets a period of grace.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t slot = s.batcher.rows[row].head
+    cdef uint32_t next
+    while slot != NO_INDEX:
+        next = s.batcher.tasks[slot].next
+        if s.batcher.tasks[slot].batch == batch and s.batcher.tasks[slot].connection != NO_INDEX:
+            task_time_out(s, slot, OVERRUN)
+        slot = next
+    store_release_u32(&link.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
+    if link.pidfd >= 0:
+        mosec_pidfd_send_signal(link.pidfd, SIGALRM)
+    link.kill_at = s.now + s.kill_grace
+    s.report(s.control, REPORT_ROW_OVERDUE, row, batch)
+
+
+cdef void row_check(Service *s, uint32_t row) noexcept nogil:
+    cdef Link *link = &s.links[row]
+    cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
+    cdef uint32_t phase = load_acquire_u32(&link.shared.phase)      # pairs with the release in Channel.enter
+    cdef uint32_t batch = load_acquire_u32(&link.shared.batch)      # likewise
+    cdef uint64_t since = load_relaxed_u64(&link.shared.since)      # the row's own word: at worst it harms itself
+    if link.kill_at <= s.now:
+        link.kill_at = NEVER
+        if phase == PHASE_FORWARD and batch == link.shared.overdue:      # core's own word
+            _give_up(s, row)
+            s.report(s.control, REPORT_ROW_KILLED, row, batch)
+    if link.check_at <= s.now:
+        link.check_at = s.now + timeout
+        if phase == PHASE_FORWARD:
+            if since + timeout <= s.now:
+                link.check_at = NEVER
+                if batch != link.shared.overdue:       # else it has been told
+                    _overrun(s, row, batch)
+            elif since + timeout < link.check_at:
+                link.check_at = since + timeout
+
+
+cdef bint rows_have_news(Service *s) noexcept nogil:
+    cdef uint32_t row
+    for row in range(s.batcher.row_count):
+        if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
+            return True
+    return False
+
+
+cdef void rows_poll(Service *s) noexcept nogil:
+    cdef uint32_t row
+    for row in range(s.batcher.row_count):
+        if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
+            row_poll(s, row)
+
+
+cdef void rows_expire(Service *s) noexcept nogil:
+    cdef uint32_t row
+    for row in range(s.batcher.row_count):
+        if s.links[row].check_at <= s.now or s.links[row].kill_at <= s.now:
+            row_check(s, row)
+
+
+cdef uint64_t rows_deadline(const Service *s) noexcept nogil:
+    cdef uint64_t soonest = NEVER
+    cdef uint32_t row
+    for row in range(s.batcher.row_count):
+        soonest = min(soonest, min(s.links[row].check_at, s.links[row].kill_at))
+    return soonest

@@ -1,0 +1,68 @@
+# What core knows of tasks and rows, in its private memory: declarations only.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from mosec_cy._batcher cimport Batcher
+from mosec_cy._http1_service cimport Answer
+from mosec_cy._pool cimport Pool
+from mosec_cy._ring cimport RingEnd
+from mosec_cy._router cimport Route
+from mosec_cy._segment cimport RowShared, RowStatistics, Statistics
+from mosec_cy._trimmer cimport Trimmer
+
+# Core's private half of a row.
+ctypedef struct Link:
+    RingEnd submit
+    RingEnd complete
+    RowShared *shared
+    RowStatistics *statistics
+    uint64_t lessee
+    uint32_t incarnation
+    int32_t pid
+    int pidfd                      # -1: none
+    int wake_fd                    # eventfd that wakes it; -1: futex on its bell
+    bint to_wake                   # was handed something since its bell was rung
+    bint given_up                  # its memory is spoilt or it hangs: killed, and no more listened to
+    uint64_t check_at              # ns: look whether `forward` has overrun
+    uint64_t kill_at               # ns: it did, and does not give way
+
+ctypedef struct ContentType:
+    const char *text
+    size_t n
+
+ctypedef struct Service:
+    Pool pool
+    Batcher batcher
+    Trimmer trimmer
+    Link *links
+    Route *routes
+    uint32_t route_count
+    ContentType *content_types
+    uint32_t content_type_count
+    uint64_t *stage_timeouts       # ns, 0: none
+    uint64_t *words
+    Statistics *statistics
+    uint64_t *status_counts        # [route][STATUS_COUNT]
+    uint32_t *scratch              # room for all tasks: as many may one row have started
+    uint64_t now                   # ns, set by the loop
+    uint64_t timeout               # ns, of the whole service
+    uint64_t kill_grace            # ns
+    uint32_t capacity              # tasks that may wait for a first stage
+    uint64_t charged               # bytes in blocks that core holds
+    uint64_t charge_limit          # bytes: half of the budget
+    uint32_t timer_head            # tasks by deadline: all have the same time-out
+    uint32_t timer_tail
+    uint32_t inside                # tasks whose client waits
+    bint draining
+    bint wake_due                  # some row is to be woken
+    void *io
+    bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
+    void *control                  # reports to master
+    void (*report)(void *control, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil
+
+cdef enum:                         # reports to master (and the numbers of the control messages)
+    REPORT_ROW_DEAD = 101
+    REPORT_ROW_OVERDUE = 102
+    REPORT_ROW_KILLED = 103
+    REPORT_STOPPED = 104

@@ -1,0 +1,128 @@
+"""A task between its acceptance and its answer: its payload's block, its time-out, its client."""
+
+from libc.string cimport strlen
+
+from mosec_cy._batcher cimport NEVER, NO_INDEX, WITHDRAWN, Task, batcher_withdraw, task_free
+from mosec_cy._http1_service cimport Answer
+from mosec_cy._linux cimport store_relaxed_u64
+from mosec_cy._pool cimport pool_block_size, pool_drop_core
+from mosec_cy._ring cimport NO_BLOCK
+from mosec_cy._segment cimport histogram_add_ns
+from mosec_cy._trimmer cimport trimmer_note
+
+cdef const char *TIMEOUT = b"inference timeout"
+
+
+cdef void block_charge(Service *s, uint32_t block) noexcept nogil:
+    s.charged += pool_block_size(&s.pool, block)
+    store_relaxed_u64(&s.statistics.charged, s.charged)      # relaxed: a gauge
+
+
+cdef void block_drop(Service *s, uint32_t block) noexcept nogil:
+    if block != NO_BLOCK:
+        s.charged -= pool_block_size(&s.pool, block)
+        store_relaxed_u64(&s.statistics.charged, s.charged)  # relaxed: a gauge
+        pool_drop_core(&s.pool, block)
+        trimmer_note(&s.trimmer, block, s.now)
+
+
+cdef void _timer_append(Service *s, uint32_t slot) noexcept nogil:
+    cdef Task *task = &s.batcher.tasks[slot]
+    task.timer_next = NO_INDEX
+    task.timer_previous = s.timer_tail
+    if s.timer_tail == NO_INDEX:
+        s.timer_head = slot
+    else:
+        s.batcher.tasks[s.timer_tail].timer_next = slot
+    s.timer_tail = slot
+
+
+cdef void _timer_remove(Service *s, uint32_t slot) noexcept nogil:
+    cdef Task *task = &s.batcher.tasks[slot]
+    if task.timer_previous == NO_INDEX:
+        s.timer_head = task.timer_next
+    else:
+        s.batcher.tasks[task.timer_previous].timer_next = task.timer_next
+    if task.timer_next == NO_INDEX:
+        s.timer_tail = task.timer_previous
+    else:
+        s.batcher.tasks[task.timer_next].timer_previous = task.timer_previous
+
+
+cdef inline void _gauge(Service *s) noexcept nogil:
+    store_relaxed_u64(&s.statistics.remaining, s.inside)     # relaxed: a gauge
+
+
+cdef void task_admit(Service *s, uint32_t slot) noexcept nogil:
+    s.batcher.tasks[slot].arrived_at = s.now
+    _timer_append(s, slot)
+    s.inside += 1
+    _gauge(s)
+
+
+cdef void task_end(Service *s, uint32_t slot, int status, uint32_t content_type, const uint8_t *payload,
+                   uint64_t length, uint32_t block) noexcept nogil:
+    # The answer to the client, if it still waits; `block` is core's and goes with it. The task ends.
+    cdef Task *task = &s.batcher.tasks[slot]
+    cdef Answer answer
+    cdef bint taken = False
+    if task.connection != NO_INDEX:
+        _timer_remove(s, slot)
+        s.inside -= 1
+        _gauge(s)
+        if status == 200:
+            histogram_add_ns(&s.statistics.total, s.now - task.arrived_at)
+        answer.status = status
+        answer.content_type = s.content_types[content_type].text
+        answer.content_type_n = s.content_types[content_type].n
+        answer.payload = payload
+        answer.payload_n = length
+        answer.block = block
+        answer.extra = NULL
+        answer.extra_n = 0
+        taken = s.answer(s.io, task.connection, task.connection_generation, &answer)
+    else:
+        store_relaxed_u64(&s.statistics.late, s.statistics.late + 1)       # relaxed: core alone writes
+    if not taken:
+        block_drop(s, block)
+    task_free(&s.batcher, slot)
+
+
+cdef void task_end_text(Service *s, uint32_t slot, int status, const char *text) noexcept nogil:
+    task_end(s, slot, status, 0, <const uint8_t *>text, strlen(text), NO_BLOCK)
+
+
+cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
+    # Nobody waits for this task any more. It goes at once if no row has started it, else when that row is done.
+    cdef Task *task = &s.batcher.tasks[slot]
+    _timer_remove(s, slot)
+    task.connection = NO_INDEX
+    s.inside -= 1
+    _gauge(s)
+    if batcher_withdraw(&s.batcher, slot) == WITHDRAWN:
+        block_drop(s, task.block)
+        task_free(&s.batcher, slot)
+
+
+cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:
+    cdef Task *task = &s.batcher.tasks[slot]
+    cdef Answer answer
+    answer.status = 408
+    answer.content_type = s.content_types[0].text
+    answer.content_type_n = s.content_types[0].n
+    answer.payload = <const uint8_t *>text
+    answer.payload_n = strlen(text)
+    answer.block = NO_BLOCK
+    answer.extra = NULL
+    answer.extra_n = 0
+    s.answer(s.io, task.connection, task.connection_generation, &answer)
+    task_leave(s, slot)
+
+
+cdef void tasks_expire(Service *s) noexcept nogil:
+    while s.timer_head != NO_INDEX and s.batcher.tasks[s.timer_head].arrived_at + s.timeout <= s.now:
+        task_time_out(s, s.timer_head, TIMEOUT)
+
+
+cdef uint64_t tasks_deadline(const Service *s) noexcept nogil:
+    return NEVER if s.timer_head == NO_INDEX else s.batcher.tasks[s.timer_head].arrived_at + s.timeout
