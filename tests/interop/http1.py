@@ -7,9 +7,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from tests.engine import Engine, request
-
 from mosec_cy._channel import Channel
+from tests.engine import Engine, request
 
 JSON = 1
 BYTES = 2
@@ -86,7 +85,6 @@ class Client:
         with contextlib.suppress(ConnectionResetError):
             return self.rest == b"" and self.socket.recv(1) == b""
         return True
-
 
 
 def chunked(*parts: bytes, path: str = "/inference", headers: str = "", end: bytes = b"0\r\n\r\n") -> bytes:

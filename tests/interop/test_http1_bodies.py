@@ -63,7 +63,7 @@ def test_the_block_of_a_chunked_body_grows(engine: Engine, payload: bytes) -> No
 
 
 def test_chunks_split_at_every_byte(engine: Engine) -> None:
-    raw = chunked(b"abc", b"0123456789abcdef", end=b"00;x=\"y\"\r\nTrailer: z\r\n\r\n")
+    raw = chunked(b"abc", b"0123456789abcdef", end=b'00;x="y"\r\nTrailer: z\r\n\r\n')
     body = raw.index(b"3\r\nabc")
     clients = [Client(engine) for _ in range(body, len(raw))]
     for at, client in enumerate(clients, body):
@@ -81,7 +81,7 @@ def test_chunks_beyond_the_limit(engine: Engine, payload: bytes, long: bool) -> 
     with Client(engine) as client:
         client.send(chunked(payload[: LIMIT - 1], end=b""))
         barrier(engine)
-        answer = client.ask(b"10000\r\n" if long else b"2\r\nxy\r\n")      # a long one is refused before its data
+        answer = client.ask(b"10000\r\n" if long else b"2\r\nxy\r\n")  # a long one is refused before its data
         assert (answer.status, answer.body, answer.closes) == (413, b"request body is too large", True)
         assert client.ended()
 
@@ -104,7 +104,11 @@ def test_bad_chunk_sizes(engine: Engine, bad: bytes) -> None:
 def test_bodies_over_the_memory_budget(payload: bytes) -> None:
     # Half of the budget is for requests; both kinds of body are refused beyond it, and served below it.
     with serving(budget=8 * MIB) as engine:
-        for raw in (request(payload[: 5 * MIB]), chunked(payload[: 5 * MIB]), chunked(*pieces(payload[: 5 * MIB], 9999))):
+        for raw in (
+            request(payload[: 5 * MIB]),
+            chunked(payload[: 5 * MIB]),
+            chunked(*pieces(payload[: 5 * MIB], 9999)),
+        ):
             with Client(engine) as client:
                 answer = client.ask(raw)
                 assert (answer.status, answer.closes) == (503, True)
@@ -159,14 +163,14 @@ def test_expect_is_refused_before_the_body(engine: Engine, raw: bytes, status: i
 
 
 def test_expect_when_the_queue_is_full() -> None:
-    with core(capacity=1) as engine:           # no worker is ready: the first request waits
-        with Client(engine) as waiting, Client(engine) as client:
-            waiting.send(request(b"waits"))
-            engine.wait_until(lambda now: now["remaining"] == 1)
-            client.send(request(b"", headers=EXPECT).replace(b"length: 0", b"length: 5"))
-            answer = client.answer(interim=True)
-            assert (answer.status, answer.closes) == (429, True)
-            assert client.ended()
+    # No worker is ready: the first request waits.
+    with core(capacity=1) as engine, Client(engine) as waiting, Client(engine) as client:
+        waiting.send(request(b"waits"))
+        engine.wait_until(lambda now: now["remaining"] == 1)
+        client.send(request(b"", headers=EXPECT).replace(b"length: 0", b"length: 5"))
+        answer = client.answer(interim=True)
+        assert (answer.status, answer.closes) == (429, True)
+        assert client.ended()
 
 
 def test_a_body_where_none_belongs_is_refused(engine: Engine) -> None:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mosec_cy._channel import Channel
 from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine, request
 from tests.interop.http1 import Client, barrier, core, echo, get, serving
-
-from mosec_cy._channel import Channel
 
 
 @contextlib.contextmanager
@@ -78,7 +77,7 @@ def test_a_thousand_connections() -> None:
         for i, client in enumerate(clients):
             assert client.answer().body == b"body %d" % i
         assert engine.segment.stats()["connections"] == 1000
-        assert status(engine, "RssAnon") - before <= 4096          # kB; also proves that idle ones keep no buffers
+        assert status(engine, "RssAnon") - before <= 4096  # kB; also proves that idle ones keep no buffers
         for client in reversed(clients):
             client.send(get())
         for client in clients:
@@ -92,7 +91,7 @@ def test_more_than_the_connections_that_are_allowed() -> None:
         late = [stack.enter_context(Client(engine)) for _ in range(5)]
         for i, client in enumerate(late):
             client.send(request(b"late %d" % i))
-        for client in clients:                  # those inside are served while accepting is paused
+        for client in clients:  # those inside are served while accepting is paused
             assert client.post(b"x").body == b"x"
         assert all(waits(client) for client in late)
         assert_quiet(engine)
@@ -198,7 +197,7 @@ def test_shutdown_ends_what_is_between_requests_and_finishes_what_is_not() -> No
         uploading.send(request(b"0123456789")[:-5])
         engine.wait_until(lambda now: now["remaining"] == 2)
         barrier(engine)
-        kept.send(get("/nowhere"))             # with the order to stop, or just before it: answered, not reset
+        kept.send(get("/nowhere"))  # with the order to stop, or just before it: answered, not reset
         engine.order(SHUTDOWN, value=time.monotonic_ns() + 60 * SECOND)
         assert idle.ended()
         assert kept.answer().status in (404, 503)

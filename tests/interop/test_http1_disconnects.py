@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
+from mosec_cy._channel import Channel
 from tests.engine import MIB, Engine, request
 from tests.interop.http1 import BYTES, Client, barrier, chunked, core, echo, get, serving
-
-from mosec_cy._channel import Channel
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_half_closed_http_1_0_client_is_not_asked() -> None:
         barrier(engine)
         new.send(request(b"new"))
         new.half_close()
-        assert new.answer(interim=True).status == 100        # the old one's time to be asked was before that
+        assert new.answer(interim=True).status == 100  # the old one's time to be asked was before that
         channel = engine.channel()
         for expected in (b"old", b"new"):
             (item,) = channel.take()
@@ -161,7 +160,7 @@ SENT_BEFORE_LEAVING = {
     "requests": request(b"x") * 300,
     "requests and a piece": request(b"x") * 3 + request(b"x")[:20],
     "a large request": request(bytes(MIB)),
-    "a refused upload": request(bytes(11 * MIB))[: MIB],
+    "a refused upload": request(bytes(11 * MIB))[:MIB],
     "garbage": b"\x16\x03\x01" * 30_000,
 }
 

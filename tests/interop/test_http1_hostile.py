@@ -1,4 +1,4 @@
-"""Bytes that two parsers could read differently, other protocols and garbage: one 400, the end, and nothing hidden runs."""
+"""What two parsers could read differently, other protocols, garbage: one 400, the end, and nothing hidden runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
+from mosec_cy._channel import Channel
 from tests.engine import Engine, receive_all, request
 from tests.http_vectors import REFUSED
 from tests.interop.http1 import Client, barrier, chunked, echo, get, serving
-
-from mosec_cy._channel import Channel
 
 HIDDEN = request(b"smuggled")
 SEEN: list[bytes] = []
@@ -138,7 +137,7 @@ def test_bodies_of_refused_requests_are_not_requests(engine: Engine) -> None:
         for path in ("/nowhere", "/", "/metrics"):
             assert client.ask(request(HIDDEN, path)).status in (404, 405)
         assert client.post(b"honest").body == b"honest"
-        assert client.ask(request(HIDDEN * 2000, "/nowhere")).closes           # too long to be waited for
+        assert client.ask(request(HIDDEN * 2000, "/nowhere")).closes  # too long to be waited for
     assert SEEN == [b"honest"]
 
 
@@ -160,7 +159,14 @@ def test_tls(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"\0", b"\x80\x2e\x01\x00\x02", b"SSH-2.0-OpenSSH_9.6\r\n", b"*1\r\n$4\r\nPING\r\n", b"EHLO test\r\n", b"\xff" * 100],
+    [
+        b"\0",
+        b"\x80\x2e\x01\x00\x02",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"EHLO test\r\n",
+        b"\xff" * 100,
+    ],
 )
 def test_other_protocols(engine: Engine, raw: bytes) -> None:
     only_refusal(engine, raw, 400)

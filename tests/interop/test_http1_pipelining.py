@@ -51,7 +51,7 @@ def test_split_at_every_byte(engine: Engine) -> None:
     clients = [Client(engine) for _ in range(len(STREAM) - 1)]
     for at, client in enumerate(clients, 1):
         client.send(STREAM[:at])
-    barrier(engine)                    # core has read each of the first parts
+    barrier(engine)  # core has read each of the first parts
     for at, client in enumerate(clients, 1):
         client.send(STREAM[at:])
     for client in clients:
@@ -63,7 +63,7 @@ def test_byte_by_byte(engine: Engine) -> None:
     with Client(engine) as client, Client(engine) as other:
         for at in range(len(STREAM)):
             client.send(STREAM[at : at + 1])
-            assert other.ask(get()).status == 200      # core has read that byte
+            assert other.ask(get()).status == 200  # core has read that byte
         check(client)
 
 

@@ -28,11 +28,11 @@ def upload(client: Client, kind: str) -> None:
 @contextlib.contextmanager
 def full_queue() -> Iterator[Engine]:
     """A core whose queue is full."""
-    with core(capacity=1, max_request_size=64 * MIB) as engine:      # no worker: what comes waits
-        with Client(engine) as client:
-            client.send(request(b"waits"))
-            engine.wait_until(lambda now: now["remaining"] == 1)
-            yield engine
+    # No worker is ready: what comes waits.
+    with core(capacity=1, max_request_size=64 * MIB) as engine, Client(engine) as client:
+        client.send(request(b"waits"))
+        engine.wait_until(lambda now: now["remaining"] == 1)
+        yield engine
 
 
 @contextlib.contextmanager
@@ -60,10 +60,8 @@ def stopping() -> Iterator[Engine]:
 @pytest.mark.parametrize(
     ("refusing", "status"), [(serving, 413), (full_queue, 429), (small_budget, 503), (stopping, 503)]
 )
-def test_the_refusal_is_read_whole(
-    refusing: contextlib.AbstractContextManager[Engine], status: int, kind: str
-) -> None:
-    with refusing() as engine:                                       # type: ignore[operator]
+def test_the_refusal_is_read_whole(refusing: contextlib.AbstractContextManager[Engine], status: int, kind: str) -> None:
+    with refusing() as engine:  # type: ignore[operator]
         for half_close in (False, True):
             with Client(engine) as client:
                 upload(client, kind)

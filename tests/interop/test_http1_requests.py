@@ -140,7 +140,9 @@ def test_targets_that_mean_the_route(client: Client, path: str) -> None:
     assert client.post(b"x", path=path).body == b"x"
 
 
-@pytest.mark.parametrize("path", ["/inference%2F", "/inference%2fx", "/%2Finference", "/inference%3Fx", "/%2569nference"])
+@pytest.mark.parametrize(
+    "path", ["/inference%2F", "/inference%2fx", "/%2Finference", "/inference%3Fx", "/%2569nference"]
+)
 def test_escapes_that_are_data(client: Client, path: str) -> None:
     assert client.post(b"x", path=path).status == 404
     assert client.post(b"x").body == b"x"
@@ -215,7 +217,7 @@ def test_every_request_counts_by_route_and_status() -> None:
         inference, _, others = stats["routes"]
         assert inference[0] == 2
         assert sum(inference) == 2
-        assert (others[0], others[2], others[3], others[4]) == (2, 1, 1, 1)       # 200, 400, 404, 405
+        assert (others[0], others[2], others[3], others[4]) == (2, 1, 1, 1)  # 200, 400, 404, 405
 
 
 def test_a_whole_exchange_in_one_go(engine: Engine) -> None:
