@@ -171,3 +171,19 @@ def test_many_time_outs_at_once() -> None:
                 if i % 3:
                     assert client.answer().status == [0, 408, 200][i % 3]
                 assert client.ended()
+
+
+def test_a_refused_client_that_stays() -> None:
+    with serving() as engine, Client(engine) as client:
+        assert client.ask(b"\x16").status == 400
+        assert client.ended()
+        engine.wait_until(lambda now: now["connections"] == 0)
+
+
+def test_a_refused_client_that_never_ends() -> None:
+    with serving() as engine, Client(engine) as client:
+        junk = b"\x16" * MIB
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(1024):
+                client.send(junk)
+        assert engine.segment.blocks() == (0, 0)
