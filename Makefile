@@ -1,6 +1,7 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
-# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run).
+# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
+# COMPARE (make bench: options of benchmarks/compare.py).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -51,7 +52,7 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 	$(call say,mypy)
 	@$(BIN)/mypy
 	$(call say,cython-lint)
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx/mosec_cy/*.pyx
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx
 	$(call say,cython -Werror)
 	@$(BIN)/python setup.py --quiet check_engine
 	$(call say,rules of the house)
@@ -64,7 +65,7 @@ bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other 
 	$(call say,micro-benchmarks)
 	@$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(call say,comparison with other servers; each is installed in an environment of its own)
-	@$(BIN)/python benchmarks/compare.py
+	@$(BIN)/python benchmarks/compare.py $(COMPARE)
 
 develop: $(VENV)/.group-dev $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
 	$(call say,ready: $(BIN)/python)
@@ -73,7 +74,7 @@ sdist: $(VENV)/.group-dev ## the source distribution, in dist/
 	@$(PIP) build && $(BIN)/python -m build --sdist
 
 clean: ## remove what was built; environments too
-	rm -rf build dist .venv .venv-floors *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist .venv .venv-floors .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.

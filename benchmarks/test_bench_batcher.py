@@ -4,8 +4,9 @@
 """
 
 import pytest
-from mosec_cy._scheduler import Scheduler
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from mosec_cy._scheduler import Scheduler
 
 ROUNDS = 500
 

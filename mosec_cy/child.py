@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
 
 
 class Child:
@@ -25,16 +26,19 @@ class Child:
     def reap(self, block: bool = False) -> int | None:
         """The exit status, negative for a signal; None while the process runs (and `block` is false)."""
         if self._status is None:
-            pid, wait_status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
-            if pid:
-                self._status = os.waitstatus_to_exitcode(wait_status)
-                if self._popen is not None:
-                    self._popen.returncode = self._status  # it would wait for the pid itself, and warn
+            try:
+                pid, wait_status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
+                self._status = os.waitstatus_to_exitcode(wait_status) if pid else None
+            except ChildProcessError:  # the program waits for any child, or ignores SIGCHLD
+                self._status = UNKNOWN
+            if self._popen is not None:
+                self._popen.returncode = self._status  # it would wait for the pid itself, and warn
         return self._status
 
     def kill(self) -> None:
-        if self._status is None:  # not reaped, so the pid is still this process's
-            os.kill(self.pid, signal.SIGKILL)
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         if self.pidfd >= 0:
@@ -44,6 +48,8 @@ class Child:
 
 def describe(status: int) -> str:
     """An exit status in words: `status 1` or `SIGKILL`."""
+    if status == UNKNOWN:
+        return "a status that the program itself has taken"
     if status >= 0:
         return f"status {status}"
     try:

@@ -116,8 +116,9 @@ class Server:
             RuntimeError: not called from the main thread of the program's main process.
             SystemExit: the server could not go on (status 1); the reason is in the log.
         """
-        from mosec_cy import supervisor
+        plan = make_plan(self._routes)
+        from mosec_cy import supervisor  # the engine with it, which only the process that runs needs
 
-        status = supervisor.serve(make_plan(self._routes), self._options, self._daemons)
+        status = supervisor.serve(plan, self._options, self._daemons)
         if status:
             sys.exit(status)

@@ -174,7 +174,7 @@ class Supervisor:
         self._reactor.unwatch(self._link.process.pidfd)
         status = self._link.process.reap(block=True)
         assert status is not None
-        if self._phase < Phase.DRAINING or status:
+        if self._phase < Phase.DRAINING or status not in (0, child.UNKNOWN):
             _log.error("core ended with %s: shutting down", child.describe(status))
             self._status = self._status or 1
         self._stop_workers()

@@ -61,9 +61,11 @@ class Service:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.process.poll() is None and kind is None:
-            self.stop()
-        self.discard()
+        try:
+            if self.process.poll() is None and kind is None:
+                self.stop()
+        finally:
+            self.discard()
         if kind is None:
             self.assert_nothing_left()
 

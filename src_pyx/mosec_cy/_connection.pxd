@@ -17,6 +17,7 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_BODY                    # the body must make progress
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
+    TIMER_PROBE                   # the client has sent FIN and waits for its answer: has it left?
     TIMER_KINDS
 
 ctypedef struct Connection:
@@ -30,7 +31,8 @@ ctypedef struct Connection:
     uint32_t timer_next
     uint64_t deadline             # ns
     uint64_t moved                # body or answer bytes moved since the timer was armed
-    char *input                   # bytes read that nobody has consumed yet; NULL when there are none
+    char *input                   # bytes read that nobody has consumed yet lie in it; NULL when there are none
+    uint32_t input_start
     uint32_t input_n
     char *output                  # unsent rest of a head; NULL when there is none
     uint32_t output_n
@@ -44,25 +46,29 @@ ctypedef struct Connections:
     uint32_t used                 # slots that were ever used
     uint32_t free_head
     uint32_t open
-    uint32_t timer_head[6]
-    uint32_t timer_tail[6]
-    uint64_t duration[6]          # ns
+    uint32_t[TIMER_KINDS] timer_head
+    uint32_t[TIMER_KINDS] timer_tail
+    uint64_t[TIMER_KINDS] duration    # ns
     uint32_t *ready               # connections to look at again without waiting for an event
     uint32_t ready_n
 
 cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil      # 0, or -1: no memory
 cdef void connections_close(Connections *t) noexcept nogil                       # closes them all
-cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil             # slot, or NO_CONNECTION: the table is full
+cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil     # slot, or NO_CONNECTION: the table is full
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil
-cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil   # TIMER_NONE disarms
-cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil    # a slot whose deadline has passed, or NO_CONNECTION
+cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil # TIMER_NONE disarms
+# A slot whose deadline has passed, or NO_CONNECTION.
+cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil
 cdef uint64_t connections_deadline(const Connections *t) noexcept nogil          # ns; the largest value if none
 cdef void connection_list(Connections *t, uint32_t slot) noexcept nogil          # look at it again soon
 # Bytes received (> 0), 0 at the client's FIN, RECEIVE_AGAIN, RECEIVE_GONE.
 cdef int64_t connection_receive(Connection *c, void *buffer, size_t n) noexcept nogil
 cdef int connection_keep_input(Connection *c, const char *data, size_t n) noexcept nogil   # copies; 0, or -1: no memory
+cdef void connection_consume(Connection *c, size_t n) noexcept nogil             # the first `n` bytes of what was kept
 cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil    # moves what was kept into `buffer`
 # Head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, RECEIVE_GONE.
-cdef int connection_send(Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n) noexcept nogil
+cdef int connection_send(
+    Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
+) noexcept nogil
 cdef int connection_flush(Connection *c) noexcept nogil
 cdef bint connection_has_output(const Connection *c) noexcept nogil

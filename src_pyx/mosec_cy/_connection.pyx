@@ -78,7 +78,7 @@ cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil:
     free(c.output)
     c.input = NULL
     c.output = NULL
-    c.input_n = c.output_n = c.output_sent = 0
+    c.input_start = c.input_n = c.output_n = c.output_sent = 0
     c.payload = NULL
     c.payload_n = 0
     c.timer_next = t.free_head
@@ -160,17 +160,24 @@ cdef int connection_keep_input(Connection *c, const char *data, size_t n) noexce
     if c.input == NULL:
         return -1
     memcpy(c.input, data, n)
+    c.input_start = 0
     c.input_n = <uint32_t>n
     return 0
+
+
+cdef void connection_consume(Connection *c, size_t n) noexcept nogil:
+    c.input_start += <uint32_t>n
+    c.input_n -= <uint32_t>n
+    if c.input_n == 0:
+        free(c.input)
+        c.input = NULL
 
 
 cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil:
     cdef size_t n = c.input_n
     if n:
-        memcpy(buffer, c.input, n)
-        free(c.input)
-        c.input = NULL
-        c.input_n = 0
+        memcpy(buffer, c.input + c.input_start, n)
+        connection_consume(c, n)
     return n
 
 
@@ -231,30 +238,26 @@ cdef int connection_send(
 
 
 cdef int connection_flush(Connection *c) noexcept nogil:
-    cdef size_t head_n
+    # Once: a send that falls short makes an edge when there is room again, and meanwhile others have their turn.
+    cdef size_t head_n = c.output_n - c.output_sent
     cdef ssize_t sent
-    while connection_has_output(c):
-        head_n = c.output_n - c.output_sent
-        if head_n:
-            sent = _send(c.fd, c.output + c.output_sent, head_n, c.payload, c.payload_n)
-        else:
-            sent = _send(c.fd, c.payload, c.payload_n, NULL, 0)
-        if sent < 0:
-            return RECEIVE_GONE
-        if sent == 0:
-            return SEND_AGAIN
-        c.moved += sent
-        if <size_t>sent < head_n:
-            c.output_sent += <uint32_t>sent
-            continue
-        if head_n:
-            free(c.output)
-            c.output = NULL
-            c.output_n = c.output_sent = 0
-        c.payload += <size_t>sent - head_n
-        c.payload_n -= <size_t>sent - head_n
-    c.payload = NULL
-    return SEND_DONE
+    if head_n:
+        sent = _send(c.fd, c.output + c.output_sent, head_n, c.payload, c.payload_n)
+    else:
+        sent = _send(c.fd, c.payload, c.payload_n, NULL, 0)
+    if sent < 0:
+        return RECEIVE_GONE
+    c.moved += sent
+    if <size_t>sent < head_n:
+        c.output_sent += <uint32_t>sent
+        return SEND_AGAIN
+    if head_n:
+        free(c.output)
+        c.output = NULL
+        c.output_n = c.output_sent = 0
+    c.payload += <size_t>sent - head_n
+    c.payload_n -= <size_t>sent - head_n
+    return SEND_AGAIN if c.payload_n else SEND_DONE
 
 
 cdef bint connection_has_output(const Connection *c) noexcept nogil:

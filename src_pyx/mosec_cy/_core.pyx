@@ -1,5 +1,7 @@
 """The core process: event loop, connections and service put together from the master's configuration."""
 
+import os
+
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -12,6 +14,7 @@ from mosec_cy._connection cimport (
     TIMER_HEADER,
     TIMER_IDLE,
     TIMER_LINGER,
+    TIMER_PROBE,
     TIMER_WRITE,
 )
 from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
@@ -27,6 +30,7 @@ from mosec_cy._router cimport Route
 from mosec_cy._segment cimport Segment
 from mosec_cy._service cimport service_bind, service_row_started
 from mosec_cy._state cimport ContentType, Link, Service
+from mosec_cy._trimmer cimport trimmer_close, trimmer_open
 
 from mosec_cy._segment import Segment as SegmentType
 
@@ -34,6 +38,9 @@ cdef enum:
     HEADER_LINE = 8192                 # bytes of a request line
     HEADER_ALL = 32768                 # bytes of a head
     HEADER_COUNT = 100
+    SPARE_DESCRIPTORS = 16
+    LINGER_PERIOD_NS = 2_000_000_000   # without a byte of what a refused client still sends
+    PROBE_NS = 100_000_000             # from a client's FIN to the question whether it is still there
 
 
 cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
@@ -59,6 +66,7 @@ cdef class _Engine:
         http1_close(&self.core.io)
         if self.core.loop.epoll >= 0:
             loop_close(&self.core.loop)
+        trimmer_close(&s.trimmer)
         pool_detach(&s.pool)
         if s.routes != NULL:
             for i in range(s.route_count):
@@ -83,10 +91,15 @@ cdef class _Engine:
         self.strings.append(encoded)
         return <const char *>encoded
 
+    cdef uint32_t descriptors_left(self) except 0:
+        # For connections: some are kept back, or a full house could not be told of a new worker (its pidfd).
+        cdef object used = len(os.listdir("/proc/self/fd"))
+        return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.rows - SPARE_DESCRIPTORS)
+
     cdef int open_io(self, dict config) except -1:
         cdef Http1Io *io = &self.core.io
         cdef bytes server = config["server"].encode()
-        if http1_open(io, config["max_connections"]) != 0:
+        if http1_open(io, min(config["max_connections"], self.descriptors_left())) != 0:
             raise MemoryError("connections")
         io.limits.line = HEADER_LINE
         io.limits.head = HEADER_ALL
@@ -96,7 +109,8 @@ cdef class _Engine:
         io.connections.duration[<int>TIMER_BODY] = config["body_timeout_ns"]
         io.connections.duration[<int>TIMER_WRITE] = config["write_timeout_ns"]
         io.connections.duration[<int>TIMER_IDLE] = config["idle_timeout_ns"]
-        io.connections.duration[<int>TIMER_LINGER] = 2_000_000_000
+        io.connections.duration[<int>TIMER_LINGER] = LINGER_PERIOD_NS
+        io.connections.duration[<int>TIMER_PROBE] = PROBE_NS
         writer_init(&io.writer, server, len(server))
         return 0
 
@@ -167,6 +181,8 @@ cdef class _Engine:
         cdef uint64_t budget = self.segment.budget
         if self.segment.attach_pool(&s.pool, 0) != 0:
             raise MemoryError("block pool")
+        if trimmer_open(&s.trimmer, &s.pool) != 0:
+            raise MemoryError("trimmer")
         s.statistics = self.segment.statistics()
         s.status_counts = self.segment.status_counts(0)
         s.timeout = config["service_timeout_ns"]

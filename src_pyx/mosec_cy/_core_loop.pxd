@@ -17,7 +17,8 @@ ctypedef struct Core:
     int[MAX_LISTENERS] listeners
     uint32_t listener_count
     bint accepting
-    uint64_t resume_at                 # ns; 0: accept is not paused
+    uint64_t resume_at                 # ns: when to accept again at the latest; 0: accept is not paused
+    uint32_t paused_open               # connections when it was paused
     uint64_t stop_at                   # ns; shutting down: when at the latest
     bint done
 

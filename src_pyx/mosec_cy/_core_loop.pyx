@@ -1,13 +1,16 @@
 """The core's loop: events to connections and service, orders of the master, accepting."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 from libc.time cimport time
+from posix.unistd cimport close
 
+from mosec_cy._batcher cimport NEVER
 from mosec_cy._connection cimport connections_deadline
 from mosec_cy._http1 cimport http1_accept, http1_drain, http1_event, http1_expire, http1_is_busy, http1_run_ready
+from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
 from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from mosec_cy._loop cimport (
@@ -33,6 +36,7 @@ from mosec_cy._service cimport (
     service_row_drain,
     service_row_ready,
     service_row_started,
+    service_wake,
 )
 from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
 
@@ -70,8 +74,9 @@ cdef extern from *:
     int MSG_DONTWAIT, MSG_NOSIGNAL
 
 cdef enum:
+    WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
     ACCEPTS = 64                       # an event, before others get their turn
-    ACCEPT_PAUSE_NS = 100_000_000      # when descriptors or connection slots have run out
+    ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
 
 cdef enum:                             # orders of the master
     ORDER_ROW_STARTED = 1
@@ -124,6 +129,8 @@ cdef void _set_accepting(Core *core, bint on) noexcept nogil:
 
 
 cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
+    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.batcher.row_count):
+        close(passed)
     if order.row >= core.service.batcher.row_count:
         return
     if order.kind == ORDER_ROW_STARTED:
@@ -158,30 +165,46 @@ cdef void _read_control(Core *core) noexcept nogil:
 # ---- connections ---------------------------------------------------------------------------------
 
 
-cdef void _pause_accepting(Core *core) noexcept nogil:
-    # Out of descriptors or slots: new clients wait in the backlog, those that are connected are served.
+cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
+    # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
+    # `resume_at` is for what others in the system have used up.
     _set_accepting(core, False)
-    core.resume_at = core.loop.now + ACCEPT_PAUSE_NS
+    core.paused_open = core.io.connections.open
+    core.resume_at = resume_at
+
+
+cdef void _resume_accepting(Core *core) noexcept nogil:
+    if core.io.connections.open < core.paused_open or core.loop.now >= core.resume_at:
+        core.resume_at = 0
+        _set_accepting(core, True)
+
+
+cdef void _adopt(Core *core, int fd) noexcept nogil:
+    cdef uint32_t slot = http1_accept(&core.io, fd)
+    # Edge-triggered and for both directions, once for the connection's whole life.
+    if loop_add(&core.loop, fd, <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET,
+                loop_token(TOKEN_CONNECTION, core.io.connections.all[slot].generation, slot)) != 0:
+        http1_shut(&core.io, slot)
 
 
 cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
     cdef int fd
-    cdef uint32_t slot
     if listener >= core.listener_count or not core.accepting:
         return
     for _ in range(ACCEPTS):
         if core.io.connections.open == core.io.connections.capacity:
-            _pause_accepting(core)
+            _pause_accepting(core, NEVER)
             return
         fd = accept_connection(core.listeners[listener])
-        if fd < 0:
-            if errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:
-                _pause_accepting(core)
+        if fd >= 0:
+            _adopt(core, fd)
+        elif errno == EMFILE and core.io.connections.open:
+            _pause_accepting(core, NEVER)
             return
-        slot = http1_accept(&core.io, fd)
-        # Edge-triggered and for both directions, once for the connection's whole life.
-        loop_add(&core.loop, fd, <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET,
-                 loop_token(TOKEN_CONNECTION, core.io.connections.all[slot].generation, slot))
+        elif errno != EINTR and errno != ECONNABORTED:
+            if errno != EAGAIN:
+                _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
 
 
 cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
@@ -242,13 +265,16 @@ cdef void core_run(Core *core) noexcept nogil:
         writer_set_time(&core.io.writer, time(NULL))
         for i in range(n):
             _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
+            if i % WAKE_EVERY == WAKE_EVERY - 1:
+                service_wake(&core.service)
         service_poll(&core.service)
+        service_wake(&core.service)
         http1_run_ready(&core.io)
         http1_expire(&core.io)
         service_expire(&core.service)
+        service_wake(&core.service)
         core.service.statistics.connections = core.io.connections.open
-        if core.resume_at and core.loop.now >= core.resume_at:
-            core.resume_at = 0
-            _set_accepting(core, True)
+        if core.resume_at:
+            _resume_accepting(core)
         if core.stop_at:
             _finish_if_drained(core)

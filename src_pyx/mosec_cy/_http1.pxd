@@ -17,5 +17,5 @@ cdef void http1_expire(Http1Io *io) noexcept nogil                              
 cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
 # Shutting down: closes what is between requests.
 cdef void http1_drain(Http1Io *io) noexcept nogil
-# A request is arriving, being worked on or being answered.
+# The body of a request is arriving, it is being worked on or being answered.
 cdef bint http1_is_busy(const Http1Io *io) noexcept nogil

@@ -11,24 +11,30 @@ from mosec_cy._connection cimport (
     TIMER_BODY,
     TIMER_HEADER,
     TIMER_IDLE,
+    TIMER_LINGER,
+    TIMER_NONE,
+    TIMER_PROBE,
     TIMER_WRITE,
     Connection,
     Connections,
     connection_arm,
     connection_expired,
     connection_flush,
+    connection_has_output,
     connection_open,
     connections_close,
     connections_open,
 )
+from mosec_cy._http1_body cimport body_await
 from mosec_cy._http1_read cimport http1_advance
-from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_SCRATCH, HTTP1_WAIT, HTTP1_WRITE, Http1
-from mosec_cy._http1_write cimport http1_refuse, http1_sent, http1_shut, http1_write
+from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_SCRATCH, HTTP1_WAIT, HTTP1_WRITE, Http1
+from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_sent, http1_shut, http1_write
 from mosec_cy._linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from mosec_cy._ring cimport NO_BLOCK
 
 cdef enum:
     LEAST_RATE = 1024              # bytes a second below which a body or a reader is too slow
+    LINGER_NS = 30_000_000_000     # that a refused client may go on sending
 
 
 cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
@@ -44,7 +50,11 @@ cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
 
 
 cdef void http1_close(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
     if io.connections.all != NULL:
+        if io.states != NULL:
+            for slot in range(io.connections.used):
+                free(io.states[slot].partial)
         connections_close(&io.connections)
     free(io.states)
     free(io.scratch)
@@ -79,19 +89,23 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
     cdef Connection *c = &io.connections.all[slot]
     cdef uint32_t generation = c.generation
     cdef int rc
-    if events & <uint32_t>(EPOLLERR | EPOLLHUP):
+    # Both directions are shut. If we did that to ours, the client may still read its refusal: what it sent must be
+    # read before the connection is closed, or a reset overtakes the refusal.
+    if events & <uint32_t>EPOLLERR or events & <uint32_t>EPOLLHUP and io.states[slot].phase != HTTP1_LINGER:
         http1_shut(io, slot)
         return
-    if events & <uint32_t>EPOLLRDHUP:
+    if events & <uint32_t>EPOLLRDHUP and not c.read_closed:
         c.read_closed = True
+        if io.states[slot].phase == HTTP1_WAIT:
+            body_await(io, slot)
     if events & <uint32_t>(EPOLLIN | EPOLLRDHUP):
         c.readable = True
-    if events & <uint32_t>EPOLLOUT and io.states[slot].phase == HTTP1_WRITE:
+    if events & <uint32_t>EPOLLOUT and connection_has_output(c):
         rc = connection_flush(c)
-        if rc == SEND_DONE:
-            http1_sent(io, slot)
-        elif rc == RECEIVE_GONE:
+        if rc == RECEIVE_GONE:
             http1_shut(io, slot)
+        elif rc == SEND_DONE and io.states[slot].phase == HTTP1_WRITE:
+            http1_sent(io, slot)
     if c.generation == generation and c.readable:
         http1_advance(io, slot)
 
@@ -111,44 +125,65 @@ cdef void http1_run_ready(Http1Io *io) noexcept nogil:
         t.ready[i] = t.ready[n + i]
 
 
-cdef bint _moves(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
-    # Moved enough since the timer was armed: it gets another period.
+cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
+    # Moved enough since its timer was armed: it gets another period.
     cdef Connection *c = &io.connections.all[slot]
-    if c.moved < io.connections.duration[timer] // 1_000_000_000 * LEAST_RATE or c.moved == 0:
+    if c.moved < io.connections.duration[c.timer] // 1_000_000_000 * LEAST_RATE or c.moved == 0:
         return False
-    connection_arm(&io.connections, slot, timer, io.now)
+    connection_arm(&io.connections, slot, c.timer, io.now)
     return True
 
 
-cdef void http1_expire(Http1Io *io) noexcept nogil:
-    cdef uint32_t slot
-    cdef uint8_t timer
-    while True:
-        slot = connection_expired(&io.connections, io.now)
-        if slot == NO_CONNECTION:
-            return
-        timer = io.connections.all[slot].timer
-        if timer == TIMER_HEADER and io.connections.all[slot].input_n:
-            io.states[slot].arrived = io.now
-            io.states[slot].route = NO_CONNECTION
-            http1_refuse(io, slot, 408, b"request header timeout")
-        elif timer == TIMER_BODY:
-            if not _moves(io, slot, timer):
-                io.states[slot].remaining = 1      # the rest may still come: linger
-                http1_refuse(io, slot, 408, b"request body timeout")
-        elif timer == TIMER_WRITE:
-            if not _moves(io, slot, timer):
-                http1_shut(io, slot)
-        else:
+cdef void _refuse_late(Http1Io *io, uint32_t slot, const char *text) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if h.phase == HTTP1_HEAD:          # of the request before this one
+        h.minor = 1
+        h.is_head = False
+        h.route = NO_CONNECTION
+        h.arrived = io.now
+    h.remaining = 1                    # the rest may still come: linger
+    http1_refuse(io, slot, 408, text)
+
+
+cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
+    if timer == TIMER_PROBE:
+        connection_arm(&io.connections, slot, TIMER_NONE, io.now)
+        http1_continue(io, slot)
+    elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
+        _refuse_late(io, slot, b"request header timeout")
+    elif timer == TIMER_BODY:
+        if not _moves(io, slot):
+            _refuse_late(io, slot, b"request body timeout")
+    elif timer == TIMER_WRITE:
+        if not _moves(io, slot):
             http1_shut(io, slot)
+    elif timer == TIMER_LINGER:
+        if io.now - io.states[slot].arrived >= LINGER_NS or not _moves(io, slot):
+            http1_shut(io, slot)
+    else:
+        http1_shut(io, slot)
+
+
+cdef void http1_expire(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot = connection_expired(&io.connections, io.now)
+    while slot != NO_CONNECTION:
+        _expire(io, slot, io.connections.all[slot].timer)
+        slot = connection_expired(&io.connections, io.now)
 
 
 cdef void http1_drain(Http1Io *io) noexcept nogil:
-    cdef uint32_t slot
+    cdef Connection *c
+    cdef uint32_t slot, generation
     io.draining = True
     for slot in range(io.connections.used):
-        if io.connections.all[slot].fd >= 0 and io.connections.all[slot].timer == TIMER_IDLE:
-            http1_shut(io, slot)
+        c = &io.connections.all[slot]
+        if c.fd >= 0 and c.timer == TIMER_IDLE:
+            # A request that came meanwhile is answered, not reset.
+            generation = c.generation
+            c.readable = True
+            http1_advance(io, slot)
+            if c.generation == generation and c.timer == TIMER_IDLE:
+                http1_shut(io, slot)
 
 
 cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:

@@ -2,12 +2,31 @@
 
 from libc.string cimport memcpy
 
-from mosec_cy._connection cimport NO_CONNECTION, TIMER_NONE, Connection, connection_arm, connection_receive
+from mosec_cy._connection cimport (
+    NO_CONNECTION,
+    RECEIVE_AGAIN,
+    TIMER_NONE,
+    TIMER_PROBE,
+    Connection,
+    connection_arm,
+    connection_receive,
+)
 from mosec_cy._http1_service cimport Verdict
 from mosec_cy._http1_state cimport HTTP1_WAIT, Http1
 from mosec_cy._http1_write cimport http1_refuse, http1_write_text
-from mosec_cy._http_chunked cimport CHUNK_DATA, CHUNK_DONE, chunked_step
+from mosec_cy._http_chunked cimport CHUNK_DATA, CHUNK_DONE, chunked_expected, chunked_step, chunked_took
 from mosec_cy._ring cimport NO_BLOCK
+
+cdef enum:
+    LONG_CHUNK = 16384             # bytes still to come of a chunk that is worth a receive of its own
+
+
+cdef void body_await(Http1Io *io, uint32_t slot) noexcept nogil:
+    # After a FIN nothing more is heard of a client, were it only that it has closed. What it is sent then tells:
+    # a reset comes back. HTTP/1.0 knows no interim response that could be sent.
+    cdef bint silent = io.connections.all[slot].read_closed and io.states[slot].minor == 1
+    io.states[slot].phase = HTTP1_WAIT
+    connection_arm(&io.connections, slot, TIMER_PROBE if silent else TIMER_NONE, io.now)
 
 
 cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
@@ -17,8 +36,7 @@ cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
     h.body.block = NO_BLOCK
     h.chunked = False
     verdict.status = 0
-    connection_arm(&io.connections, slot, TIMER_NONE, io.now)
-    h.phase = HTTP1_WAIT
+    body_await(io, slot)
     io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, block, h.received,
                       &h.task, &verdict)
     if verdict.status != 0:
@@ -57,13 +75,10 @@ cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n)
     return n
 
 
-cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
-    # Data of a chunk; False when the request was refused.
+cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
+    # For so many more bytes of a chunked body; False: the request was refused.
     cdef Http1 *h = &io.states[slot]
     cdef uint64_t wanted
-    if h.received + n > io.max_body:
-        http1_refuse(io, slot, 413, b"request body is too large")
-        return False
     if h.received + n > h.body.capacity:
         wanted = 2 * h.body.capacity
         if wanted < h.received + n:
@@ -73,6 +88,14 @@ cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
         if io.service.grow(io.service.context, h.received, wanted, &h.body) != 0:
             http1_refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
             return False
+    return True
+
+
+cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    # Data of a chunk; False when the request was refused.
+    cdef Http1 *h = &io.states[slot]
+    if not _make_room(io, slot, n):
+        return False
     memcpy(h.body.data + h.received, data, n)
     h.received += n
     io.connections.all[slot].moved += n
@@ -85,21 +108,23 @@ cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n)
     cdef size_t consumed = 0
     cdef size_t span_n = 0
     cdef const char *span = NULL
+    cdef uint64_t expected
     cdef int rc
     while at < n:
         rc = chunked_step(&h.decoder, data + at, n - at, &consumed, &span, &span_n)
         at += consumed
-        if rc == CHUNK_DATA:
-            if not _append(io, slot, span, span_n):
-                return n
-        elif rc == CHUNK_DONE:
-            _end_chunks(io, slot)
-            return at
-        elif rc < 0:
+        if rc < 0:
             http1_refuse(io, slot, -rc, b"bad request: malformed chunked body")
             return n
-        else:
-            break
+        if rc == CHUNK_DONE:
+            _end_chunks(io, slot)
+            return at
+        expected = chunked_expected(&h.decoder)        # so that a chunk too large is refused before its data comes
+        if expected > io.max_body or h.received + span_n + expected > io.max_body:
+            http1_refuse(io, slot, 413, b"request body is too large")
+            return n
+        if rc == CHUNK_DATA and not _append(io, slot, span, span_n):
+            return n
     return n
 
 
@@ -125,19 +150,33 @@ cdef size_t body_discard(Http1Io *io, uint32_t slot, size_t n) noexcept nogil:
     if n > h.remaining:
         n = h.remaining
     h.remaining -= n
+    io.connections.all[slot].moved += n
     if h.remaining == 0:
         http1_write_text(io, slot, &h.refusal)
     return n
 
 
+cdef bint body_is_plain(const Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef const Http1 *h = &io.states[slot]
+    return not h.chunked or chunked_expected(&h.decoder) >= LONG_CHUNK
+
+
 cdef int64_t body_receive(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
-    cdef int64_t got = connection_receive(c, h.body.data + h.received, h.remaining if h.remaining < quota else quota)
-    if got > 0:
-        h.received += got
+    cdef uint64_t n = chunked_expected(&h.decoder) if h.chunked else h.remaining
+    cdef int64_t got
+    if h.chunked and not _make_room(io, slot, n):
+        return RECEIVE_AGAIN
+    got = connection_receive(c, h.body.data + h.received, n if n < quota else quota)
+    if got <= 0:
+        return got
+    h.received += got
+    c.moved += got
+    if h.chunked:
+        chunked_took(&h.decoder, got)
+    else:
         h.remaining -= got
-        c.moved += got
         if h.remaining == 0:
             body_submit(io, slot)
     return got

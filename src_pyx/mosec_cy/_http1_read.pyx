@@ -3,7 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy
 
 from mosec_cy._connection cimport (
     NO_CONNECTION,
@@ -14,15 +14,16 @@ from mosec_cy._connection cimport (
     TIMER_IDLE,
     Connection,
     connection_arm,
+    connection_consume,
     connection_keep_input,
     connection_list,
     connection_receive,
-    connection_send,
     connection_take_input,
 )
 from mosec_cy._http1_body cimport (
     body_answer_empty,
     body_discard,
+    body_is_plain,
     body_receive,
     body_reserve,
     body_submit,
@@ -40,7 +41,7 @@ from mosec_cy._http1_state cimport (
     HTTP1_WRITE,
     Http1,
 )
-from mosec_cy._http1_write cimport http1_refuse, http1_shut, http1_write_text
+from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_shut, http1_write_text
 from mosec_cy._http_chunked cimport chunked_begin
 from mosec_cy._http_parser cimport (
     BODY_CHUNKED,
@@ -55,10 +56,9 @@ from mosec_cy._http_parser cimport (
 
 cdef enum:
     SMALL_BODY = 65536             # of a refused request: read it and keep the connection
-    LINGER_BYTES = 16777216        # of a refused upload that are thrown away before the connection is cut
+    LINGER_BYTES = 1 << 28         # of a refused upload that are thrown away before the connection is cut
     CHUNKED_START = 8192           # first guess of a chunked body's length
 
-cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 cdef const char *_parse_error(int status) noexcept nogil:
     if status == 414:
@@ -89,6 +89,10 @@ cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const Verdict *verdict, bi
 cdef void _submit_target(Http1Io *io, uint32_t slot, const char *head) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     cdef uint32_t n = io.request.target.length
+    if h.chunked or h.remaining:
+        # A body without a meaning (RFC 9110 section 9.3.1): where it ends is what requests are smuggled with.
+        http1_refuse(io, slot, 400, b"bad request: this route takes no body")
+        return
     if body_reserve(io, slot, n):
         memcpy(h.body.data, head + io.request.target.start, n)
         h.received = n
@@ -96,7 +100,6 @@ cdef void _submit_target(Http1Io *io, uint32_t slot, const char *head) noexcept 
 
 
 cdef void _accept_body(Http1Io *io, uint32_t slot, bint more_is_here) noexcept nogil:
-    cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     if not h.chunked and h.remaining == 0:
         body_answer_empty(io, slot)
@@ -109,8 +112,7 @@ cdef void _accept_body(Http1Io *io, uint32_t slot, bint more_is_here) noexcept n
     h.phase = HTTP1_BODY
     connection_arm(&io.connections, slot, TIMER_BODY, io.now)
     if io.request.expect_continue and not more_is_here:
-        if connection_send(c, CONTINUE, strlen(CONTINUE), NULL, 0) == RECEIVE_GONE:
-            http1_shut(io, slot)
+        http1_continue(io, slot)
 
 
 cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here) noexcept nogil:
@@ -125,6 +127,7 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
     h.keep_alive = request.keep_alive
     h.is_head = request.method == METHOD_HEAD
     h.arrived = io.now
+    h.route = NO_CONNECTION            # none yet
     h.received = 0
     h.chunked = request.body == BODY_CHUNKED
     h.remaining = request.content_length if request.body == BODY_LENGTH else 0
@@ -214,30 +217,44 @@ cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
     return at
 
 
+cdef size_t _feed_kept(Http1Io *io, uint32_t slot) noexcept nogil:
+    # What an earlier read brought, pipelined requests mostly, where it lies; how many bytes were consumed.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint32_t generation = c.generation
+    cdef size_t used = _feed(io, slot, c.input + c.input_start, c.input_n)
+    if c.generation == generation:
+        connection_consume(c, used)
+    return used
+
+
 cdef int64_t _receive_and_feed(Http1Io *io, uint32_t slot) noexcept nogil:
+    # A head that is not complete is put in front of what comes; it leaves room, being half of it at most.
     cdef Connection *c = &io.connections.all[slot]
     cdef uint32_t generation = c.generation
     cdef size_t n = connection_take_input(c, io.scratch)
-    cdef size_t kept = n
     cdef size_t used
-    cdef int64_t got = RECEIVE_AGAIN
-    if c.readable:
-        got = connection_receive(c, io.scratch + n, HTTP1_SCRATCH - n)
-        if got == RECEIVE_GONE:
+    cdef int64_t got = connection_receive(c, io.scratch + n, HTTP1_SCRATCH - n)
+    if got == RECEIVE_GONE:
+        return got
+    if got > 0:
+        n += got
+        used = _feed(io, slot, io.scratch, n)
+        if c.generation != generation:
             return got
-        if got > 0:
-            n += got
-    used = _feed(io, slot, io.scratch, n)
-    if c.generation == generation and used < n:
-        if connection_keep_input(c, io.scratch + used, n - used) != 0:
-            return RECEIVE_GONE
-    # What was kept before counts as progress when it was consumed.
-    return got if got > 0 or used == 0 or kept == 0 else <int64_t>used
+    else:
+        used = 0
+    if used < n and connection_keep_input(c, io.scratch + used, n - used) != 0:
+        return RECEIVE_GONE
+    return got
 
 
 cdef int64_t _receive_and_drop(Http1Io *io, uint32_t slot) noexcept nogil:
-    cdef int64_t got = connection_receive(&io.connections.all[slot], io.scratch, HTTP1_SCRATCH)
+    cdef Connection *c = &io.connections.all[slot]
+    cdef int64_t got
+    connection_consume(c, c.input_n)
+    got = connection_receive(c, io.scratch, HTTP1_SCRATCH)
     if got > 0:
+        c.moved += got
         io.states[slot].received += got
         if io.states[slot].received > LINGER_BYTES:
             return RECEIVE_GONE
@@ -249,11 +266,19 @@ cdef bint _wants_bytes(const Http1 *h) noexcept nogil:
 
 
 cdef int64_t _step(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
+    # Bytes that it went on by; RECEIVE_AGAIN, RECEIVE_GONE; 0 at the client's FIN.
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
+    cdef size_t used
     if h.phase == HTTP1_LINGER:
         return _receive_and_drop(io, slot)
-    if h.phase == HTTP1_BODY and not h.chunked and not c.input_n:
+    if c.input_n and h.partial == NULL:
+        used = _feed_kept(io, slot)
+        if used:
+            return <int64_t>used
+    if not c.readable:
+        return RECEIVE_AGAIN
+    if h.phase == HTTP1_BODY and body_is_plain(io, slot):
         return body_receive(io, slot, quota)
     return _receive_and_feed(io, slot)
 

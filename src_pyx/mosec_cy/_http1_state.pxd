@@ -15,7 +15,7 @@ cdef enum:
 cdef enum Http1Phase:
     HTTP1_HEAD = 0                 # a head is expected or arriving
     HTTP1_BODY                     # the body is arriving
-    HTTP1_DISCARD                  # a small body of a request that is refused afterwards
+    HTTP1_DISCARD                  # the small body of a request that is answered, without it, afterwards
     HTTP1_WAIT                     # the service works on it
     HTTP1_WRITE                    # the answer waits for the client to read
     HTTP1_LINGER                   # refused and answered; what still arrives is thrown away
@@ -29,8 +29,8 @@ ctypedef struct Http1:             # one a connection slot
     HttpRequest *partial           # the parser's state in a head that is not complete; NULL: at the start of one
     uint32_t route
     uint64_t remaining             # body bytes still to come (not chunked)
-    uint64_t received              # body bytes in the block
-    uint64_t arrived               # ns: the head was complete
+    uint64_t received              # body bytes in the block; LINGER: bytes thrown away
+    uint64_t arrived               # ns: the head was complete; LINGER: that began
     BodyBlock body                 # block NO_BLOCK: none
     ChunkedDecoder decoder
     uint64_t task                  # WAIT

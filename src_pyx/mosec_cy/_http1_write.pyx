@@ -5,6 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
 
 from mosec_cy._connection cimport (
+    RECEIVE_GONE,
     SEND_AGAIN,
     SEND_DONE,
     TIMER_IDLE,
@@ -25,6 +26,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int SHUT_WR
 
 cdef const char *TEXT_PLAIN = b"text/plain; charset=utf-8"
+cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 cdef void http1_shut(Http1Io *io, uint32_t slot) noexcept nogil:
@@ -49,6 +51,7 @@ cdef void _linger(Http1Io *io, uint32_t slot) noexcept nogil:
     shutdown(c.fd, SHUT_WR)
     io.states[slot].phase = HTTP1_LINGER
     io.states[slot].received = 0
+    io.states[slot].arrived = io.now
     connection_arm(&io.connections, slot, TIMER_LINGER, io.now)
     connection_list(&io.connections, slot)
 
@@ -101,13 +104,20 @@ cdef void http1_write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept
         http1_shut(io, slot)
 
 
+cdef bint http1_continue(Http1Io *io, uint32_t slot) noexcept nogil:
+    if connection_send(&io.connections.all[slot], CONTINUE, strlen(CONTINUE), NULL, 0) == RECEIVE_GONE:
+        http1_shut(io, slot)
+        return False
+    return True
+
+
 cdef void http1_write_text(Http1Io *io, uint32_t slot, const Verdict *verdict) noexcept nogil:
     cdef Answer answer
     cdef char[128] allow
     cdef size_t n
     answer.status = verdict.status
     answer.content_type = TEXT_PLAIN
-    answer.content_type_n = strlen(TEXT_PLAIN)
+    answer.content_type_n = 0 if verdict.status == 204 else strlen(TEXT_PLAIN)
     answer.payload = <const uint8_t *>verdict.text
     answer.payload_n = strlen(verdict.text)
     answer.block = NO_BLOCK

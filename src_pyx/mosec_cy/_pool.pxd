@@ -51,16 +51,18 @@ cdef size_t pool_words_bytes(const Pool *pool) noexcept nogil      # a multiple 
 cdef uint64_t pool_data_bytes(const Pool *pool) noexcept nogil     # a multiple of the page size
 # After pool_layout, over zeroed, page-aligned memory. process: 0 is core, 1 + row a row; processes: core and all rows.
 cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uint32_t processes) noexcept nogil
-cdef void pool_detach(Pool *pool) noexcept nogil                   # frees the private stacks; shared memory is left alone
+cdef void pool_detach(Pool *pool) noexcept nogil         # frees the private stacks; shared memory is left alone
 
 cdef uint64_t pool_lessee(uint32_t row, uint32_t incarnation) noexcept nogil
-# A free block of at least `bytes` bytes, claimed for core (lessee 0) or for `lessee`; NO_BLOCK (0xFFFFFFFF) if there is none.
+# A free block of at least `bytes` bytes, claimed for core (lessee 0) or for `lessee`;
+# NO_BLOCK (0xFFFFFFFF) if there is none.
 # One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
 # except pool_drop_core.
 cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcept nogil
 cdef uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil           # bytes; 0: no such block
 cdef uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil           # NULL: no such block
-cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil  # POOL_OK or POOL_BAD_BLOCK; no overflow
+# POOL_OK or POOL_BAD_BLOCK; no overflow.
+cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil
 # Lessee's side.
 # Core holds the block meanwhile (else POOL_NOT_HELD) and no lessee does, this one included (else POOL_LEASED):
 # a process that wants several views of a block counts them itself.
@@ -74,6 +76,3 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil
 # For who tends free blocks: true when the block was free and is now core's; and free again, remembered nowhere.
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil
-cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil                     # clears a dead incarnation's claims; how many
-# Books, by a scan: blocks that are claimed by core, and by lessees (a block may be both).
-cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil

@@ -7,6 +7,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from mosec_cy._linux cimport cas_u64, fetch_or_u64, load_relaxed_u64, store_release_u64
+from mosec_cy._pool_books cimport pool_count, pool_sweep
 from mosec_cy._ring cimport NO_BLOCK
 
 cdef enum:
@@ -142,14 +143,14 @@ cdef uint32_t allocate_scanning(Pool *pool, uint32_t size, uint64_t claimant) no
     cdef uint32_t shift = POOL_MIN_SHIFT + size
     cdef uint32_t period = 1
     cdef uint32_t count = pool.sizes[size].count
-    cdef uint32_t index, tried
+    cdef uint32_t index, _
     if shift < FIRST_FIT_SHIFT:
         period = min(<uint32_t>1 << (FIRST_FIT_SHIFT - shift), LARGEST_PERIOD)
     if pool.scans[size] >= period:
         pool.scans[size] = 0
         pool.cursor[size] = pool.home[size]
     index = pool.cursor[size]
-    for tried in range(count):
+    for _ in range(count):
         if claim(pool, size, index, claimant):
             pool.scans[size] += 1
             pool.cursor[size] = index + 1 if index + 1 < count else 0
@@ -267,52 +268,6 @@ cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
     store_release_u64(&pool.words[block], 0)
 
 
-cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noexcept nogil:
-    cdef uint32_t i, cleared = 0
-    cdef uint64_t word
-    for i in range(count):
-        word = load_relaxed_u64(&words[i])  # relaxed; a dead process changes nothing, and only it set this claim
-        while word & ~CORE == lessee:
-            # Core may drop its own claim meanwhile (in another thread of it): then once more.
-            if cas_u64(&words[i], &word, word & CORE):
-                cleared += 1
-                break
-    return cleared
-
-
-cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil:
-    cdef uint32_t size, start, cleared = 0
-    cdef uint32_t chunk = <uint32_t>1 << pool.chunk_shift
-    cdef uint64_t touched
-    if lessee == 0:
-        return 0
-    for size in range(pool.classes):
-        touched = load_relaxed_u64(&pool.touched[size])  # relaxed; the kernel's news of the death orders it
-        start = 0
-        while touched and start < pool.sizes[size].count:
-            if touched & 1:
-                cleared += sweep_chunk(
-                    &pool.words[pool.sizes[size].first + start], min(chunk, pool.sizes[size].count - start), lessee
-                )
-            touched >>= 1
-            start += chunk
-    return cleared
-
-
-cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil:
-    cdef uint32_t size, i
-    cdef uint64_t touched, word
-    core_held[0] = leased[0] = 0
-    for size in range(pool.classes):
-        touched = load_relaxed_u64(&pool.touched[size])
-        for i in range(pool.sizes[size].count):
-            if not touched >> (i >> pool.chunk_shift) & 1:
-                continue
-            word = load_relaxed_u64(&pool.words[pool.sizes[size].first + i])
-            core_held[0] += (word & CORE) != 0
-            leased[0] += (word & ~CORE) != 0
-
-
 OK, BAD_BLOCK, NOT_HELD, LEASED = POOL_OK, POOL_BAD_BLOCK, POOL_NOT_HELD, POOL_LEASED
 NONE = <uint32_t>NO_BLOCK
 
@@ -404,7 +359,7 @@ cdef class BlockPool:
 
     def count(self):
         """(blocks claimed by core, blocks claimed by lessees)."""
-        cdef uint32_t core_held, leased
+        cdef uint32_t core_held = 0, leased = 0
         pool_count(&self.pool, &core_held, &leased)
         return core_held, leased
 

@@ -46,7 +46,8 @@ ctypedef struct RingEnd:
     uint64_t peer              # the peer's index as last read
 
 cdef size_t ring_bytes(uint32_t capacity) noexcept nogil             # bytes to reserve, a multiple of 64
-cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil  # over zeroed memory; capacity is a power of two
+# Over zeroed memory; capacity is a power of two.
+cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil
 cdef void ring_reset(RingEnd *end) noexcept nogil                    # empties it; the peer is dead
 # Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
 cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
@@ -56,7 +57,7 @@ cdef void ring_publish(RingEnd *end) noexcept nogil
 # Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the slots back.
 cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil      # RING_OK, RING_EMPTY, RING_BROKEN
 cdef void ring_release(RingEnd *end) noexcept nogil
-cdef bint ring_has_news(RingEnd *end) noexcept nogil                 # something is published (or the ring is broken: pop tells)
+cdef bint ring_has_news(RingEnd *end) noexcept nogil     # something is published (or the ring is broken: pop tells)
 
 # In shared memory. The sleeper waits until `counter` differs from the value it read; how it waits
 # (futex on `counter`, eventfd) is the caller's.

@@ -24,4 +24,6 @@ cdef enum RouteMatch:
     MATCH_OPTIONS = 204        # OPTIONS on a route that is there
 
 # The route in *index (ROUTE_NONE if no path matches). The longest path that matches wins.
-cdef RouteMatch router_match(const Route *routes, uint32_t count, HttpMethod method, const char *path, size_t n, uint32_t *index) noexcept nogil
+cdef RouteMatch router_match(
+    const Route *routes, uint32_t count, HttpMethod method, const char *path, size_t n, uint32_t *index
+) noexcept nogil

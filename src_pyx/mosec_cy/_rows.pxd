@@ -6,6 +6,7 @@ from mosec_cy._state cimport Service
 
 cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil     # hands out what can be started now
 cdef void row_poll(Service *s, uint32_t row) noexcept nogil            # takes what the row has completed
+cdef void rows_wake(Service *s) noexcept nogil                         # wakes those that were handed something
 cdef void rows_poll(Service *s) noexcept nogil                         # of each row that has news
 cdef bint rows_have_news(Service *s) noexcept nogil
 cdef void rows_expire(Service *s) noexcept nogil                       # overruns that are due at s.now

@@ -60,6 +60,18 @@ cdef void _wake(Link *link) noexcept nogil:
             mosec_futex_wake(&link.shared.bell.counter, 1)
 
 
+cdef void rows_wake(Service *s) noexcept nogil:
+    # Apart from handing out: a row that is woken for each task goes to sleep again before the next one is there.
+    cdef uint32_t row
+    if not s.wake_due:
+        return
+    s.wake_due = False
+    for row in range(s.batcher.row_count):
+        if s.links[row].to_wake:
+            s.links[row].to_wake = False
+            _wake(&s.links[row])
+
+
 cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
     # Tasks of s.scratch to the row's ring, seen by the row all at once.
     cdef Link *link = &s.links[row]
@@ -83,7 +95,8 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
             d.flags |= TASK_LAST
         ring_push(&link.submit, &d)
     ring_publish(&link.submit)
-    _wake(link)
+    link.to_wake = True
+    s.wake_due = True
 
 
 cdef void _observe_batch(Service *s, uint32_t stage, uint32_t row, uint32_t n) noexcept nogil:

@@ -2,8 +2,8 @@
 #
 #   header | core's bell | rows | task words | statistics | rings | pool words | pool data (sparse)
 #
-# Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at attach and
-# keeps it in private memory, so that nobody can move it later.
+# Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at
+# attach and keeps it in private memory, so that nobody can move it later.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -68,7 +68,9 @@ cdef class Segment:
     cdef uint64_t at_pool_data
     cdef uint64_t *at_rings        # submit and complete, for each row
     cdef uint32_t *capacities      # likewise
-    cdef int _measure(self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities) except -1
+    cdef int _measure(
+        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+    ) except -1
     cdef int _map(self) except -1
     cdef Bell *core_bell(self) noexcept nogil
     cdef RowShared *row(self, uint32_t row) noexcept nogil

@@ -8,7 +8,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from mosec_cy._linux cimport load_relaxed_u64, mosec_futex_wake, store_relaxed_u64, store_release_u32
-from mosec_cy._pool cimport pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
+from mosec_cy._pool cimport pool_attach, pool_data_bytes, pool_layout, pool_words_bytes
+from mosec_cy._pool_books cimport pool_count
 from mosec_cy._ring cimport bell_force, ring_attach, ring_bytes
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -250,7 +251,7 @@ cdef class Segment:
         mosec_futex_wake(&shared.bell.counter, 1)
 
     def stats(self):
-        """What core counted so far, as plain lists and numbers (seconds); the counts are in the order of STATUS_CODES."""
+        """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
         cdef Statistics *s = self.statistics()
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],

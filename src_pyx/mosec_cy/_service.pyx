@@ -21,17 +21,11 @@ from mosec_cy._batcher cimport (
 from mosec_cy._http1_service cimport BodyBlock, Verdict
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport store_relaxed_u64
-from mosec_cy._pool cimport (
-    POOL_PAYLOAD_OFFSET,
-    pool_allocate,
-    pool_block_data,
-    pool_block_size,
-    pool_lessee,
-    pool_sweep,
-)
+from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
+from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
-from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll
+from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll, rows_wake
 from mosec_cy._segment cimport STATUS_COUNT, status_index
 from mosec_cy._state cimport REPORT_ROW_DEAD, Link
 from mosec_cy._tasks cimport (
@@ -43,6 +37,7 @@ from mosec_cy._tasks cimport (
     tasks_deadline,
     tasks_expire,
 )
+from mosec_cy._trimmer cimport trimmer_run
 
 cdef const char *ALIVE = b"MOSEC service"
 cdef const char *NOTHING = b""
@@ -199,17 +194,23 @@ cdef bint service_has_news(Service *s) noexcept nogil:
     return rows_have_news(s)
 
 
+cdef void service_wake(Service *s) noexcept nogil:
+    rows_wake(s)
+
+
 cdef void service_expire(Service *s) noexcept nogil:
     cdef uint32_t stage
     tasks_expire(s)
     rows_expire(s)
+    trimmer_run(&s.trimmer, s.now)
     batcher_take_back(&s.batcher, s.now)
     for stage in range(s.batcher.stage_count):
         rows_dispatch(s, stage)
 
 
 cdef uint64_t service_deadline(Service *s) noexcept nogil:
-    return min(batcher_deadline(&s.batcher, s.now), min(tasks_deadline(s), rows_deadline(s)))
+    cdef uint64_t soonest = min(batcher_deadline(&s.batcher, s.now), s.trimmer.next_at)
+    return min(soonest, min(tasks_deadline(s), rows_deadline(s)))
 
 
 # ---- life of a row -------------------------------------------------------------------------------

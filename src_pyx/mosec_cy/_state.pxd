@@ -9,6 +9,7 @@ from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport RingEnd
 from mosec_cy._router cimport Route
 from mosec_cy._segment cimport RowShared, RowStatistics, Statistics
+from mosec_cy._trimmer cimport Trimmer
 
 # Core's private half of a row.
 ctypedef struct Link:
@@ -21,6 +22,7 @@ ctypedef struct Link:
     int32_t pid
     int pidfd                      # -1: none
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
+    bint to_wake                   # was handed something since its bell was rung
     bint given_up                  # its memory is spoilt or it hangs: killed, and no more listened to
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way
@@ -32,6 +34,7 @@ ctypedef struct ContentType:
 ctypedef struct Service:
     Pool pool
     Batcher batcher
+    Trimmer trimmer
     Link *links
     Route *routes
     uint32_t route_count
@@ -52,6 +55,7 @@ ctypedef struct Service:
     uint32_t timer_tail
     uint32_t inside                # tasks whose client waits
     bint draining
+    bint wake_due                  # some row is to be woken
     void *io
     bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
     void *control                  # reports to master

@@ -8,6 +8,7 @@ from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._pool cimport pool_block_size, pool_drop_core
 from mosec_cy._ring cimport NO_BLOCK
 from mosec_cy._segment cimport histogram_add_ns
+from mosec_cy._trimmer cimport trimmer_note
 
 cdef const char *TIMEOUT = b"inference timeout"
 
@@ -22,6 +23,7 @@ cdef void block_drop(Service *s, uint32_t block) noexcept nogil:
         pool_drop_core(&s.pool, block)
         s.charged -= pool_block_size(&s.pool, block)
         store_relaxed_u64(&s.statistics.charged, s.charged)  # relaxed: a gauge
+        trimmer_note(&s.trimmer, block, s.now)
 
 
 cdef void _timer_append(Service *s, uint32_t slot) noexcept nogil:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from mosec_cy._scheduler import Scheduler
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
@@ -292,8 +293,7 @@ class BatcherMachine(RuleBasedStateMachine):
                     self.look_at_ring(row)
                     self.row_answers(row, 24, False)
             self.pass_time_to_deadline()
-        assert not self.queued
-        assert not self.handed
+        assert not self.queued and not self.handed
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mosec_cy._http_chunked import ChunkedBody
 from mosec_cy._http_parser import RequestParser
-
 from tests.guard_page import GuardedMemory
 
 MEMORY = GuardedMemory()

@@ -181,6 +181,16 @@ def test_a_worker_that_dies_is_replaced(serve: Serve, stage: str) -> None:
     service.wait_output(rf"<{stage}.1> ended by itself with SIGKILL")
 
 
+def test_a_program_that_reaps_children_itself(serve: Serve) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); server.run()"
+    service = serve(TWO_STAGES.replace("server.run()", ignoring)).wait_ready()
+    (before,) = service.pids("mosec_cy: First_1")
+    os.kill(before, signal.SIGKILL)
+    with service.client() as client:
+        assert client.post("/inference", json=1).status_code == 200
+    assert service.pids("mosec_cy: First_1") != [before]
+
+
 def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
     service = serve(TWO_STAGES).wait_ready()
     service.wait_output("<First_3.1> ready")

@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
-from mosec_cy._ring import Doorbell, Ring
 
+from mosec_cy._ring import Doorbell, Ring
 from tests.stress.forked import Processes
 
 BOUND_MS = 30_000

@@ -8,6 +8,7 @@ import traceback
 from typing import BinaryIO
 
 import pytest
+
 from mosec_cy._scheduler import Scheduler
 
 TASKS = 512

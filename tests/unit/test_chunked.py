@@ -1,8 +1,8 @@
 """Chunked bodies: every vector whole, byte by byte and at every split point, against forbidden pages."""
 
 import pytest
-from mosec_cy._http_chunked import ChunkedBody
 
+from mosec_cy._http_chunked import ChunkedBody
 from tests.guard_page import GuardedMemory
 
 MORE, DATA, DONE, BAD = 0, 1, 2, -400

@@ -2,32 +2,11 @@
 
 import itertools
 import mmap
-import os
-import struct
 
 import pytest
+
 from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
-
-PAGE = 4096
-CORE = 1 << 63
-ROW = lessee(0, 1)
-OTHER = lessee(1, 1)
-
-
-def memory_for(budget: int, most: int) -> mmap.mmap:
-    return mmap.mmap(-1, BlockPool.bytes_needed(budget, most))
-
-
-def make(budget: int = 64 << 10, most: int = 16) -> BlockPool:
-    return BlockPool(memory_for(budget, most), budget, most)
-
-
-def word_at(block: int) -> slice:
-    return slice(PAGE + 8 * block, PAGE + 8 * block + 8)
-
-
-def drain(pool: BlockPool, size: int, claimant: int = 0) -> list[int]:
-    return list(iter(lambda: pool.allocate(size, claimant), None))
+from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, make, memory_for
 
 
 def test_geometry_of_a_budget() -> None:
@@ -299,41 +278,3 @@ def test_there_is_no_such_block(block: int) -> None:
 )
 def test_a_range_must_lie_in_its_block(offset: int, length: int, expected: int) -> None:
     assert make().check(0, offset, length) == expected
-
-
-@pytest.mark.parametrize("spoilt", [1, ROW, OTHER, CORE, CORE | ROW, 2**64 - 1])
-def test_a_spoilt_word_costs_its_block_and_nothing_else(spoilt: int) -> None:
-    memory = memory_for(64 << 10, 16)
-    pool = BlockPool(memory, 64 << 10, 16)
-    held = pool.allocate(1)
-    memory[word_at(held + 1)] = struct.pack("<Q", spoilt)
-    blocks = drain(pool, 1)
-    assert held + 1 not in blocks and len(blocks) == len(set(blocks)) == 16 * 3 + 8 + 4 + 2 - 2
-    assert pool.drop_core(held) == OK
-
-
-def test_a_word_that_was_wiped_is_not_held_any_more() -> None:
-    memory = memory_for(64 << 10, 16)
-    pool = BlockPool(memory, 64 << 10, 16)
-    block = pool.allocate(1)
-    memory[word_at(block)] = bytes(8)
-    assert pool.drop_core(block) == NOT_HELD
-    assert pool.lease(block, ROW) == NOT_HELD
-
-
-def test_scans_leave_holes_of_the_memory_alone() -> None:
-    budget, most = 1 << 30, 32768
-    fd = os.memfd_create("pool", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, BlockPool.bytes_needed(budget, most))
-        with mmap.mmap(fd, 0) as memory:
-            pool = BlockPool(memory, budget, most, 7, 8)
-            pool.allocate(1, ROW)
-            assert pool.allocate(1 << 20, ROW) is not None
-            before = os.fstat(fd).st_blocks
-            assert before * 512 <= 4 * PAGE  # the maps and two pages of words: no payload has been written
-            assert pool.count() == (0, 2) and pool.sweep(ROW) == 2
-            assert os.fstat(fd).st_blocks == before
-            del pool
-    finally:
-        os.close(fd)

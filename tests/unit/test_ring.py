@@ -4,6 +4,7 @@ import mmap
 import struct
 
 import pytest
+
 from mosec_cy._ring import BELL_BYTES, DESCRIPTOR_BYTES, Doorbell, Ring
 
 HEAD, TAIL, SLOTS = 0, 64, 128

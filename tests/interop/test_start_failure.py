@@ -1,0 +1,153 @@
+"""Starts that fail: what the log says, and with what status it ends."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service
+
+Serve = Callable[..., Service]
+
+ECHO = """
+    from mosec_cy import Server, Worker
+
+    class Echo(Worker):
+        def forward(self, data):
+            return data
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Echo)
+        server.run()
+        print("run returned")
+"""
+
+FAILING_WARM_UP = """
+    from mosec_cy import Server, Worker
+
+    class Picky(Worker):
+        example = "not a number"
+
+        def forward(self, data):
+            return data + 1
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Picky)
+        server.run()
+"""
+
+
+def test_a_failing_warm_up_is_logged(serve: Serve) -> None:
+    service = serve(FAILING_WARM_UP).wait_ready()
+    (record,) = [record for record in service.records if "warm-up failed" in record["fields"]["message"]]
+    assert "TypeError" in record["fields"]["exc_info"]
+    with service.client() as client:
+        assert client.post("/inference", json=1).json() == 2
+
+
+def test_a_failing_warm_up_stops_a_strict_server(serve: Serve) -> None:
+    service = serve(FAILING_WARM_UP, "--strict-warmup")
+    assert service.wait_end() == 1
+    assert service.output.count("failed to start") == 3
+
+
+def test_a_worker_that_never_starts(serve: Serve) -> None:
+    source = """
+        from mosec_cy import Server, Worker
+
+        class Good(Worker):
+            def forward(self, data):
+                return data
+
+        class Broken(Worker):
+            def __init__(self):
+                raise OSError("no such model")
+
+            def forward(self, data):
+                return data
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Good)
+            server.append_worker(Broken)
+            server.run()
+    """
+    service = serve(source)
+    assert service.wait_end() == 1
+    failures = [message for message in service.messages if message.startswith("<Broken_2|1> failed to start")]
+    assert len(failures) == 3
+    assert 'raise OSError("no such model")\nOSError: no such model' in failures[0]
+    assert "<Broken_2|1> never got ready, the server gives up" in service.messages
+
+
+@pytest.mark.parametrize("ending", ["sys.exit('why')", "os._exit(7)", "os.kill(os.getpid(), 11)"])
+def test_a_worker_that_ends_in_its_start(serve: Serve, ending: str) -> None:
+    source = f"""
+        import os, sys
+        from mosec_cy import Server, Worker
+
+        class Broken(Worker):
+            def __init__(self):
+                {ending}
+
+            def forward(self, data):
+                return data
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Broken)
+            server.run()
+    """
+    service = serve(source)
+    assert service.wait_end() == 1
+    reason = {"sys.exit('why')": "SystemExit: why", "os._exit(7)": "status 7"}.get(ending, "SIGSEGV")
+    assert sum(reason in message for message in service.messages) == 3
+
+
+def test_a_worker_that_starts_at_the_second_attempt(serve: Serve, tmp_path: Path) -> None:
+    source = """
+        import pathlib, sys
+        from mosec_cy import Server, Worker
+
+        class Moody(Worker):
+            def __init__(self):
+                marker = pathlib.Path(sys.argv[1])
+                if not marker.exists():
+                    marker.touch()
+                    raise RuntimeError("not today")
+
+            def forward(self, data):
+                return data
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Moody)
+            server.run()
+    """
+    service = serve(source, str(tmp_path / "marker")).wait_ready()
+    assert sum("not today" in message for message in service.messages) == 1
+
+
+def test_a_port_in_use(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        service = serve(ECHO, "--address", "127.0.0.1", "--port", port)
+        assert service.wait_end() == 1
+    assert f"127.0.0.1:{port} is in use: choose a free one with --port or --address" in service.output
+    assert "run returned" not in service.output
+
+
+def test_a_program_without_a_main_guard(serve: Serve) -> None:
+    service = serve(ECHO.replace('if __name__ == "__main__":', "if True:"))
+    assert service.wait_end() == 1
+    assert any('put it under `if __name__ == "__main__":`' in message for message in service.messages)
+
+
+def test_run_outside_the_main_thread(serve: Serve) -> None:
+    in_thread = "import threading; t = threading.Thread(target=server.run); t.start(); t.join()"
+    service = serve(ECHO.replace("server.run()", in_thread))
+    service.wait_end()
+    assert "run() must be called in the main thread" in service.output
