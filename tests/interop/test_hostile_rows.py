@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from mosec_cy._pool import BlockPool, lessee
 from mosec_cy._ring import Ring
-
 from tests.engine import MIB, Engine
 from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
 
