@@ -253,8 +253,10 @@ cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
 cdef void row_check(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
-    cdef uint32_t phase = load_acquire_u32(&link.shared.phase)      # pairs with the release in Channel.enter
-    cdef uint32_t batch = load_acquire_u32(&link.shared.batch)      # likewise
+    # In this order: a phase and its start that are read after the batch are of that batch or a later one, so that no
+    # batch is blamed for the one before it.
+    cdef uint32_t batch = load_acquire_u32(&link.shared.batch)      # pairs with the release in Channel._started
+    cdef uint32_t phase = load_acquire_u32(&link.shared.phase)      # pairs with the release in Channel.begin_forward
     cdef uint64_t since = load_relaxed_u64(&link.shared.since)      # the row's own word: at worst it harms itself
     if link.kill_at <= s.now:
         link.kill_at = NEVER
@@ -262,7 +264,7 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
             _give_up(s, row)
             s.report(s.control, REPORT_ROW_KILLED, row, batch)
     if link.check_at <= s.now:
-        link.check_at = s.now + timeout
+        link.check_at = s.now + timeout if s.batcher.rows[row].outstanding else NEVER
         if phase == PHASE_FORWARD:
             if since + timeout <= s.now:
                 link.check_at = NEVER

@@ -259,6 +259,7 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     ring_reset(&link.complete)
     close(link.pidfd)
     link.pidfd = -1
+    link.given_up = True           # until its next process: master may have called this one ready just now
     link.check_at = NEVER
     link.kill_at = NEVER
     s.report(s.control, REPORT_ROW_DEAD, row, failed)
