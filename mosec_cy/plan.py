@@ -13,6 +13,7 @@ TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 MASTER_ROW = 0
 MASTER_STAGE = 0
+_LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
 _RESERVED = ("/metrics", "/openapi")
 _MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
 
@@ -87,7 +88,7 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
     """Number the stages and give out the rows; a runtime that several routes share is one stage.
 
     Raises:
-        ValueError: there is no route.
+        ValueError: there is no route, or a worker's `resp_mime_type` is too long.
         TypeError: a worker's `resp_mime_type` is not a string.
     """
     if not routes:
@@ -147,6 +148,11 @@ def _content_type(runtime: Runtime) -> str:
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise TypeError(
             f"{runtime.worker.__name__}.resp_mime_type must be a string like 'application/json', but is {value!r}"
+        )
+    if len(value) > _LONGEST_CONTENT_TYPE:
+        raise ValueError(
+            f"{runtime.worker.__name__}.resp_mime_type must have {_LONGEST_CONTENT_TYPE} characters or less, "
+            f"but has {len(value)}"
         )
     return value
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mosec_cy._channel import Channel
+from mosec_cy._process import die_with_parent
 from mosec_cy._segment import Segment
 
 MESSAGE = struct.Struct("=IIIiQ")
@@ -143,9 +144,11 @@ class Engine:
     def fork_worker(self, serve: Callable[[Channel], None], row: int = 1, incarnation: int = 1) -> int:
         """A process of its own that runs `serve(channel)`; its pid. Core watches it."""
         self.segment.begin_row(row, incarnation)
+        test = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
+                die_with_parent(test)
                 serve(Channel(self.segment, row, incarnation, self.core_bell))
             finally:
                 os._exit(0)

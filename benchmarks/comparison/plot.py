@@ -50,7 +50,10 @@ def plot(result: Result, path: Path) -> bool:
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.margins(x=0.12)
+    axes.set_xticks([1, 2, 5, 10, 20, 50], labels=["1×", "2×", "5×", "10×", "20×", "50×"], minor=False)
+    axes.minorticks_off()
+    drawn = [gain for _, goal, measured in rows for gain in (1, goal, *measured)]
+    axes.set_xlim(0.9 * min(drawn), 1.6 * max(drawn))
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel(f"times better than {result['baseline']} (bar: median, dots: rounds, black line: target)")
     axes.set_title(f"{result['subject']} against {result['baseline']} {result['versions'][result['baseline']]}")

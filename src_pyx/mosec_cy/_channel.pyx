@@ -14,7 +14,6 @@ from mosec_cy._linux cimport (
     load_acquire_u32,
     mosec_futex_wait,
     mosec_now_ns,
-    store_relaxed_u32,
     store_relaxed_u64,
     store_release_u32,
 )
@@ -94,8 +93,8 @@ cdef class Channel:
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
-                # Relaxed; begin_forward releases it.
-                store_relaxed_u32(&self.shared.batch, d.batch)
+                # Release; pairs with core's look at an overrun: who sees this batch sees the end of the one before.
+                store_release_u32(&self.shared.batch, d.batch)
             i += 1
             if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
                 items.append(self.payloads.item(&d))

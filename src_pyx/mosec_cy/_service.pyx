@@ -223,6 +223,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.pid = pid
     link.pidfd = pidfd
     link.given_up = False
+    link.idle_batch = 0
     link.check_at = NEVER
     link.kill_at = NEVER
 
@@ -259,6 +260,7 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     ring_reset(&link.complete)
     close(link.pidfd)
     link.pidfd = -1
+    link.given_up = True           # until its next process: master may have called this one ready just now
     link.check_at = NEVER
     link.kill_at = NEVER
     s.report(s.control, REPORT_ROW_DEAD, row, failed)

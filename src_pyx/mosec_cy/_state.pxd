@@ -23,9 +23,10 @@ ctypedef struct Link:
     int pidfd                      # -1: none
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
     bint to_wake                   # was handed something since its bell was rung
-    bint given_up                  # its memory is spoilt or it hangs: killed, and no more listened to
+    bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way
+    uint32_t idle_batch            # the last check found it idle after this batch, with tasks that it had lost; 0: not so
 
 ctypedef struct ContentType:
     const char *text

@@ -20,9 +20,9 @@ cdef void block_charge(Service *s, uint32_t block) noexcept nogil:
 
 cdef void block_drop(Service *s, uint32_t block) noexcept nogil:
     if block != NO_BLOCK:
+        pool_drop_core(&s.pool, block)
         s.charged -= pool_block_size(&s.pool, block)
         store_relaxed_u64(&s.statistics.charged, s.charged)  # relaxed: a gauge
-        pool_drop_core(&s.pool, block)
         trimmer_note(&s.trimmer, block, s.now)
 
 
@@ -105,8 +105,10 @@ cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
 
 
 cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:
-    cdef Task *task = &s.batcher.tasks[slot]
+    cdef uint32_t connection = s.batcher.tasks[slot].connection
+    cdef uint32_t generation = s.batcher.tasks[slot].connection_generation
     cdef Answer answer
+    task_leave(s, slot)                # first: no row shall start what the client has been told is over
     answer.status = 408
     answer.content_type = s.content_types[0].text
     answer.content_type_n = s.content_types[0].n
@@ -115,8 +117,7 @@ cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept no
     answer.block = NO_BLOCK
     answer.extra = NULL
     answer.extra_n = 0
-    s.answer(s.io, task.connection, task.connection_generation, &answer)
-    task_leave(s, slot)
+    s.answer(s.io, connection, generation, &answer)
 
 
 cdef void tasks_expire(Service *s) noexcept nogil:

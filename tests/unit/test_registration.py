@@ -26,6 +26,10 @@ class Incomplete(Worker):
     pass
 
 
+class LongMimeType(Echo):
+    resp_mime_type = "text/" + "x" * 252
+
+
 class NoMimeType(Echo):
     resp_mime_type = None  # type: ignore[assignment]
 
@@ -207,3 +211,8 @@ def test_routes_for_core(server: Server) -> None:
         ("GET", "/metrics", [0]),
         ("GET", "/openapi", [0]),
     ]
+
+
+def test_a_content_type_that_no_head_has_room_for_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"LongMimeType\.resp_mime_type must have 256 characters or less, but has 257"):
+        make_plan({"/inference": [Runtime(LongMimeType)]})

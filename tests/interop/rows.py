@@ -1,0 +1,149 @@
+"""Clients of a core that the test steers, and the books that must balance afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from tests.engine import ROW_DEAD, Engine, read_response, request
+
+TEXT, JSON, BYTES = 0, 1, 2  # places in CONTENT_TYPES
+
+
+@contextlib.contextmanager
+def running(**options: Any) -> Iterator[Engine]:
+    """An engine; when the test is through, no task, charged byte or claimed block may be left in it."""
+    engine = Engine(**options)
+    try:
+        yield engine
+        assert blocks_at_rest(engine) == (0, 0)
+    except BaseException:
+        engine.process.kill()
+        engine.process.wait()
+        for worker in Worker.alive:
+            worker.kill()
+        raise
+    finally:
+        for worker in list(Worker.alive):
+            worker.reap()
+    engine.close()
+
+
+def blocks_at_rest(engine: Engine) -> tuple[int, int]:
+    """Blocks that core holds and that rows lease, when no request is under way."""
+    engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["charged"] == 0)
+    return engine.segment.blocks()
+
+
+class Client:
+    """One connection; `send` returns it, so that a request can be sent and its answer read later."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.socket = engine.connect()
+        self._rest = b""
+
+    def send(self, body: bytes, path: str = "/inference") -> Client:
+        self.socket.sendall(request(body, path))
+        return self
+
+    def answer(self) -> tuple[int, bytes]:
+        (status, _, body), self._rest = read_response(self.socket, self._rest)
+        return status, body
+
+    def post(self, body: bytes) -> tuple[int, bytes]:
+        return self.send(body).answer()
+
+    def leave(self) -> None:
+        """Disappear: the server gets a reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def clients(engine: Engine, count: int) -> Iterator[list[Client]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Client(engine)) for _ in range(count)]
+
+
+@contextlib.contextmanager
+def stopped(engine: Engine) -> Iterator[None]:
+    """Core stands still meanwhile; afterwards it finds all that happened at once."""
+    pid = engine.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def shared_memory(engine: Engine) -> mmap.mmap:
+    """All of the service's memory, as any of its processes may write it."""
+    return mmap.mmap(engine.segment.fd, engine.segment.layout()["size"])
+
+
+def ring_core(engine: Engine) -> None:
+    """Have core look at its rows."""
+    os.eventfd_write(engine.core_bell, 1)
+
+
+class Worker:
+    """A process in a row, which says over a pipe what it does: `said` waits for its next word."""
+
+    alive: ClassVar[set[Worker]] = set()
+
+    def __init__(self, engine: Engine, serve: Any, row: int = 1, incarnation: int = 1) -> None:
+        reader, writer = os.pipe()
+
+        def work(channel: Any) -> None:
+            os.close(reader)
+            serve(channel, lambda word: os.write(writer, word + b"\n"))
+
+        self.row = row
+        self.engine = engine
+        self.pid = engine.fork_worker(work, row, incarnation)
+        os.close(writer)
+        self._words = open(reader, "rb")  # noqa: PTH123, SIM115
+        Worker.alive.add(self)
+
+    def said(self) -> bytes:
+        word = self._words.readline()
+        assert word, "the worker has ended"
+        return word[:-1]
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def ended(self) -> int:
+        """Waits for core's report of its death; how many requests were failed by that."""
+        while (message := self.engine.news())[0] != ROW_DEAD:
+            pass
+        assert message[1] == self.row
+        self.reap()
+        return message[4]
+
+    def reap(self) -> None:
+        """Waits for its end."""
+        os.waitpid(self.pid, 0)
+        self._words.close()
+        Worker.alive.remove(self)
+
+    def stop(self) -> None:
+        """Ask it to finish, and wait until it has."""
+        self.engine.segment.stop_row(self.row)
+        assert self.ended() == 0

@@ -1,0 +1,91 @@
+"""A row of the worker table over time: what core hears late of it, and what it leaves alone when nothing happens."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mosec_cy._channel import Channel
+from tests.engine import ROW_DEAD, ROW_READY, SECOND, Engine, read_response, request
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(rows=2, stage={"timeout_ns": SECOND // 50})
+    yield engine
+    engine.close()
+
+
+def echo(channel: Channel) -> None:
+    while (items := channel.take()) is not None:
+        for item in items:
+            channel.answer(item, 200, b"%d " % os.getpid() + bytes(item), 0)
+
+
+def test_a_row_that_is_called_ready_after_its_death_gets_no_work(engine: Engine) -> None:
+    dead = engine.fork_worker(echo, row=1)
+    os.kill(dead, signal.SIGKILL)
+    os.waitpid(dead, 0)
+    assert engine.news()[:3] == (ROW_DEAD, 1, 1)
+    engine.order(ROW_READY, 1, 1)  # master had heard of its readiness before its death, and core hears of it now
+    with engine.connect() as client:
+        client.sendall(request(b"first"))
+        # A new process in the dead one's place finds an empty ring: nothing was put there for the dead one.
+        engine.wait_until(lambda stats: stats["remaining"] == 1)
+        engine.segment.begin_row(1, 2)
+        ring = Channel(engine.segment, 1, 2, engine.core_bell)
+        assert ring.take_now() == []
+        living = engine.fork_worker(echo, row=2)
+        assert read_response(client)[0][2] == b"%d first" % living
+    engine.segment.stop_row(2)
+    os.waitpid(living, 0)
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("voluntary_ctxt_switches:"):
+            return int(line.split()[1])
+    raise AssertionError("no count of switches")
+
+
+def test_core_sleeps_when_a_client_has_left_before_its_task_was_started(engine: Engine) -> None:
+    engine.channel(1)  # never takes anything
+    with engine.connect() as client:
+        client.sendall(request(b"who leaves"))
+        engine.wait_until(lambda stats: stats["remaining"] == 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # leaves by a reset
+    engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["connections"] == 0)
+    select.select([], [], [], 0.1)  # for what was due already, and then for ten times the stage's time-out
+    before = switches(engine.process.pid)
+    select.select([], [], [], 0.2)
+    assert switches(engine.process.pid) == before
+
+
+def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> None:
+    start, go = os.pipe()
+
+    def serve(channel: Channel) -> None:
+        os.read(start, 1)
+        echo(channel)
+
+    pid = engine.fork_worker(serve, row=1)
+    with engine.connect() as client:
+        client.sendall(request(b"lost"))
+        engine.wait_until(lambda stats: stats["remaining"] == 1)
+        with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
+            words = engine.segment.layout()["words"]
+            memory[words : words + 64] = bytes(64)  # now nobody can start the task
+        os.write(go, b"!")
+        assert engine.news()[:3] == (ROW_DEAD, 1, 1)  # or it would have no work any more, since it holds a task
+        assert read_response(client)[0][0] == 500
+    os.waitpid(pid, 0)
+    os.close(start)
+    os.close(go)
