@@ -1,5 +1,6 @@
 """Programs that some tests need and a machine may lack."""
 
+import os
 import shutil
 
 import pytest
@@ -11,3 +12,8 @@ def require(name: str) -> str:
     if path is None:
         pytest.skip(f"needs the program {name!r}")
     return path
+
+
+def environment() -> dict[str, str]:
+    """For programs of others: without the sanitizers' runtime that a sanitized build has preloaded."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}

@@ -18,7 +18,9 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
     TIMER_PROBE                   # the client has sent FIN and waits for its answer: has it left?
-    TIMER_KINDS
+
+cdef enum:
+    TIMER_KINDS = 7               # of Timer
 
 ctypedef struct Connection:
     int fd                        # -1: the slot is free
@@ -56,7 +58,8 @@ cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil     
 cdef void connections_close(Connections *t) noexcept nogil                       # closes them all
 cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil     # slot, or NO_CONNECTION: the table is full
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil
-cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil # TIMER_NONE disarms
+# TIMER_NONE disarms.
+cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil
 # A slot whose deadline has passed, or NO_CONNECTION.
 cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil
 cdef uint64_t connections_deadline(const Connections *t) noexcept nogil          # ns; the largest value if none

@@ -28,7 +28,7 @@ from mosec_cy._connection cimport (
 from mosec_cy._http1_body cimport body_await
 from mosec_cy._http1_read cimport http1_advance
 from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_SCRATCH, HTTP1_WAIT, HTTP1_WRITE, Http1
-from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_sent, http1_shut, http1_write
+from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_refuse_head, http1_sent, http1_shut, http1_write
 from mosec_cy._linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from mosec_cy._ring cimport NO_BLOCK
 
@@ -134,26 +134,15 @@ cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
     return True
 
 
-cdef void _refuse_late(Http1Io *io, uint32_t slot, const char *text) noexcept nogil:
-    cdef Http1 *h = &io.states[slot]
-    if h.phase == HTTP1_HEAD:          # of the request before this one
-        h.minor = 1
-        h.is_head = False
-        h.route = NO_CONNECTION
-        h.arrived = io.now
-    h.remaining = 1                    # the rest may still come: linger
-    http1_refuse(io, slot, 408, text)
-
-
 cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
     if timer == TIMER_PROBE:
         connection_arm(&io.connections, slot, TIMER_NONE, io.now)
         http1_continue(io, slot)
     elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
-        _refuse_late(io, slot, b"request header timeout")
+        http1_refuse_head(io, slot, 408, b"request header timeout")
     elif timer == TIMER_BODY:
         if not _moves(io, slot):
-            _refuse_late(io, slot, b"request body timeout")
+            http1_refuse(io, slot, 408, b"request body timeout")
     elif timer == TIMER_WRITE:
         if not _moves(io, slot):
             http1_shut(io, slot)

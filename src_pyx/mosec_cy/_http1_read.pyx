@@ -41,7 +41,7 @@ from mosec_cy._http1_state cimport (
     HTTP1_WRITE,
     Http1,
 )
-from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_shut, http1_write_text
+from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_refuse_head, http1_shut, http1_write_text
 from mosec_cy._http_chunked cimport chunked_begin
 from mosec_cy._http_parser cimport (
     BODY_CHUNKED,
@@ -77,6 +77,7 @@ cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const Verdict *verdict, bi
     cdef Http1 *h = &io.states[slot]
     if h.chunked or h.remaining > SMALL_BODY or (expects and h.remaining):
         h.keep_alive = False
+        h.linger = True
         http1_write_text(io, slot, verdict)
     elif h.remaining:
         h.refusal = verdict[0]
@@ -125,6 +126,7 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
     cdef int path_n = <int>request.path.length
     h.minor = request.minor
     h.keep_alive = request.keep_alive
+    h.linger = False
     h.is_head = request.method == METHOD_HEAD
     h.arrived = io.now
     h.route = NO_CONNECTION            # none yet
@@ -181,13 +183,7 @@ cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) n
     free(h.partial)
     h.partial = NULL
     if consumed < 0:
-        h.minor = 1
-        h.is_head = False
-        h.chunked = False
-        h.remaining = 1                # what follows cannot be told: linger
-        h.arrived = io.now
-        h.route = NO_CONNECTION        # counted under no route
-        http1_refuse(io, slot, -consumed, _parse_error(-consumed))
+        http1_refuse_head(io, slot, -consumed, _parse_error(-consumed))
         return n
     _begin(io, slot, data, <size_t>consumed < n)
     return <size_t>consumed

@@ -24,6 +24,7 @@ ctypedef struct Http1:             # one a connection slot
     uint8_t phase
     uint8_t minor
     bint keep_alive
+    bint linger                    # the answer refuses what the client may still send, or does not know of yet
     bint is_head
     bint chunked
     HttpRequest *partial           # the parser's state in a head that is not complete; NULL: at the start of one

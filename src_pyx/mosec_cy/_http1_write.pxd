@@ -11,6 +11,8 @@ cdef void http1_write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept
 cdef void http1_write_text(Http1Io *io, uint32_t slot, const Verdict *verdict) noexcept nogil
 # The connection's framing can no longer be trusted, or its rest is not worth reading: answers and closes.
 cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil
+# The same where no head could be made out: nothing of the request before it counts.
+cdef void http1_refuse_head(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil
 # An interim response: go on (RFC 9110 section 15.2.1). False: the connection was closed.
 cdef bint http1_continue(Http1Io *io, uint32_t slot) noexcept nogil
 # All of an answer is with the kernel.

@@ -5,6 +5,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
 
 from mosec_cy._connection cimport (
+    NO_CONNECTION,
     RECEIVE_GONE,
     SEND_AGAIN,
     SEND_DONE,
@@ -15,6 +16,7 @@ from mosec_cy._connection cimport (
     connection_arm,
     connection_close,
     connection_list,
+    connection_receive,
     connection_send,
 )
 from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_WAIT, HTTP1_WRITE, Http1
@@ -56,6 +58,11 @@ cdef void _linger(Http1Io *io, uint32_t slot) noexcept nogil:
     connection_list(&io.connections, slot)
 
 
+cdef bint _more_came(Connection *c) noexcept nogil:
+    cdef char[64] some
+    return c.input_n > 0 or (c.readable and connection_receive(c, some, sizeof(some)) > 0)
+
+
 cdef void http1_sent(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
@@ -63,7 +70,7 @@ cdef void http1_sent(Http1Io *io, uint32_t slot) noexcept nogil:
         io.service.released(io.service.context, h.answer_block)
         h.answer_block = NO_BLOCK
     if not h.keep_alive:
-        if h.remaining or h.chunked or c.readable or c.input_n:
+        if h.linger or _more_came(c):
             _linger(io, slot)
         else:
             http1_shut(io, slot)
@@ -141,7 +148,17 @@ cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text)
     verdict.text = text
     verdict.allow = NULL
     h.keep_alive = False
+    h.linger = True
     if h.body.block != NO_BLOCK:
         io.service.discard(io.service.context, h.body.block)
         h.body.block = NO_BLOCK
     http1_write_text(io, slot, &verdict)
+
+
+cdef void http1_refuse_head(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    h.minor = 1
+    h.is_head = False
+    h.route = NO_CONNECTION            # counted under none
+    h.arrived = io.now
+    http1_refuse(io, slot, status, text)

@@ -43,7 +43,7 @@ cdef class Payloads:
     cdef bint disabled                 # this process was forked from the row's
     cdef object __weakref__
     cdef Item item(self, const Descriptor *d)
-    # Room for `n` bytes, and the block that it lies in; NULL if no block was free.
+    # Room for `n` bytes, and the block that it lies in; NULL if no block was free, or this is a forked process.
     cdef uint8_t *room(self, uint64_t n, uint32_t *block) noexcept
     cdef memoryview new_buffer(self, Py_ssize_t n)
     cdef void copy(self, void *to, const void *source, uint64_t n) noexcept      # without the GIL if it takes long

@@ -146,7 +146,9 @@ cdef class Payloads:
         return item
 
     cdef uint8_t *room(self, uint64_t n, uint32_t *block) noexcept:
-        block[0] = pool_allocate(&self.pool, n + POOL_PAYLOAD_OFFSET, self.lessee)
+        block[0] = NO_BLOCK
+        if not self.disabled:
+            block[0] = pool_allocate(&self.pool, n + POOL_PAYLOAD_OFFSET, self.lessee)
         if block[0] == NO_BLOCK:
             return NULL
         return pool_block_data(&self.pool, block[0]) + POOL_PAYLOAD_OFFSET

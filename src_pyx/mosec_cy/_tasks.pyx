@@ -20,9 +20,9 @@ cdef void block_charge(Service *s, uint32_t block) noexcept nogil:
 
 cdef void block_drop(Service *s, uint32_t block) noexcept nogil:
     if block != NO_BLOCK:
+        pool_drop_core(&s.pool, block)
         s.charged -= pool_block_size(&s.pool, block)
         store_relaxed_u64(&s.statistics.charged, s.charged)  # relaxed: a gauge
-        pool_drop_core(&s.pool, block)
         trimmer_note(&s.trimmer, block, s.now)
 
 

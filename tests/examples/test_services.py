@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.examples.sample_files import SAMPLES
 from tests.service import ROOT, Service
-from tests.tools import require
+from tests.tools import environment, require
 
 EXAMPLES = ROOT / "examples"
 
@@ -90,7 +90,8 @@ def test_burst_is_served_in_batches(filetype: Service, tmp_path: Path) -> None:
 def test_curl_as_in_the_readme(filetype: Service) -> None:
     url = f"http://{filetype.address}/inference"
     command = [require("curl"), "--silent", "--data-binary", f"@{ROOT / 'Makefile'}", url]
-    answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    output = subprocess.run(command, env=environment(), capture_output=True, check=True, timeout=30).stdout
+    answer = json.loads(output)
     shown = re.search(r"^\$ curl --data-binary @Makefile .*\n(.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert shown
     assert answer == json.loads(shown[1]) | {"score": pytest.approx(answer["score"])}

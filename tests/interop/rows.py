@@ -9,10 +9,9 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.engine import MESSAGE, ROW_DEAD, Engine, read_response, request
+from tests.engine import ROW_DEAD, Engine, read_response, request
 
 TEXT, JSON, BYTES = 0, 1, 2  # places in CONTENT_TYPES
 
@@ -23,8 +22,7 @@ def running(**options: Any) -> Iterator[Engine]:
     engine = Engine(**options)
     try:
         yield engine
-        engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["charged"] == 0)
-        assert engine.segment.blocks() == (0, 0)
+        assert blocks_at_rest(engine) == (0, 0)
     except BaseException:
         engine.process.kill()
         engine.process.wait()
@@ -35,6 +33,12 @@ def running(**options: Any) -> Iterator[Engine]:
         for worker in list(Worker.alive):
             worker.reap()
     engine.close()
+
+
+def blocks_at_rest(engine: Engine) -> tuple[int, int]:
+    """Blocks that core holds and that rows lease, when no request is under way."""
+    engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["charged"] == 0)
+    return engine.segment.blocks()
 
 
 class Client:
@@ -88,11 +92,14 @@ def stopped(engine: Engine) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-@contextlib.contextmanager
-def shared_memory(engine: Engine) -> Iterator[mmap.mmap]:
+def shared_memory(engine: Engine) -> mmap.mmap:
     """All of the service's memory, as any of its processes may write it."""
-    with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
-        yield memory
+    return mmap.mmap(engine.segment.fd, engine.segment.layout()["size"])
+
+
+def ring_core(engine: Engine) -> None:
+    """Have core look at its rows."""
+    os.eventfd_write(engine.core_bell, 1)
 
 
 class Worker:
@@ -140,17 +147,3 @@ class Worker:
         """Ask it to finish, and wait until it has."""
         self.engine.segment.stop_row(self.row)
         assert self.ended() == 0
-
-
-def reports(engine: Engine) -> list[tuple[int, ...]]:
-    """What core has reported and nobody has read yet."""
-    found = []
-    engine.control.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while data := engine.control.recv(64):
-            found.append(MESSAGE.unpack(data))
-    return found
-
-
-def threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))

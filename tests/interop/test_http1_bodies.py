@@ -163,14 +163,14 @@ def test_expect_is_refused_before_the_body(engine: Engine, raw: bytes, status: i
 
 
 def test_expect_when_the_queue_is_full() -> None:
-    with core(capacity=1) as engine:  # no worker is ready: the first request waits
-        with Client(engine) as waiting, Client(engine) as client:
-            waiting.send(request(b"waits"))
-            engine.wait_until(lambda now: now["remaining"] == 1)
-            client.send(request(b"", headers=EXPECT).replace(b"length: 0", b"length: 5"))
-            answer = client.answer(interim=True)
-            assert (answer.status, answer.closes) == (429, True)
-            assert client.ended()
+    # No worker is ready: the first request waits.
+    with core(capacity=1) as engine, Client(engine) as waiting, Client(engine) as client:
+        waiting.send(request(b"waits"))
+        engine.wait_until(lambda now: now["remaining"] == 1)
+        client.send(request(b"", headers=EXPECT).replace(b"length: 0", b"length: 5"))
+        answer = client.answer(interim=True)
+        assert (answer.status, answer.closes) == (429, True)
+        assert client.ended()
 
 
 def test_a_body_where_none_belongs_is_refused(engine: Engine) -> None:

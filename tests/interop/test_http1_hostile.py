@@ -1,4 +1,4 @@
-"""Bytes that two parsers could read differently, other protocols, garbage: one 400, the end; nothing hidden runs."""
+"""What two parsers could read differently, other protocols, garbage: one 400, the end, and nothing hidden runs."""
 
 from __future__ import annotations
 

@@ -28,11 +28,11 @@ def upload(client: Client, kind: str) -> None:
 @contextlib.contextmanager
 def full_queue() -> Iterator[Engine]:
     """A core whose queue is full."""
-    with core(capacity=1, max_request_size=64 * MIB) as engine:  # no worker: what comes waits
-        with Client(engine) as client:
-            client.send(request(b"waits"))
-            engine.wait_until(lambda now: now["remaining"] == 1)
-            yield engine
+    # No worker is ready: what comes waits.
+    with core(capacity=1, max_request_size=64 * MIB) as engine, Client(engine) as client:
+        client.send(request(b"waits"))
+        engine.wait_until(lambda now: now["remaining"] == 1)
+        yield engine
 
 
 @contextlib.contextmanager

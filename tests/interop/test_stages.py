@@ -1,5 +1,7 @@
 """A task's way through the stages: hand-over, batches, capacity, clients that leave."""
 
+from typing import Any
+
 import pytest
 
 from tests.engine import CONTENT_TYPES
@@ -175,11 +177,14 @@ def test_no_slot_for_another_task() -> None:
 
 def test_answers_never_outnumber_their_ring() -> None:
     """However fast a row is while core looks elsewhere: what core hands out fits the ring of answers."""
-    with running(capacity=4096) as engine, clients(engine, 600) as many:
-        with engine.worker(lambda channel, item: channel.publish(item, [bytes(item)], 0, BYTES)):
-            for _ in range(3):
-                with stopped(engine):  # so that it finds them all at once
-                    for number, client in enumerate(many):
-                        client.send(b"%d" % number)
+
+    def echo(channel: Any, item: Any) -> None:
+        channel.publish(item, [bytes(item)], 0, BYTES)
+
+    with running(capacity=4096) as engine, clients(engine, 600) as many, engine.worker(echo):
+        for _ in range(3):
+            with stopped(engine):  # so that it finds them all at once
                 for number, client in enumerate(many):
-                    assert client.answer() == (200, b"%d" % number)
+                    client.send(b"%d" % number)
+            for number, client in enumerate(many):
+                assert client.answer() == (200, b"%d" % number)

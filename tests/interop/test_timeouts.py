@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -81,10 +82,8 @@ class Behaviour(UserWorker):
                 pass
         if data == "stubborn":
             while True:
-                try:
+                with contextlib.suppress(Exception):
                     time.sleep(FOREVER)
-                except Exception:
-                    pass
         if data == "ends well":
             try:
                 time.sleep(FOREVER)

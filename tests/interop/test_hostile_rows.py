@@ -1,0 +1,245 @@
+"""Rows that write what no row of ours would: core checks what it reads, and lives."""
+
+from __future__ import annotations
+
+import mmap
+import random
+import signal
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mosec_cy._pool import BlockPool, lessee
+from mosec_cy._ring import Ring
+from tests.engine import MIB, Engine
+from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
+
+SPOILT = (500, b"inference internal error: the worker sent an impossible answer")
+BUDGET = 4 * MIB
+NO_BLOCK = 0xFFFFFFFF
+ROW = 1
+
+
+class Rogue:
+    """A row written by hand: its ends of the rings, and its view of the pool."""
+
+    def __init__(self, engine: Engine, memory: mmap.mmap) -> None:
+        layout = engine.segment.layout()
+        submit, complete = layout["rings"][ROW]
+        self.tasks = Ring(memory, 256, submit)
+        self.answers = Ring(memory, 256, complete)
+        self.lessee = lessee(ROW, 1)
+        words = memoryview(memory)[layout["pool"] :]
+        self.pool = BlockPool(words, BUDGET, 65536, 1 + ROW, engine.rows + 1)
+
+    def task(self, engine: Engine) -> tuple[int, ...]:
+        engine.wait_until(lambda stats: self.tasks.has_news())
+        descriptor = self.tasks.pop()
+        self.tasks.release()
+        assert descriptor is not None
+        return descriptor
+
+    def answer(self, engine: Engine, *descriptors: tuple[int, ...]) -> None:
+        for descriptor in descriptors:
+            assert self.answers.push(descriptor)
+        self.answers.publish()
+        ring_core(engine)
+
+
+def answer_to(task: tuple[int, ...], **fields: int) -> tuple[int, ...]:
+    values = {"task": task[0], "sequence": task[1], "block": NO_BLOCK, "length": 0, "offset": 0, "batch": 0}
+    values |= {"batch_size": 0, "status": 200, "content_type": TEXT, "flags": 0}
+    return tuple((values | fields).values())
+
+
+def pause(channel: Any, say: Any) -> None:
+    signal.pause()
+
+
+@pytest.fixture
+def rogue() -> Iterator[tuple[Engine, Rogue, Worker]]:
+    """A core, and a row whose process sleeps while the test writes in its name."""
+    with running(budget=BUDGET) as engine:
+        worker = Worker(engine, pause)
+        yield engine, Rogue(engine, shared_memory(engine)), worker
+        if worker in Worker.alive:
+            worker.kill()
+            worker.ended()
+
+
+IMPOSSIBLE = {
+    "no such block": {"block": 7, "length": 1, "offset": 1 << 20},
+    "no such class": {"block": 0x7FFFFFFF, "length": 1},
+    "length without a block": {"length": 1},
+    "length beyond the block": {"block": -1, "length": 1 << 12},
+    "length that wraps around": {"block": -1, "length": (1 << 64) - 8, "offset": 16},
+    "offset beyond the block": {"block": -1, "offset": 0xFFFFFFFF},
+    "a block that nobody holds": {"block": 3},
+    "no such content type": {"block": -1, "content_type": 3},
+    "no status": {"block": -1, "status": 0},
+    "an interim status": {"block": -1, "status": 100},
+    "a status that has no body": {"block": -1, "status": 204},
+    "a status that is none": {"block": -1, "status": 600},
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_answers(rogue: tuple[Engine, Rogue, Worker], name: str) -> None:
+    """`block` -1 stands for one that the row holds as it should."""
+    engine, row, _ = rogue
+    fields = dict(IMPOSSIBLE[name])
+    if fields.get("block") == -1:
+        fields["block"] = row.pool.allocate(100, row.lessee)
+    with Client(engine) as client:
+        client.send(b"x")
+        row.answer(engine, answer_to(row.task(engine), **fields))
+        assert client.answer() == SPOILT
+        client.send(b"y")
+        row.answer(engine, answer_to(row.task(engine)))
+        assert client.answer() == (200, b"")
+
+
+def test_an_answer_in_a_block_of_core(rogue: tuple[Engine, Rogue, Worker]) -> None:
+    """The request's own block, and that of another client's request."""
+    engine, row, _ = rogue
+    with clients(engine, 2) as two:
+        two[0].send(b"mine")
+        mine = row.task(engine)
+        two[1].send(b"the other's")
+        engine.wait_until(lambda stats: stats["remaining"] == 2)
+        other = next(block for block in range(1 << 10) if row.pool.lease(block, row.lessee) == 0 and block != mine[2])
+        row.pool.drop_lease(other, row.lessee)
+        row.answer(engine, answer_to(mine, block=other, length=11, offset=64))
+        assert two[0].answer() == SPOILT
+        theirs = row.task(engine)
+        assert theirs[2] == other
+        row.answer(engine, answer_to(theirs, block=theirs[2], length=11, offset=64))
+        assert two[1].answer() == SPOILT
+
+
+def test_answers_that_are_not_its_to_give(rogue: tuple[Engine, Rogue, Worker]) -> None:
+    """Twice the same, one with a wrong sequence, one of a task that is long gone: all but the first are nothing."""
+    engine, row, _ = rogue
+    with Client(engine) as client:
+        client.send(b"x")
+        task = row.task(engine)
+        block = row.pool.allocate(100, row.lessee)
+        stale = (task[0] + (1 << 32), *task[1:])
+        wrong = (task[0], task[1] + 1, *task[2:])
+        row.answer(
+            engine, answer_to(stale), answer_to(wrong, block=block), answer_to(task, status=422), answer_to(task)
+        )
+        assert client.answer() == (422, b"inference internal error: no shared memory for the answer (--budget)")
+        client.send(b"y")
+        row.answer(engine, answer_to(task), answer_to(row.task(engine), status=400))
+        assert client.answer()[0] == 400
+
+
+def test_garbage_without_end(rogue: tuple[Engine, Rogue, Worker]) -> None:
+    engine, row, _ = rogue
+    generator = random.Random(1)
+    sizes = (64, 32, 32, 64, 32, 32, 32, 16, 16, 32)
+    with Client(engine) as client:
+        for _ in range(300):
+            client.send(b"x")
+            task = row.task(engine)
+            for _ in range(50):
+                fields = [generator.getrandbits(generator.randint(1, bits)) for bits in sizes]
+                # Near to what is real, so that it gets past the first checks; but never this very task.
+                fields[0] = generator.choice((fields[0], task[0] ^ (1 << generator.randrange(64))))
+                fields[2] = generator.choice((fields[2], task[2], NO_BLOCK))
+                row.answers.push(tuple(fields))
+            row.answer(engine, answer_to(task, status=418))
+            assert client.answer()[0] == 418
+            engine.wait_until(lambda stats: row.answers.free() == 256)
+    assert engine.process.poll() is None
+
+
+@pytest.mark.parametrize("head", [257, 1 << 40, (1 << 64) - 1])
+def test_an_impossible_index_of_answers(rogue: tuple[Engine, Rogue, Worker], head: int) -> None:
+    """The row is killed, what it had not started goes to its next life."""
+    engine, row, worker = rogue
+    at = engine.segment.layout()["rings"][ROW][1]
+    with Client(engine) as client:
+        client.send(b"x")
+        engine.wait_until(lambda stats: row.tasks.has_news())
+        shared_memory(engine)[at : at + 8] = struct.pack("Q", head)
+        ring_core(engine)
+        assert worker.ended() == 0
+        again = Worker(engine, echo, incarnation=2)
+        assert client.answer() == (200, b"x")
+        again.stop()
+
+
+def echo(channel: Any, say: Any) -> None:
+    while (items := channel.take()) is not None:
+        for item in items:
+            channel.publish(item, [bytes(item)], 0, TEXT)
+
+
+def test_an_impossible_index_of_tasks(rogue: tuple[Engine, Rogue, Worker]) -> None:
+    """Core finds out when the ring looks full, and gives the row up."""
+    engine, row, worker = rogue
+    at = engine.segment.layout()["rings"][ROW][0] + 64
+    memory = shared_memory(engine)
+    with Client(engine) as client:
+        for _ in range(256):
+            client.send(b"x")
+            engine.wait_until(lambda stats: row.tasks.has_news())
+            descriptor = row.tasks.pop()
+            assert descriptor is not None
+            memory[at : at + 8] = struct.pack("Q", 1 << 50)
+            row.answer(engine, answer_to(descriptor, status=418))
+            assert client.answer()[0] == 418
+        client.send(b"y")
+        assert worker.ended() == 0
+        again = Worker(engine, echo, incarnation=2)
+        assert client.answer() == (200, b"y")
+        again.stop()
+
+
+def test_entries_of_rows_scribbled_over() -> None:
+    """Bells, phases, batches, times: other rows' and its own, while requests are served."""
+    stage = {"timeout_ns": 1_000_000_000}
+    with running(rows=2, stage=stage) as engine, Client(engine) as client:
+        generator = random.Random(2)
+        memory = shared_memory(engine)
+        workers = [Worker(engine, echo, row=row) for row in (1, 2)]
+        victim = engine.segment.layout()["rows"][2]
+        for number in range(2000):
+            # Not the words by which a row that sleeps is woken and told to stop: those are its own loss.
+            at = victim + generator.choice((72, 128, 132, 136))
+            memory[at : at + 4] = generator.randbytes(4)
+            assert client.post(b"%d" % number) == (200, b"%d" % number)
+        for worker in workers:
+            worker.kill()
+        for _ in workers:
+            engine.news()
+        for worker in workers:
+            worker.reap()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_everything_scribbled_over(seed: int) -> None:
+    """Nothing that is written anywhere in the shared memory crashes core; what is answered then is another matter."""
+    engine = Engine(rows=2, budget=BUDGET, stage={"timeout_ns": 50_000_000}, service_timeout_ns=200_000_000)
+    memory = shared_memory(engine)
+    with clients(engine, 8) as eight:
+        generator = random.Random(seed)
+        workers = [Worker(engine, pause, row=row) for row in (1, 2)]
+        layout = engine.segment.layout()
+        for _ in range(60):
+            for client in eight:
+                client.send(b"x" * generator.randrange(1, 2000))
+            for _ in range(200):
+                # Rings and words, and not only payloads; small numbers are more often possible ones.
+                at = generator.randrange(layout["core_bell"], layout["pool"] + 8192) & ~7
+                memory[at : at + 8] = (generator.getrandbits(generator.choice((1, 3, 8, 33, 64)))).to_bytes(8, "little")
+            ring_core(engine)
+        assert engine.process.poll() is None
+        for worker in workers:
+            worker.kill()
+            worker.reap()
+    engine.close()  # in order, with status 0
