@@ -99,15 +99,6 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
     s.wake_due = True
 
 
-cdef void _observe_batch(Service *s, uint32_t stage, uint32_t row, uint32_t n) noexcept nogil:
-    cdef Link *link = &s.links[row]
-    if s.batcher.stages[stage].max_batch_size > 1:
-        histogram_add_count(&link.statistics.batch_size, n)
-        histogram_add_ns(&link.statistics.batch_duration, s.now - s.batcher.tasks[s.scratch[0]].queued_at)
-    if s.stage_timeouts[stage] and link.check_at == NEVER:
-        link.check_at = s.now + s.stage_timeouts[stage]
-
-
 cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
     # Never more than fits into the ring of answers, if the row answered it all before core looks again.
     cdef Link *link = &s.links[row]
@@ -130,7 +121,8 @@ cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
         if n == 0:
             return
         _hand_out(s, row, n)
-        _observe_batch(s, stage, row, n)
+        if s.stage_timeouts[stage] and s.links[row].check_at == NEVER:
+            s.links[row].check_at = s.now + s.stage_timeouts[stage]
 
 
 cdef void _settle(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil:
@@ -175,13 +167,32 @@ cdef bint _accept_block(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
     return True
 
 
-cdef void _batch_done(Service *s, uint32_t row, int status, uint64_t batch_ns) noexcept nogil:
+cdef void _answered(Service *s, uint32_t row, const Task *task, int status) noexcept nogil:
     cdef Link *link = &s.links[row]
-    cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
-    if status == 200:
+    link.batch_answered += 1
+    link.batch_succeeded += status == 200
+    link.batch_formed = max(link.batch_formed, task.handed_at - task.queued_at)
+
+
+cdef void _batch_done(Service *s, uint32_t row, uint64_t batch_ns) noexcept nogil:
+    # Batches are counted as the row has seen them: without what was taken back or given up before it started.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t stage = s.batcher.rows[row].stage
+    if link.batch_succeeded:
         histogram_add_ns(&link.statistics.duration, batch_ns)
+    if s.batcher.stages[stage].max_batch_size > 1:
+        histogram_add_count(&link.statistics.batch_size, link.batch_answered)
+        histogram_add_ns(&link.statistics.batch_duration, link.batch_formed)
+    row_forget_batch(link)
+    if s.stage_timeouts[stage] and s.batcher.rows[row].outstanding:
+        link.check_at = s.now + s.stage_timeouts[stage]
+
+
+cdef void row_forget_batch(Link *link) noexcept nogil:
+    link.check_at = NEVER
     link.kill_at = NEVER
-    link.check_at = s.now + timeout if timeout and s.batcher.rows[row].outstanding else NEVER
+    link.batch_answered = link.batch_succeeded = 0
+    link.batch_formed = 0
 
 
 cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
@@ -192,8 +203,9 @@ cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
     if slot == NO_INDEX or not batcher_complete(&s.batcher, row, slot, d.sequence, s.now, &batch_ns):
         block_drop(s, d.block)
         return
+    _answered(s, row, &s.batcher.tasks[slot], d.status if sound else 500)
     if batch_ns:
-        _batch_done(s, row, d.status, batch_ns)
+        _batch_done(s, row, batch_ns)
     block_drop(s, s.batcher.tasks[slot].block)
     s.batcher.tasks[slot].block = NO_BLOCK
     if sound:

@@ -5,7 +5,6 @@ from libc.string cimport memcpy
 from posix.unistd cimport close
 
 from mosec_cy._batcher cimport (
-    NEVER,
     NO_INDEX,
     Task,
     batcher_deadline,
@@ -25,7 +24,16 @@ from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data,
 from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
-from mosec_cy._rows cimport row_poll, rows_deadline, rows_dispatch, rows_expire, rows_have_news, rows_poll, rows_wake
+from mosec_cy._rows cimport (
+    row_forget_batch,
+    row_poll,
+    rows_deadline,
+    rows_dispatch,
+    rows_expire,
+    rows_have_news,
+    rows_poll,
+    rows_wake,
+)
 from mosec_cy._segment cimport STATUS_COUNT, status_index
 from mosec_cy._state cimport REPORT_ROW_DEAD, Link
 from mosec_cy._tasks cimport (
@@ -224,8 +232,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.pidfd = pidfd
     link.given_up = False
     link.idle_batch = 0
-    link.check_at = NEVER
-    link.kill_at = NEVER
+    row_forget_batch(link)
 
 
 cdef void service_row_ready(Service *s, uint32_t row, uint32_t incarnation) noexcept nogil:
@@ -261,7 +268,6 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     close(link.pidfd)
     link.pidfd = -1
     link.given_up = True           # until its next process: master may have called this one ready just now
-    link.check_at = NEVER
-    link.kill_at = NEVER
+    row_forget_batch(link)
     s.report(s.control, REPORT_ROW_DEAD, row, failed)
     rows_dispatch(s, s.batcher.rows[row].stage)
