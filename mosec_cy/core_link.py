@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import marshal
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -65,15 +66,24 @@ class CoreLink:
     def send(
         self, kind: ToCore, row: int = 0, incarnation: int = 0, pid: int = 0, value: int = 0, pidfd: int = -1
     ) -> None:
-        """Send one message; to a core that has died it goes nowhere, its pidfd tells of that."""
+        """Send one message, once there is room; to a core that has died it goes nowhere, its pidfd tells of that."""
         data = _MESSAGE.pack(kind, row, incarnation, pid, value)
+        try:
+            while not self._send(data, pidfd):
+                select.select([], [self._socket], [])
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def _send(self, data: bytes, pidfd: int) -> bool:
+        """False: a few hundred messages wait already, as when as many workers start before core listens."""
         try:
             if pidfd >= 0:
                 socket.send_fds(self._socket, [data], [pidfd])
             else:
                 self._socket.send(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except BlockingIOError:
+            return False
+        return True
 
     def take(self) -> Iterator[Message]:
         """All messages that are there, without waiting; sets `closed` when core has gone."""

@@ -32,7 +32,7 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
     """Decode a JSON document; raises DecodingError, with the place of the fault, if it is none."""
     try:
         return _decode(data)
-    except (ValueError, RecursionError) as error:  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # of older releases it is no ValueError
         return _decode_leniently(data, error)
 
 

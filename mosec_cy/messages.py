@@ -32,7 +32,10 @@ class Inbox:
         self.closed = False
 
     def take(self) -> Iterator[dict[str, Any]]:
-        """All whole messages that are there, without waiting; sets `closed` when the peer has gone."""
+        """All whole messages that are there, without waiting; sets `closed` when the peer has gone.
+
+        Raises ValueError for bytes that are no message; the socket is then of no more use.
+        """
         self._receive()
         while len(self._pending) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._pending)
@@ -43,7 +46,10 @@ class Inbox:
                 return
             body = bytes(self._pending[_LENGTH.size : end])
             del self._pending[:end]
-            yield msgpack.unpackb(body)
+            message = msgpack.unpackb(body)
+            if not isinstance(message, dict):
+                raise ValueError(f"a control message is a map, not {type(message).__name__}")
+            yield message
 
     def _receive(self) -> None:
         while not self.closed:

@@ -47,14 +47,20 @@ def main(boot_fd: int, master_pid: int) -> None:
     with open(boot_fd, "rb") as file:
         boot, main_module, pickled_class = pickle.load(file)
     status = _run(boot, lambda: _import_class(main_module, pickled_class))
-    sys.exit(status)
+    if status:
+        _end(status)
+    sys.exit(0)
 
 
 def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     die_with_parent(boot.master_pid)
     leave_shutdown_to_master()
-    status = _run(boot, lambda: worker)
+    _end(_run(boot, lambda: worker))
+
+
+def _end(status: int) -> NoReturn:
+    """End at once: a thread of user code would keep alive what serves no more, and nobody would start another."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -70,7 +76,11 @@ def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
         except (Exception, SystemExit):
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
-        _serve(boot, worker, control)
+        try:
+            _serve(boot, worker, control)
+        except BaseException:  # user code may raise SystemExit
+            traceback.print_exc()
+            return 1
     return 0
 
 

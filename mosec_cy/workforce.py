@@ -136,11 +136,17 @@ class Workforce:
 
     def _on_message(self, row: WorkerRow) -> None:
         assert row.inbox is not None
-        for message in row.inbox.take():
-            if message.get("ready"):
-                self._on_ready(row)
-            elif "failed" in message:
-                row.failure = message["failed"]
+        assert row.process is not None
+        try:
+            for message in row.inbox.take():
+                if message.get("ready"):
+                    self._on_ready(row)
+                elif "failed" in message:
+                    row.failure = message["failed"]
+        except ValueError as error:
+            row.process.kill()
+            row.inbox.closed = True
+            _log.error("%s killed, user code has written into its control socket: %s", row.name, error)
         if row.inbox.closed:
             self._reactor.unwatch(row.fileno())
 

@@ -219,8 +219,8 @@ cdef class Channel:
         """
         cdef Py_buffer view
         cdef const void *data
-        cdef uint64_t n
-        cdef uint32_t block, offset
+        cdef uint64_t n, offset
+        cdef uint32_t block
         cdef OutputBlock output
         cdef object payload = outputs[index]
         outputs[index] = None
@@ -233,11 +233,11 @@ cdef class Channel:
             output = payload.obj
             PyBuffer_Release(&view)
             payload = None
-            if output.exports == 0 and output.payloads is self.payloads:
-                block = output.block
+            block = output.block
+            offset = <const uint8_t *>data - pool_block_data(&self.payloads.pool, block)
+            if output.exports == 0 and output.payloads is self.payloads and offset <= <uint32_t>-1:
                 output.block = NO_BLOCK
-                offset = <uint32_t>(<const uint8_t *>data - pool_block_data(&self.payloads.pool, block))
-                self._publish(item, block, offset, n, 200, content_type, 0)
+                self._publish(item, block, <uint32_t>offset, n, 200, content_type, 0)
                 return True
             return self._publish_copy(item, data, n, 200, content_type)
         try:

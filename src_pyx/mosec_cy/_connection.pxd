@@ -18,7 +18,9 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
     TIMER_PROBE                   # the client has sent FIN and waits for its answer: has it left?
-    TIMER_KINDS
+
+cdef enum:
+    TIMER_KINDS = 7               # of Timer
 
 ctypedef struct Connection:
     int fd                        # -1: the slot is free

@@ -22,7 +22,7 @@ from mosec_cy._http1 cimport http1_answer, http1_close, http1_open
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._http1_state cimport Http1Io
 from mosec_cy._http_parser cimport METHOD_GET, METHOD_POST
-from mosec_cy._http_writer cimport writer_init
+from mosec_cy._http_writer cimport HTTP_CONTENT_TYPE_MAX, writer_init
 from mosec_cy._linux cimport EPOLLIN
 from mosec_cy._loop cimport TOKEN_CONTROL, loop_add, loop_close, loop_open, loop_token
 from mosec_cy._pool cimport pool_detach
@@ -173,6 +173,8 @@ cdef class _Engine:
         for i, value in enumerate(content_types):
             s.content_types[i].text = self.text(value)
             s.content_types[i].n = len(value.encode())
+            if s.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
+                raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
         s.content_type_count = len(content_types)
         return 0
 

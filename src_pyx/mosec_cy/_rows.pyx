@@ -39,7 +39,7 @@ from mosec_cy._ring cimport (
     ring_release,
 )
 from mosec_cy._router cimport Route
-from mosec_cy._segment cimport PHASE_FORWARD, histogram_add_count, histogram_add_ns
+from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
 from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
 from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
 
@@ -262,6 +262,19 @@ cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
     s.report(s.control, REPORT_ROW_OVERDUE, row, batch)
 
 
+cdef bint _has_lost_tasks(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+    # It idles and its rings are empty, but it has not answered all: some process has written over a task's word, so
+    # that nobody could start it. Said only the second time, because between taking and working it looks the same.
+    cdef Link *link = &s.links[row]
+    cdef uint32_t before = link.idle_batch
+    link.idle_batch = 0
+    if phase != PHASE_IDLE or s.batcher.rows[row].outstanding == 0 or ring_free(&link.submit) <= link.submit.mask or \
+            ring_has_news(&link.complete):
+        return False
+    link.idle_batch = max(batch, 1)
+    return link.idle_batch == before
+
+
 cdef void row_check(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
@@ -277,7 +290,9 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
             s.report(s.control, REPORT_ROW_KILLED, row, batch)
     if link.check_at <= s.now:
         link.check_at = s.now + timeout if s.batcher.rows[row].outstanding else NEVER
-        if phase == PHASE_FORWARD:
+        if _has_lost_tasks(s, row, batch, phase):
+            _give_up(s, row)
+        elif phase == PHASE_FORWARD:
             if since + timeout <= s.now:
                 link.check_at = NEVER
                 if batch != link.shared.overdue:       # else it has been told

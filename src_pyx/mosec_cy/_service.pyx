@@ -231,6 +231,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.pid = pid
     link.pidfd = pidfd
     link.given_up = False
+    link.idle_batch = 0
     row_forget_batch(link)
 
 

@@ -26,6 +26,7 @@ ctypedef struct Link:
     bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way
+    uint32_t idle_batch            # at the last check it idled after this batch, with tasks that it had lost; 0: not so
     uint32_t batch_answered        # of the batch that it is answering: tasks,
     uint32_t batch_succeeded       # those with 200,
     uint64_t batch_formed          # and ns from the entry of the oldest into the queue until it was handed out

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from mosec_cy._channel import Channel
 from tests.engine import Engine, request
 from tests.interop.http1 import Client, barrier, chunked, core, echo, get, serving
 
@@ -109,21 +111,24 @@ def test_a_long_pipeline_of_large_requests(engine: Engine) -> None:
 
 
 def test_the_second_waits_for_the_first() -> None:
-    with core(rows=2) as engine, Client(engine) as client, Client(engine) as other:
-        channel, idle = engine.channel(1), engine.channel(2)
+    # Two workers are free for it: still the second is not begun before the first is answered.
+    seen: list[bytes] = []
+    gate = threading.Event()
+
+    def answer(channel: Channel, item: Any) -> None:
+        seen.append(bytes(item))
+        if bytes(item) == b"1":
+            assert gate.wait(20)
+        echo(channel, item)
+
+    with core(rows=2) as engine, engine.worker(answer, 1), engine.worker(answer, 2), Client(engine) as client:
         client.send(request(b"1") + request(b"2"))
-        (first,) = channel.take()
-        assert bytes(first) == b"1"
-        other.send(request(b"x"))
-        (between,) = idle.take()  # not the second of the pair, though its row is idle
-        assert bytes(between) == b"x"
-        echo(channel, first)
-        assert client.answer().body == b"1"
-        (second,) = channel.take()
-        assert bytes(second) == b"2"
-        echo(channel, second)
-        echo(idle, between)
-        assert (client.answer().body, other.answer().body) == (b"2", b"x")
+        engine.wait_until(lambda now: now["remaining"] == 1)
+        with Client(engine) as other:
+            assert other.post(b"x").body == b"x"
+        assert seen == [b"1", b"x"]
+        gate.set()
+        assert [client.answer().body, client.answer().body] == [b"1", b"2"]
 
 
 def test_answers_of_core_do_not_overtake_the_workers(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import signal
@@ -66,3 +67,25 @@ def test_core_sleeps_when_a_client_has_left_before_its_task_was_started(engine: 
     before = switches(engine.process.pid)
     select.select([], [], [], 0.2)
     assert switches(engine.process.pid) == before
+
+
+def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> None:
+    start, go = os.pipe()
+
+    def serve(channel: Channel) -> None:
+        os.read(start, 1)
+        echo(channel)
+
+    pid = engine.fork_worker(serve, row=1)
+    with engine.connect() as client:
+        client.sendall(request(b"lost"))
+        engine.wait_until(lambda stats: stats["remaining"] == 1)
+        with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
+            words = engine.segment.layout()["words"]
+            memory[words : words + 64] = bytes(64)  # now nobody can start the task
+        os.write(go, b"!")
+        assert engine.news()[:3] == (ROW_DEAD, 1, 1)  # or it would have no work any more, since it holds a task
+        assert read_response(client)[0][0] == 500
+    os.waitpid(pid, 0)
+    os.close(start)
+    os.close(go)
