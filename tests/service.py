@@ -97,6 +97,12 @@ class Service:
                 return match
         raise AssertionError(f"no line with {pattern!r} before its end:\n{self.output}")
 
+    def wait_outputs(self, pattern: str, count: int) -> None:
+        """Wait until so many lines of its whole output match the regular expression."""
+        deadline = time.monotonic() + PATIENCE
+        while sum(re.search(pattern, line) is not None for line in self.lines) < count:
+            assert self._next_line(deadline) is not None, f"ended without {count} lines of {pattern!r}:\n{self.output}"
+
     def _next_line(self, deadline: float) -> str | None:
         try:
             line = self._arrivals.get(timeout=max(deadline - time.monotonic(), 0))
