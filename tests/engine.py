@@ -178,6 +178,11 @@ class Engine:
         with contextlib.suppress(BrokenPipeError):
             self.control.close()
         assert self.process.wait(20) == 0
+        self.release()
+
+    def release(self) -> None:
+        """Gives back what the test's process holds."""
+        self.control.close()
         self.listener.close()
         os.close(self.core_bell)
         os.close(self.master_bell)

@@ -28,6 +28,7 @@ def running(**options: Any) -> Iterator[Engine]:
         engine.process.wait()
         for worker in Worker.alive:
             worker.kill()
+        engine.release()
         raise
     finally:
         for worker in list(Worker.alive):

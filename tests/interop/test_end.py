@@ -272,9 +272,12 @@ def test_idle_means_that_nobody_wakes(serve: Serve) -> None:
     service.wait_output("<First_3.1> ready")
     with service.client() as client:
         assert client.post("/inference", json=1).status_code == 200
-    asleep = switches(service)
-    threading.Event().wait(1.0)  # what is measured is this second
-    assert switches(service) == asleep
+    for _ in range(5):  # the end of that connection may still have to be heard
+        asleep = switches(service)
+        threading.Event().wait(1.0)  # what is measured is this second
+        if switches(service) == asleep:
+            return
+    raise AssertionError(f"{asleep} became {switches(service)}")
 
 
 def switches(service: Service) -> dict[int, list[str]]:
