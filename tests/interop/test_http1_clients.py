@@ -14,7 +14,7 @@ import pytest
 
 from tests.engine import MIB, Engine
 from tests.interop.http1 import serving
-from tests.tools import require
+from tests.tools import environment, require
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=50, check=False)
+    return subprocess.run(command, input=stdin, env=environment(), capture_output=True, timeout=50, check=False)
 
 
 def curl(*arguments: str, stdin: bytes = b"") -> bytes:
