@@ -70,7 +70,9 @@ class CoreLink:
         data = _MESSAGE.pack(kind, row, incarnation, pid, value)
         try:
             while not self._send(data, pidfd):
-                select.select([], [self._socket], [])
+                room = select.poll()
+                room.register(self._socket, select.POLLOUT)
+                room.poll()
         except (BrokenPipeError, ConnectionResetError):
             pass
 

@@ -33,6 +33,7 @@ ctypedef struct Connection:
     uint32_t timer_next
     uint64_t deadline             # ns
     uint64_t moved                # body or answer bytes moved since the timer was armed
+    uint64_t unread               # bytes that the kernel still held for the client when TIMER_WRITE was armed
     char *input                   # bytes read that nobody has consumed yet lie in it; NULL when there are none
     uint32_t input_start
     uint32_t input_n
@@ -74,4 +75,6 @@ cdef int connection_send(
     Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
 ) noexcept nogil
 cdef int connection_flush(Connection *c) noexcept nogil
+# Bytes of body that came, or of answer that the client's side took, since the timer was armed.
+cdef uint64_t connection_progress(const Connection *c) noexcept nogil
 cdef bint connection_has_output(const Connection *c) noexcept nogil

@@ -5,6 +5,12 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCOUTQ
+
 cdef extern from "<sys/socket.h>" nogil:
     struct iovec:
         void *iov_base
@@ -86,6 +92,17 @@ cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil:
     t.open -= 1
 
 
+cdef uint64_t _unread(const Connection *c) noexcept nogil:
+    cdef int n = 0
+    ioctl(c.fd, SIOCOUTQ, &n)
+    return <uint64_t>n
+
+
+cdef uint64_t connection_progress(const Connection *c) noexcept nogil:
+    # A reader of 50 kB a second makes room in the kernel's megabytes, and so EPOLLOUT, only once in a while.
+    return c.moved + c.unread - _unread(c) if c.timer == TIMER_WRITE else c.moved
+
+
 cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil:
     cdef Connection *c = &t.all[slot]
     if c.timer != TIMER_NONE:
@@ -99,6 +116,8 @@ cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t 
             t.all[c.timer_next].timer_previous = c.timer_previous
     c.timer = timer
     c.moved = 0
+    if timer == TIMER_WRITE:
+        c.unread = _unread(c)
     if timer == TIMER_NONE:
         return
     c.deadline = now + t.duration[timer]

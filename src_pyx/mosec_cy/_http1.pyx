@@ -1,6 +1,6 @@
 """HTTP/1.x connections: their life, events and time-outs."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -22,6 +22,7 @@ from mosec_cy._connection cimport (
     connection_flush,
     connection_has_output,
     connection_open,
+    connection_progress,
     connections_close,
     connections_open,
 )
@@ -128,7 +129,8 @@ cdef void http1_run_ready(Http1Io *io) noexcept nogil:
 cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
     # Moved enough since its timer was armed: it gets another period.
     cdef Connection *c = &io.connections.all[slot]
-    if c.moved < io.connections.duration[c.timer] // 1_000_000_000 * LEAST_RATE or c.moved == 0:
+    cdef uint64_t progress = connection_progress(c)
+    if progress < io.connections.duration[c.timer] // 1_000_000_000 * LEAST_RATE or progress == 0:
         return False
     connection_arm(&io.connections, slot, c.timer, io.now)
     return True

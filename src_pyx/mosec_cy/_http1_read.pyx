@@ -34,6 +34,7 @@ from mosec_cy._http1_state cimport (
     HTTP1_BODY,
     HTTP1_DISCARD,
     HTTP1_HEAD,
+    HTTP1_HEADS,
     HTTP1_LINGER,
     HTTP1_QUOTA,
     HTTP1_SCRATCH,
@@ -180,6 +181,7 @@ cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) n
             connection_arm(&io.connections, slot, TIMER_HEADER, io.now)
         _put_aside(io, h)
         return 0
+    io.heads += 1
     free(h.partial)
     h.partial = NULL
     if consumed < 0:
@@ -196,7 +198,7 @@ cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
     cdef uint32_t generation = c.generation
     cdef size_t at = 0
     cdef size_t step
-    while at < n and c.generation == generation:
+    while at < n and c.generation == generation and io.heads < HTTP1_HEADS:
         if h.phase == HTTP1_HEAD:
             step = _take_head(io, slot, data + at, n - at)
             if step == 0:
@@ -285,6 +287,7 @@ cdef void http1_advance(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef uint32_t generation = c.generation
     cdef uint64_t quota = HTTP1_QUOTA
     cdef int64_t got
+    io.heads = 0
     while _wants_bytes(h) and (c.readable or c.input_n):
         got = _step(io, slot, quota)
         if c.generation != generation:
@@ -294,7 +297,7 @@ cdef void http1_advance(Http1Io *io, uint32_t slot) noexcept nogil:
             return
         if got <= 0:
             break
-        if <uint64_t>got >= quota:
+        if <uint64_t>got >= quota or io.heads >= HTTP1_HEADS:
             connection_list(&io.connections, slot)
             return
         quota -= got

@@ -10,7 +10,9 @@ from mosec_cy._http_writer cimport HttpWriter
 
 cdef enum:
     HTTP1_SCRATCH = 65536          # bytes read at once; a head is at most half of it
-    HTTP1_QUOTA = 262144           # bytes read from one connection before the others get their turn
+    # What one connection may take before the others get their turn: bytes, and heads (pipelined ones are tiny).
+    HTTP1_QUOTA = 262144
+    HTTP1_HEADS = 64
 
 cdef enum Http1Phase:
     HTTP1_HEAD = 0                 # a head is expected or arriving
@@ -47,6 +49,7 @@ ctypedef struct Http1Io:
     HttpRequest request            # the one being parsed; nothing of it outlives the event
     uint64_t max_body              # bytes
     bint draining                  # shutting down: each answer closes its connection
+    uint32_t heads                 # taken in this turn
     uint64_t now                   # ns
     char *scratch                  # HTTP1_SCRATCH bytes
     char *path                     # room for a decoded path

@@ -138,3 +138,12 @@ def test_answers_of_core_do_not_overtake_the_workers(engine: Engine) -> None:
         assert {client.answer().body for _ in range(50)} == {b"MOSEC service"}
         assert client.answer().body == b"slow too"
         assert client.answer().status == 404
+
+
+def test_more_heads_than_one_turn_takes(engine: Engine) -> None:
+    """Tiny requests by the thousand, bodies among them, are answered in order over many turns."""
+    with Client(engine) as client:
+        client.send(b"".join(get() * 100 + request(b"%d" % i) for i in range(20)))
+        for i in range(20):
+            assert {client.answer().body for _ in range(100)} == {b"MOSEC service"}
+            assert client.answer().body == b"%d" % i
