@@ -19,6 +19,7 @@ from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running
 SPOILT = (500, b"inference internal error: the worker sent an impossible answer")
 BUDGET = 4 * MIB
 NO_BLOCK = 0xFFFFFFFF
+STARTED = 2  # of a task's word
 ROW = 1
 
 
@@ -31,14 +32,18 @@ class Rogue:
         self.tasks = Ring(memory, 256, submit)
         self.answers = Ring(memory, 256, complete)
         self.lessee = lessee(ROW, 1)
-        words = memoryview(memory)[layout["pool"] :]
-        self.pool = BlockPool(words, BUDGET, 65536, 1 + ROW, engine.rows + 1)
+        self.memory = memory
+        self.words = layout["words"]
+        self.pool = BlockPool(memoryview(memory)[layout["pool"] :], BUDGET, 65536, 1 + ROW, engine.rows + 1)
 
     def task(self, engine: Engine) -> tuple[int, ...]:
+        """The next task, started."""
         engine.wait_until(lambda stats: self.tasks.has_news())
         descriptor = self.tasks.pop()
         self.tasks.release()
         assert descriptor is not None
+        word = self.words + (descriptor[0] & 0xFFFFFFFF) * 8
+        self.memory[word : word + 8] = struct.pack("Q", descriptor[1] << 32 | STARTED)
         return descriptor
 
     def answer(self, engine: Engine, *descriptors: tuple[int, ...]) -> None:
@@ -135,6 +140,18 @@ def test_answers_that_are_not_its_to_give(rogue: tuple[Engine, Rogue, Worker]) -
         client.send(b"y")
         row.answer(engine, answer_to(task), answer_to(row.task(engine), status=400))
         assert client.answer()[0] == 400
+
+
+def test_killed_between_answering_and_ringing(rogue: tuple[Engine, Rogue, Worker]) -> None:
+    """Core wakes up only for the death, and finds the answer: it counts."""
+    engine, row, worker = rogue
+    with Client(engine) as client:
+        client.send(b"x")
+        row.answers.push(answer_to(row.task(engine), status=418))
+        row.answers.publish()
+        worker.kill()
+        assert client.answer()[0] == 418
+        assert worker.ended() == 0
 
 
 def test_garbage_without_end(rogue: tuple[Engine, Rogue, Worker]) -> None:
