@@ -31,12 +31,9 @@ ABOUT = """
     import os, sys, threading
     from mosec_cy import Server, Worker, get_logger
 
-    def meet(path):
-        # Waits until two processes have come: a FIFO opens when it has both ends.
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            os.close(os.open(path, os.O_RDONLY))
+    def meet(path, worker_id):
+        # Waits until both replicas have come: a FIFO opens when it has both ends.
+        os.close(os.open(path, os.O_WRONLY if worker_id == 1 else os.O_RDONLY))
 
     SEEN_AT_IMPORT = os.environ.get("REPLICA")
     STATE = "as imported"
@@ -48,7 +45,7 @@ ABOUT = """
         def forward(self, data):
             get_logger().debug("forward")
             if len(sys.argv) > 3:
-                meet(sys.argv[3])
+                meet(sys.argv[3], self.worker_id)
             return {
                 "at_init": self.at_init,
                 "env": [SEEN_AT_IMPORT, os.environ.get("REPLICA")],
