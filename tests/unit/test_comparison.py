@@ -20,12 +20,16 @@ sys.stdin.read()
 """
 SERVER_WITH_AN_ORPHAN = """
 import os, sys
+reader, writer = os.pipe()
 if os.fork() == 0:
-    if os.fork() == 0:
-        print(os.getpid(), flush=True)
+    orphan = os.fork()
+    if orphan == 0:
         sys.stdin.read()
+    else:
+        os.write(writer, b"%d" % orphan)
     os._exit(0)
-os.wait()
+os.wait()  # from now on there are two
+print(os.read(reader, 20).decode(), flush=True)
 sys.stdin.read()
 """
 SERVER_WITH_SHARED_MEMORY = """
