@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -229,3 +229,21 @@ def _mapped(pid: int) -> Iterator[str]:
             fields = line.split(maxsplit=5)
             if len(fields) == 6:
                 yield fields[5]
+
+
+Serve = Callable[..., Service]
+"""The fixture `serve`: starts the service of a source text, with the arguments of `Service`."""
+
+ECHO = """
+    from mosec_cy import Server, Worker
+
+    class Echo(Worker):
+        def forward(self, data):
+            return data
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Echo)
+        server.run()
+        print("run returned")
+"""

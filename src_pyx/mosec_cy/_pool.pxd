@@ -68,10 +68,9 @@ cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t 
 # a process that wants several views of a block counts them itself.
 cdef int pool_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
 cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
-# Core's side. Both take a block that is the lessee's alone (else POOL_NOT_HELD), so that no answer can alias a
-# block that core holds for another task: one moves the claim, one adds core's to that of a lessee who keeps looking.
+# Core's side. take_over moves the claim of a block that is the lessee's alone (else POOL_NOT_HELD), so that no answer
+# can alias a block that core holds for another task.
 cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
-cdef int pool_join(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
 cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil
 # For who tends free blocks: true when the block was free and is now core's; and free again, remembered nowhere.
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil

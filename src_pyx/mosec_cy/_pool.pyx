@@ -218,22 +218,14 @@ cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept n
     return POOL_NOT_HELD
 
 
-cdef int replace_lessee(Pool *pool, uint32_t block, uint64_t lessee, uint64_t word) noexcept nogil:
+cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
     cdef uint64_t expected = lessee
     if not exists(pool, block):
         return POOL_BAD_BLOCK
     # Acquire; pairs with the lessee's own claim. (Its payload is ordered by the ring that handed it over.)
-    if lessee != 0 and cas_u64(&pool.words[block], &expected, word):
+    if lessee != 0 and cas_u64(&pool.words[block], &expected, CORE):
         return POOL_OK
     return POOL_NOT_HELD
-
-
-cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
-    return replace_lessee(pool, block, lessee, CORE)
-
-
-cdef int pool_join(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
-    return replace_lessee(pool, block, lessee, CORE | lessee)
 
 
 cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
@@ -344,10 +336,6 @@ cdef class BlockPool:
     def take_over(self, uint32_t block, uint64_t lessee):
         """Move the claim of a block that is the lessee's alone to core."""
         return pool_take_over(&self.pool, block, lessee)
-
-    def join(self, uint32_t block, uint64_t lessee):
-        """Claim a block that is the lessee's alone for core as well."""
-        return pool_join(&self.pool, block, lessee)
 
     def drop_core(self, uint32_t block):
         """Drop core's claim."""

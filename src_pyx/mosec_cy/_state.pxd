@@ -45,7 +45,6 @@ ctypedef struct Service:
     ContentType *content_types
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
-    uint64_t *words
     Statistics *statistics
     uint64_t *status_counts        # [route][STATUS_COUNT]
     uint32_t *scratch              # room for all tasks: as many may one row have started

@@ -60,27 +60,38 @@ cdef void task_admit(Service *s, uint32_t slot) noexcept nogil:
     _gauge(s)
 
 
+cdef void _stop_waiting(Service *s, uint32_t slot) noexcept nogil:
+    # Its client has been answered, or has left.
+    _timer_remove(s, slot)
+    s.inside -= 1
+    _gauge(s)
+
+
+cdef bint _answer(Service *s, uint32_t connection, uint32_t generation, int status, uint32_t content_type,
+                  const uint8_t *payload, uint64_t length, uint32_t block) noexcept nogil:
+    # False if that client is there no more: the block is still ours.
+    cdef Answer answer
+    answer.status = status
+    answer.content_type = s.content_types[content_type].text
+    answer.content_type_n = s.content_types[content_type].n
+    answer.payload = payload
+    answer.payload_n = length
+    answer.block = block
+    answer.extra = NULL
+    answer.extra_n = 0
+    return s.answer(s.io, connection, generation, &answer)
+
+
 cdef void task_end(Service *s, uint32_t slot, int status, uint32_t content_type, const uint8_t *payload,
                    uint64_t length, uint32_t block) noexcept nogil:
     # The answer to the client, if it still waits; `block` is core's and goes with it. The task ends.
     cdef Task *task = &s.batcher.tasks[slot]
-    cdef Answer answer
     cdef bint taken = False
     if task.connection != NO_INDEX:
-        _timer_remove(s, slot)
-        s.inside -= 1
-        _gauge(s)
+        _stop_waiting(s, slot)
         if status == 200:
             histogram_add_ns(&s.statistics.total, s.now - task.arrived_at)
-        answer.status = status
-        answer.content_type = s.content_types[content_type].text
-        answer.content_type_n = s.content_types[content_type].n
-        answer.payload = payload
-        answer.payload_n = length
-        answer.block = block
-        answer.extra = NULL
-        answer.extra_n = 0
-        taken = s.answer(s.io, task.connection, task.connection_generation, &answer)
+        taken = _answer(s, task.connection, task.connection_generation, status, content_type, payload, length, block)
     else:
         store_relaxed_u64(&s.statistics.late, s.statistics.late + 1)       # relaxed: core alone writes
     if not taken:
@@ -95,10 +106,8 @@ cdef void task_end_text(Service *s, uint32_t slot, int status, const char *text)
 cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
     # Nobody waits for this task any more. It goes at once if no row has started it, else when that row is done.
     cdef Task *task = &s.batcher.tasks[slot]
-    _timer_remove(s, slot)
+    _stop_waiting(s, slot)
     task.connection = NO_INDEX
-    s.inside -= 1
-    _gauge(s)
     if batcher_withdraw(&s.batcher, slot) == WITHDRAWN:
         block_drop(s, task.block)
         task_free(&s.batcher, slot)
@@ -107,17 +116,8 @@ cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
 cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:
     cdef uint32_t connection = s.batcher.tasks[slot].connection
     cdef uint32_t generation = s.batcher.tasks[slot].connection_generation
-    cdef Answer answer
     task_leave(s, slot)                # first: no row shall start what the client has been told is over
-    answer.status = 408
-    answer.content_type = s.content_types[0].text
-    answer.content_type_n = s.content_types[0].n
-    answer.payload = <const uint8_t *>text
-    answer.payload_n = strlen(text)
-    answer.block = NO_BLOCK
-    answer.extra = NULL
-    answer.extra_n = 0
-    s.answer(s.io, connection, generation, &answer)
+    _answer(s, connection, generation, 408, 0, <const uint8_t *>text, strlen(text), NO_BLOCK)
 
 
 cdef void tasks_expire(Service *s) noexcept nogil:

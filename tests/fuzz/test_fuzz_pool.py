@@ -77,17 +77,15 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             assert code == NOT_HELD
 
-    @rule(row=rows, block=blocks, keeps=st.booleans())
-    def core_receives(self, row: int, block: int, keeps: bool) -> None:
-        receive = self.core.join if keeps else self.core.take_over
-        code = receive(block, self.names[row])
+    @rule(row=rows, block=blocks)
+    def core_receives(self, row: int, block: int) -> None:
+        code = self.core.take_over(block, self.names[row])
         if block not in BLOCKS:
             assert code == BAD_BLOCK
         elif self.leased.get(block) == self.names[row] and block not in self.held:
             assert code == OK
             self.held.add(block)
-            if not keeps:
-                del self.leased[block]
+            del self.leased[block]
         else:
             assert code == NOT_HELD
 

@@ -1,10 +1,6 @@
 """What user code may do to the descriptors that it finds in its process."""
 
-from collections.abc import Callable
-
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve
 
 
 def test_a_worker_that_writes_into_its_control_socket_is_replaced(serve: Serve) -> None:

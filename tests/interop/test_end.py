@@ -6,15 +6,13 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve, Service
 
 TWO_STAGES = """
     import os

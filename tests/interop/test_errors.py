@@ -1,10 +1,6 @@
 """What a client is told when user code raises, with Mosec's statuses and texts."""
 
-from collections.abc import Callable
-
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve, Service
 
 RAISING = """
     import time

@@ -1,12 +1,8 @@
 """Pipelines, routes, and runtimes that routes share."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve
 
 SHARED = """
     from mosec_cy import Runtime, Server, Worker

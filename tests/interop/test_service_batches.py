@@ -7,14 +7,11 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.engine import read_response, request
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve, Service
 
 BATCHES = """
     import os

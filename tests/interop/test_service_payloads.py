@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from tests.load import drive, exchange
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve
 
 BODIES = """
     import numpy as np

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve, Service
 
 GATED = """
     import hashlib, os, sys

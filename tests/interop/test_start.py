@@ -3,29 +3,12 @@
 import os
 import re
 import socket
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.service import Service
-
-Serve = Callable[..., Service]
-
-ECHO = """
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo)
-        server.run()
-        print("run returned")
-"""
+from tests.service import ECHO, Serve
 
 ABOUT = """
     import os, sys, threading

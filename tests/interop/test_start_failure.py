@@ -1,28 +1,11 @@
 """Starts that fail: what the log says, and with what status it ends."""
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.service import Service
-
-Serve = Callable[..., Service]
-
-ECHO = """
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo)
-        server.run()
-        print("run returned")
-"""
+from tests.service import ECHO, Serve
 
 FAILING_WARM_UP = """
     from mosec_cy import Server, Worker

@@ -16,9 +16,7 @@ import pytest
 from mosec_cy._segment import Segment
 from tests.engine import request
 from tests.load import Exchange, drive, exchange
-from tests.service import Service
-
-Serve = Callable[..., Service]
+from tests.service import Serve, Service
 
 SERVICE = Path(__file__).with_name("mixed_service.py")
 WORKERS = 13

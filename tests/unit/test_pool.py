@@ -170,16 +170,6 @@ def test_the_life_of_an_answer() -> None:
     assert pool.count() == (0, 0)
 
 
-def test_the_life_of_an_answer_that_user_code_keeps() -> None:
-    pool = make()
-    block = pool.allocate(1, ROW)
-    assert pool.join(block, ROW) == OK
-    assert pool.count() == (1, 1)
-    assert pool.drop_core(block) == OK
-    assert pool.drop_lease(block, ROW) == OK
-    assert pool.count() == (0, 0)
-
-
 def test_a_lease_needs_a_block_that_is_cores_alone() -> None:
     pool = make()
     block = pool.allocate(1)
@@ -199,7 +189,6 @@ def test_nobody_drops_or_hands_over_what_another_holds() -> None:
     for stranger in (OTHER, lessee(0, 2), 0, CORE):
         assert pool.drop_lease(block, stranger) == NOT_HELD
         assert pool.take_over(block, stranger) == NOT_HELD
-        assert pool.join(block, stranger) == NOT_HELD
     assert pool.drop_core(block) == NOT_HELD
     assert pool.count() == (0, 1)
 
@@ -209,7 +198,6 @@ def test_an_answer_cannot_alias_a_block_that_core_holds() -> None:
     block = pool.allocate(1)
     pool.lease(block, ROW)
     assert pool.take_over(block, ROW) == NOT_HELD
-    assert pool.join(block, ROW) == NOT_HELD
 
 
 def test_double_drops_change_nothing() -> None:
@@ -256,7 +244,7 @@ def test_there_is_no_such_block(block: int) -> None:
     assert pool.offset(block) is None
     assert pool.check(block, 0, 0) == BAD_BLOCK
     assert pool.lease(block, ROW) == pool.drop_lease(block, ROW) == BAD_BLOCK
-    assert pool.take_over(block, ROW) == pool.join(block, ROW) == pool.drop_core(block) == BAD_BLOCK
+    assert pool.take_over(block, ROW) == pool.drop_core(block) == BAD_BLOCK
 
 
 @pytest.mark.parametrize(
