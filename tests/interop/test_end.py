@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service import Serve, Service
+from tests.service import ECHO, Serve, Service
 
 TWO_STAGES = """
     import os
@@ -211,20 +211,12 @@ def test_death_of_core_ends_the_service(serve: Serve) -> None:
     assert "core ended with SIGKILL: shutting down" in service.messages
 
 
-DAEMON = """
-    import subprocess, sys
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo)
+DAEMON = ECHO.replace(
+    "server.run()",
+    """import subprocess, sys
         server.register_daemon("helper", subprocess.Popen(sys.argv[1:3]))
-        server.run()
-"""
+        server.run()""",
+)
 
 
 def test_a_daemon_is_terminated_with_the_server(serve: Serve) -> None:

@@ -16,7 +16,7 @@ from tests.interop.http1 import BYTES, Client, chunked, core, get, serving
 
 SOON = SECOND // 10
 # Where something must happen in each period: long enough for a machine that is busy with other things.
-PERIOD = SECOND // 2
+PERIOD = SECOND
 
 
 def waited(since: float) -> float:
@@ -87,7 +87,7 @@ def test_a_body_that_moves_may_take_longer() -> None:
         client.send(request(body)[: -len(body)])
         start = time.monotonic()
         sent = 0
-        while waited(start) < 1.1:
+        while waited(start) < 2.2:
             client.send(body[sent : sent + 1])
             sent += 1
             clock.ask(get())
@@ -120,7 +120,7 @@ def test_a_client_that_reads_slowly_gets_it_all() -> None:
         client.send(request(b"x"))
         got = 0
         start = time.monotonic()
-        while waited(start) < 1.1:
+        while waited(start) < 2.2:
             got += len(client.socket.recv(10_000))
             select.select([], [], [], 0.002)  # its pace
         assert engine.segment.stats()["charged"] > 0

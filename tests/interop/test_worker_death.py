@@ -30,14 +30,18 @@ def sleeper(channel: Any, say: Any) -> None:
     signal.pause()
 
 
+def kill_in_forward(worker: Worker, client: Client) -> None:
+    client.send(b"hold")
+    assert worker.said() == b"holds"
+    worker.kill()
+    assert client.answer() == DIED
+    assert worker.ended() == 1
+
+
 def test_killed_in_forward() -> None:
     with running() as engine, Client(engine) as client:
         worker = Worker(engine, echo)
-        client.send(b"hold")
-        assert worker.said() == b"holds"
-        worker.kill()
-        assert client.answer() == DIED
-        assert worker.ended() == 1
+        kill_in_forward(worker, client)
 
 
 def test_killed_before_it_started() -> None:
@@ -176,11 +180,7 @@ def test_each_life_of_a_row_begins_with_empty_rings() -> None:
             worker = Worker(engine, echo, incarnation=incarnation)
             for number in range(requests):
                 assert client.post(b"%d" % number) == (200, b"%d %d" % (worker.pid, number))
-            client.send(b"hold")
-            assert worker.said() == b"holds"
-            worker.kill()
-            assert client.answer() == DIED
-            assert worker.ended() == 1
+            kill_in_forward(worker, client)
 
 
 def test_a_lease_ends_with_the_process() -> None:
