@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Server": "server",
     "Worker": "worker",
+    "SSEWorker": "worker",
     "Runtime": "runtime",
     "get_logger": "log",
     "MosecError": "errors",
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mosec_cy.log import get_logger
     from mosec_cy.runtime import Runtime
     from mosec_cy.server import Server
-    from mosec_cy.worker import Worker
+    from mosec_cy.worker import SSEWorker, Worker
 
 __all__ = [
     "ClientError",
@@ -44,6 +45,7 @@ __all__ = [
     "MosecError",
     "MosecTimeoutError",
     "Runtime",
+    "SSEWorker",
     "Server",
     "ServerError",
     "ValidationError",

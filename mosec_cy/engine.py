@@ -14,6 +14,7 @@ from mosec_cy.options import Options
 from mosec_cy.plan import MASTER_ROW, Plan
 
 _NS_PER_MS = 1_000_000
+_STREAM_COMMENT_NS = 3_000_000_000  # after which a stream without events gets a comment, so that proxies keep it
 
 
 class Engine:
@@ -66,5 +67,6 @@ def _limits(options: Options) -> dict[str, Any]:
         "body_timeout_ns": options.body_timeout * _NS_PER_MS,
         "write_timeout_ns": options.write_timeout * _NS_PER_MS,
         "idle_timeout_ns": options.idle_timeout * _NS_PER_MS,
+        "stream_comment_ns": _STREAM_COMMENT_NS,
         "kill_grace_ns": options.kill_grace * _NS_PER_MS,
     }

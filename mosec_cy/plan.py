@@ -8,6 +8,7 @@ from typing import Any
 
 from mosec_cy.options import Options
 from mosec_cy.runtime import Runtime
+from mosec_cy.worker import SSEWorker
 
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -74,7 +75,13 @@ class Plan:
     def route_configs(self) -> list[dict[str, Any]]:
         """The users' routes first, in order of registration: statistics are indexed by place in this list."""
         users = [
-            {"path": path, "method": "POST", "prefix": False, "stages": list(stages)}
+            {
+                "path": path,
+                "method": "POST",
+                "prefix": False,
+                "stages": list(stages),
+                "streams": issubclass(self.stages[stages[-1] - 1].runtime.worker, SSEWorker),
+            }
             for path, stages in self.routes.items()
         ]
         masters = [

@@ -9,9 +9,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mosec_cy import json_codec
+from mosec_cy._sender import Sender
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.log import get_logger
-from mosec_cy.worker import Worker
+from mosec_cy.worker import SSEWorker, Worker
 
 if TYPE_CHECKING:
     from mosec_cy._channel import Channel
@@ -97,6 +98,7 @@ class StageLoop:
         self.worker = worker
         self.decode = make_decoder(channel, worker, is_first)
         self.send = make_sender(channel, worker, is_last, content_type)
+        self.collect: Callable[[Any], list[Any]] = list
         self.name = f"<{worker.stage}|{worker.worker_id}>"
 
     def run(self) -> None:
@@ -138,7 +140,7 @@ class StageLoop:
             return
         try:
             self.channel.begin_forward()
-            values = list(self.worker.forward(arguments))
+            values = self.collect(self.worker.forward(arguments))
             self.channel.end_forward()
             if len(values) != len(live):
                 raise ValueError(f"forward returned {len(values)} results for a batch of {len(live)}")
@@ -162,6 +164,8 @@ class StageLoop:
                 live.append(item)
             except (Exception, MosecTimeoutError) as error:
                 self._fail([item], error)
+        if len(live) < len(items):
+            self.channel.batch = live
         return arguments, live
 
     def _send(self, item: Item, value: Any) -> None:
@@ -182,6 +186,35 @@ class StageLoop:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
 
 
+class StreamLoop(StageLoop):
+    """Serves a row whose answers are streams, also where only some of its tasks are at the end of their route."""
+
+    worker: SSEWorker
+
+    def __init__(
+        self, channel: Channel, worker: SSEWorker, *, is_first: bool | None, is_last: bool | None, content_type: int
+    ) -> None:
+        super().__init__(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type)
+        self.collect = self._collect
+        self.sender = worker._sender = Sender(channel)
+
+    def _collect(self, returned: Any) -> list[Any]:
+        batch = self.channel.batch
+        return [None] * len(batch) if all(item.is_last for item in batch) else list(returned)
+
+    def _send(self, item: Item, value: Any) -> None:
+        if item.is_last:
+            self.channel.publish_end(item)
+            self.sender.stir()
+        else:
+            super()._send(item, value)
+
+    def _fail(self, items: list[Item], error: BaseException) -> None:
+        super()._fail(items, error)
+        self.sender.stir()
+
+
 def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
     """Serves one row until it is asked to stop; see `StageLoop`."""
-    StageLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()
+    loop = StreamLoop if isinstance(worker, SSEWorker) and is_last is not False else StageLoop
+    loop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()

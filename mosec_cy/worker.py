@@ -11,6 +11,7 @@ from mosec_cy import json_codec
 
 if TYPE_CHECKING:
     from mosec_cy._channel import Channel
+    from mosec_cy._sender import Sender
 
 
 class Worker(ABC):
@@ -98,6 +99,24 @@ class Worker(ABC):
         """Decode what the stage before encoded by `serialize_ipc`; pickle unless overridden."""
         return pickle.loads(data)
 
+    def is_cancelled(self, index: int = 0) -> bool:
+        """Whether nobody waits for the answer of an item any more: its client has left, or was told a time-out.
+
+        Long work may stop then; what `forward` returns for that item is thrown away. May be asked in any thread.
+
+        Args:
+            index: the item's place in the batch that `forward` works on.
+
+        Raises:
+            IndexError: the batch has no such place.
+        """
+        batch = None if self._channel is None else self._channel.batch
+        if batch is None:
+            return False
+        if not 0 <= index < len(batch):
+            raise IndexError(f"index {index} of a batch of {len(batch)}")
+        return self._channel.is_cancelled(batch[index])  # type: ignore[union-attr]
+
     def new_buffer(self, size: int) -> memoryview:
         """A writable buffer of `size` bytes, in shared memory while the worker serves.
 
@@ -107,3 +126,38 @@ class Worker(ABC):
         if self._channel is None:
             return memoryview(bytearray(size))
         return self._channel.new_buffer(size)
+
+
+class SSEWorker(Worker):
+    """A last stage that answers with a stream of server-sent events, sent while `forward` works.
+
+    The stream begins when the request is accepted and ends when `forward` returns; what it returns is ignored. An
+    exception ends it with an event named `error`.
+    """
+
+    resp_mime_type = "text/event-stream"
+
+    _sender: Sender | None = None
+
+    def send_stream_event(self, text: str, index: int = 0) -> bool:
+        """Send an event to a client of the batch that `forward` works on; from any thread, until `forward` returns.
+
+        Of each stream 1 MiB of events may be under way (or one larger event). Where a client reads so slowly that
+        there is more, this waits if the batch holds one item; in a larger batch that client's stream is ended.
+
+        Args:
+            text: the event's data; its lines (CR, LF or CRLF) arrive as lines.
+            index: the item's place in the batch.
+
+        Returns:
+            False if the event was not sent and none will be: the client has left, or its stream was ended.
+
+        Raises:
+            IndexError: the batch has no such place.
+            TypeError: `text` is no string.
+            RuntimeError: this worker is not the last stage of the request's route.
+            MosecTimeoutError: the stage's time-out passed while this waited.
+        """
+        if self._sender is None:  # the warm-up has no client
+            return True
+        return self._sender.send(text, index)

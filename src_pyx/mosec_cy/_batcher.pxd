@@ -45,7 +45,8 @@ ctypedef struct Task:
     uint32_t flags
     uint64_t length
     uint64_t arrived_at               # ns
-    uint64_t charged                  # bytes charged to the memory budget
+    uint64_t streamed                 # bytes of events that its row has sent
+    uint64_t acknowledged             # bytes of them that are with the client's kernel
     uint32_t timer_previous           # list of deadlines
     uint32_t timer_next
 

@@ -23,9 +23,7 @@ from mosec_cy._ring cimport (
     NO_BLOCK,
     RING_BROKEN,
     RING_OK,
-    Bell,
     Descriptor,
-    RingEnd,
     bell_awake,
     bell_prepare,
     bell_ring,
@@ -35,7 +33,7 @@ from mosec_cy._ring cimport (
     ring_push,
     ring_release,
 )
-from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, RowShared, Segment
+from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, Segment
 from mosec_cy._word cimport word_cancelled, word_start
 
 
@@ -48,17 +46,6 @@ cdef class Channel:
         incarnation: which life of the row this process is.
         core_bell_fd: eventfd of core; borrowed.
     """
-
-    cdef Payloads payloads
-    cdef RingEnd submit
-    cdef RingEnd complete
-    cdef RowShared *shared
-    cdef Bell *core_bell
-    cdef uint64_t *words
-    cdef int core_bell_fd
-    cdef uint32_t capacity
-    cdef uint32_t task_slots
-    cdef bint spoilt                   # the ring of tasks
 
     def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
         if row >= segment.rows:
@@ -123,11 +110,13 @@ cdef class Channel:
         if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot take its tasks")
         store_release_u32(&self.shared.phase, PHASE_IDLE)        # pairs with core's look at an overrun
+        self.batch = None
         while True:
             if ring_has_news(&self.submit):
                 items = self._started(self.capacity)
                 if items:
                     store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
+                    self.batch = items
                     return items
                 if self.spoilt:
                     raise RuntimeError("the ring of tasks is spoilt")
@@ -174,7 +163,6 @@ cdef class Channel:
     cdef int _publish(self, Item item, uint32_t block, uint32_t offset, uint64_t n, int status, int content_type,
                       uint32_t flags) except -1:
         cdef Descriptor d
-        cdef uint64_t one = 1
         if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot answer its tasks")
         memset(&d, 0, sizeof(Descriptor))
@@ -187,7 +175,11 @@ cdef class Channel:
         d.content_type = <uint16_t>content_type
         d.flags = flags
         item.settle()
-        if ring_push(&self.complete, &d) != RING_OK:
+        return self.push(&d)
+
+    cdef int push(self, const Descriptor *d) except -1:
+        cdef uint64_t one = 1
+        if ring_push(&self.complete, d) != RING_OK:
             raise RuntimeError("the ring of answers is spoilt: more answers than tasks")
         ring_publish(&self.complete)
         if bell_ring(self.core_bell):
@@ -248,6 +240,10 @@ cdef class Channel:
     def publish_error(self, Item item not None, int status, bytes text not None, int content_type=0):
         """Answers an item with another status than 200; `text` is its body. False as for `publish`."""
         return self._publish_copy(item, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), status, content_type)
+
+    def publish_end(self, Item item not None):
+        """Answers an item whose answer is a stream: it ends."""
+        self._publish(item, NO_BLOCK, 0, 0, 200, 0, 0)
 
     def answer(self, Item item not None, int status, bytes body not None, int content_type):
         """Answers with any status; the master's own routes use this."""

@@ -17,10 +17,11 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_BODY                    # the body must make progress
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
+    TIMER_STREAM                  # an event or a comment must be sent, so that the client sees us alive
     TIMER_PROBE                   # the client has sent FIN and waits for its answer: has it left?
 
 cdef enum:
-    TIMER_KINDS = 7               # of Timer
+    TIMER_KINDS = 8               # of Timer
 
 ctypedef struct Connection:
     int fd                        # -1: the slot is free

@@ -3,7 +3,7 @@
 import os
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -15,10 +15,11 @@ from mosec_cy._connection cimport (
     TIMER_IDLE,
     TIMER_LINGER,
     TIMER_PROBE,
+    TIMER_STREAM,
     TIMER_WRITE,
 )
 from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
-from mosec_cy._http1 cimport http1_answer, http1_close, http1_open
+from mosec_cy._http1 cimport http1_answer, http1_close, http1_open, http1_stream
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._http1_state cimport Http1Io
 from mosec_cy._http_parser cimport METHOD_GET, METHOD_POST
@@ -45,6 +46,10 @@ cdef enum:
 
 cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
     return http1_answer(<Http1Io *>io, slot, generation, answer)
+
+
+cdef void _stream(void *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil:
+    http1_stream(<Http1Io *>io, slot, generation, event, n)
 
 
 cdef class _Engine:
@@ -109,6 +114,7 @@ cdef class _Engine:
         io.connections.duration[<int>TIMER_BODY] = config["body_timeout_ns"]
         io.connections.duration[<int>TIMER_WRITE] = config["write_timeout_ns"]
         io.connections.duration[<int>TIMER_IDLE] = config["idle_timeout_ns"]
+        io.connections.duration[<int>TIMER_STREAM] = config["stream_comment_ns"]
         io.connections.duration[<int>TIMER_LINGER] = LINGER_PERIOD_NS
         io.connections.duration[<int>TIMER_PROBE] = PROBE_NS
         writer_init(&io.writer, server, len(server))
@@ -167,8 +173,11 @@ cdef class _Engine:
             stages = <uint32_t *>self.array(len(entry["stages"]) + 1, sizeof(uint32_t))
             route.stages = stages
             route.stage_count = len(entry["stages"])
+            route.streams = entry.get("streams", False)
             for k in range(route.stage_count):
                 stages[k] = entry["stages"][k]
+            if route.streams:
+                self.mark_streaming(stages[route.stage_count - 1])
             s.route_count = i + 1
         for i, value in enumerate(content_types):
             s.content_types[i].text = self.text(value)
@@ -177,6 +186,11 @@ cdef class _Engine:
                 raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
         s.content_type_count = len(content_types)
         return 0
+
+    cdef void mark_streaming(self, uint32_t stage) noexcept:
+        cdef const Stage *at = &self.core.service.batcher.stages[stage]
+        for row in range(at.first_row, at.first_row + at.rows):
+            self.core.service.links[row].streams = True
 
     cdef int open_service(self, dict config) except -1:
         cdef Service *s = &self.core.service
@@ -197,6 +211,8 @@ cdef class _Engine:
         self.open_routes(config["routes"], config["content_types"])
         s.io = &self.core.io
         s.answer = _answer
+        s.stream = _stream
+        s.acknowledged = self.segment.acknowledged()
         s.control = &self.core
         s.report = core_report
         service_bind(s, &self.core.io.service)

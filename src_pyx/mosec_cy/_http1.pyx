@@ -14,6 +14,7 @@ from mosec_cy._connection cimport (
     TIMER_LINGER,
     TIMER_NONE,
     TIMER_PROBE,
+    TIMER_STREAM,
     TIMER_WRITE,
     Connection,
     Connections,
@@ -28,7 +29,16 @@ from mosec_cy._connection cimport (
 )
 from mosec_cy._http1_body cimport body_await
 from mosec_cy._http1_read cimport http1_advance
-from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_SCRATCH, HTTP1_WAIT, HTTP1_WRITE, Http1
+from mosec_cy._http1_state cimport (
+    HTTP1_HEAD,
+    HTTP1_LINGER,
+    HTTP1_SCRATCH,
+    HTTP1_STREAM,
+    HTTP1_WAIT,
+    HTTP1_WRITE,
+    Http1,
+)
+from mosec_cy._http1_stream cimport stream_comment, stream_end, stream_flush, stream_put, stream_sent
 from mosec_cy._http1_write cimport http1_continue, http1_refuse, http1_refuse_head, http1_sent, http1_shut, http1_write
 from mosec_cy._linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from mosec_cy._ring cimport NO_BLOCK
@@ -80,10 +90,21 @@ cdef uint32_t http1_accept(Http1Io *io, int fd) noexcept nogil:
 cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
     if slot >= io.connections.used or io.connections.all[slot].generation != generation:
         return False
-    if io.states[slot].phase != HTTP1_WAIT:
+    if io.states[slot].phase == HTTP1_WAIT:
+        http1_write(io, slot, answer)
+    elif io.states[slot].phase == HTTP1_STREAM:
+        stream_end(io, slot, answer)
+    else:
         return False
-    http1_write(io, slot, answer)
     return True
+
+
+cdef void http1_stream(
+    Http1Io *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n
+) noexcept nogil:
+    if slot < io.connections.used and io.connections.all[slot].generation == generation and \
+            io.states[slot].phase == HTTP1_STREAM:
+        stream_put(io, slot, event, n)
 
 
 cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogil:
@@ -99,12 +120,16 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
         c.read_closed = True
         if io.states[slot].phase == HTTP1_WAIT:
             body_await(io, slot)
+        elif io.states[slot].phase == HTTP1_STREAM:
+            stream_comment(io, slot)
     if events & <uint32_t>(EPOLLIN | EPOLLRDHUP):
         c.readable = True
     if events & <uint32_t>EPOLLOUT and connection_has_output(c):
         rc = connection_flush(c)
         if rc == RECEIVE_GONE:
             http1_shut(io, slot)
+        elif io.states[slot].phase == HTTP1_STREAM:
+            stream_sent(io, slot, rc)
         elif rc == SEND_DONE and io.states[slot].phase == HTTP1_WRITE:
             http1_sent(io, slot)
     if c.generation == generation and c.readable:
@@ -119,7 +144,9 @@ cdef void http1_run_ready(Http1Io *io) noexcept nogil:
     for i in range(n):
         slot = t.ready[i]
         t.all[slot].listed = False
-        if t.all[slot].fd >= 0:
+        if io.states[slot].phase == HTTP1_STREAM:
+            stream_flush(io, slot)
+        elif t.all[slot].fd >= 0:
             http1_advance(io, slot)
     t.ready_n -= n
     for i in range(t.ready_n):
@@ -140,6 +167,8 @@ cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
     if timer == TIMER_PROBE:
         connection_arm(&io.connections, slot, TIMER_NONE, io.now)
         http1_continue(io, slot)
+    elif timer == TIMER_STREAM:
+        stream_comment(io, slot)
     elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
         http1_refuse_head(io, slot, 408, b"request header timeout")
     elif timer == TIMER_BODY:

@@ -13,6 +13,7 @@ from mosec_cy._connection cimport (
 )
 from mosec_cy._http1_service cimport Verdict
 from mosec_cy._http1_state cimport HTTP1_WAIT, Http1
+from mosec_cy._http1_stream cimport stream_begin
 from mosec_cy._http1_write cimport http1_refuse, http1_write_text
 from mosec_cy._http_chunked cimport CHUNK_DATA, CHUNK_DONE, chunked_expected, chunked_step, chunked_took
 from mosec_cy._ring cimport NO_BLOCK
@@ -36,11 +37,14 @@ cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
     h.body.block = NO_BLOCK
     h.chunked = False
     verdict.status = 0
+    verdict.streams = False
     body_await(io, slot)
     io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, block, h.received,
                       &h.task, &verdict)
     if verdict.status != 0:
         http1_write_text(io, slot, &verdict)
+    elif verdict.streams:
+        stream_begin(io, slot)
 
 
 cdef bint body_reserve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:

@@ -260,7 +260,7 @@ cdef int64_t _receive_and_drop(Http1Io *io, uint32_t slot) noexcept nogil:
 
 
 cdef bint _wants_bytes(const Http1 *h) noexcept nogil:
-    return h.phase != HTTP1_WAIT and h.phase != HTTP1_WRITE
+    return h.phase < HTTP1_WAIT or h.phase == HTTP1_LINGER
 
 
 cdef int64_t _step(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:

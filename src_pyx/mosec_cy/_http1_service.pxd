@@ -11,6 +11,7 @@ ctypedef struct Verdict:
     uint32_t route                 # counted under this
     const char *text               # answer's body, static
     const char *allow              # value of an Allow header, or NULL; static
+    bint streams                   # set by `submit`: the answer is a stream of events, which begins now
 
 # A body's place in shared memory.
 ctypedef struct BodyBlock:
@@ -41,6 +42,11 @@ ctypedef struct Http1Service:
     # The body is complete; the block is the service's from now on. Sets `task`, or leaves a refusal in `verdict`.
     void (*submit)(void *context, uint32_t slot, uint32_t generation, uint32_t route, uint32_t block, uint64_t length,
                    uint64_t *task, Verdict *verdict) noexcept nogil
+    # A block for `bytes` bytes of a stream, with what is `kept` of the one in `body`, which goes. It counts as an
+    # answer's: requests cannot use up its memory. 0, or -1: the pool is empty, and the old one is still there.
+    int (*buffer)(void *context, const uint8_t *kept, uint64_t kept_n, uint64_t bytes, BodyBlock *body) noexcept nogil
+    # So many bytes of a task's stream are still to be sent; the others are with the kernel.
+    void (*streamed)(void *context, uint64_t task, uint64_t pending) noexcept nogil
     # The client of a task has left.
     void (*withdraw)(void *context, uint64_t task) noexcept nogil
     # An answer's payload is with the kernel.

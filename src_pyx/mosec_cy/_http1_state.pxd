@@ -20,6 +20,7 @@ cdef enum Http1Phase:
     HTTP1_DISCARD                  # the small body of a request that is answered, without it, afterwards
     HTTP1_WAIT                     # the service works on it
     HTTP1_WRITE                    # the answer waits for the client to read
+    HTTP1_STREAM                   # the answer is a stream, and the service goes on with it
     HTTP1_LINGER                   # refused and answered; what still arrives is thrown away
 
 ctypedef struct Http1:             # one a connection slot
@@ -28,15 +29,15 @@ ctypedef struct Http1:             # one a connection slot
     bint keep_alive
     bint linger                    # the answer refuses what the client may still send, or does not know of yet
     bint is_head
-    bint chunked
+    bint chunked                   # of the body; STREAM: of the answer
     HttpRequest *partial           # the parser's state in a head that is not complete; NULL: at the start of one
     uint32_t route
     uint64_t remaining             # body bytes still to come (not chunked)
     uint64_t received              # body bytes in the block; LINGER: bytes thrown away
     uint64_t arrived               # ns: the head was complete; LINGER: that began
-    BodyBlock body                 # block NO_BLOCK: none
+    BodyBlock body                 # STREAM: of what is unsent; block NO_BLOCK: none
     ChunkedDecoder decoder
-    uint64_t task                  # WAIT
+    uint64_t task                  # WAIT, STREAM
     uint32_t answer_block          # WRITE: released when sent
     Verdict refusal                # DISCARD
 

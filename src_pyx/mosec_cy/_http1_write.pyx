@@ -19,7 +19,7 @@ from mosec_cy._connection cimport (
     connection_receive,
     connection_send,
 )
-from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_WAIT, HTTP1_WRITE, Http1
+from mosec_cy._http1_state cimport HTTP1_HEAD, HTTP1_LINGER, HTTP1_STREAM, HTTP1_WAIT, HTTP1_WRITE, Http1
 from mosec_cy._http_writer cimport HTTP_HEAD_ROOM, WRITE_CLOSE, WRITE_KEEP_ALIVE_10, writer_head
 from mosec_cy._ring cimport NO_BLOCK
 
@@ -33,7 +33,7 @@ cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 cdef void http1_shut(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
-    if h.phase == HTTP1_WAIT:
+    if h.phase == HTTP1_WAIT or h.phase == HTTP1_STREAM:
         io.service.withdraw(io.service.context, h.task)
     if h.body.block != NO_BLOCK:
         io.service.discard(io.service.context, h.body.block)

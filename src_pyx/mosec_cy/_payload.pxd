@@ -10,6 +10,12 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
+    STREAM_EVENT = 8                   # to core: an event of the answer (another status than 200: its end), which goes on
+
+cdef enum:
+    # Bytes of events that one stream may have under way: sent by the row, not yet with the client's kernel. One event
+    # may be larger, if it is alone.
+    STREAM_WINDOW = 1 << 20
 
 cdef class Item:
     cdef Payloads payloads
@@ -23,6 +29,8 @@ cdef class Item:
     cdef uint32_t flags
     cdef bint leased
     cdef readonly bint answered
+    cdef bint stream_ended             # no more events: core has been told
+    cdef uint64_t streamed             # bytes of events sent
     cdef void settle(self) noexcept    # just before the answer is published: core's claim still holds the block
     cdef void _forget(self) noexcept
     cdef void _give_back(self) noexcept

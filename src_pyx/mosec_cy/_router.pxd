@@ -15,6 +15,7 @@ ctypedef struct Route:
     bint prefix                # also every path below it
     const uint32_t *stages
     uint32_t stage_count       # 0: core answers it by itself
+    bint streams               # its last stage sends events
     const char *allow          # methods, as in an Allow header
 
 cdef enum RouteMatch:

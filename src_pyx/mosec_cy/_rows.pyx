@@ -22,7 +22,7 @@ from mosec_cy._linux cimport (
     mosec_pidfd_send_signal,
     store_release_u32,
 )
-from mosec_cy._payload cimport PAYLOAD_FRAMED, TASK_FIRST, TASK_LAST
+from mosec_cy._payload cimport PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST
 from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -41,10 +41,14 @@ from mosec_cy._ring cimport (
 from mosec_cy._router cimport Route
 from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
 from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
+from mosec_cy._streams cimport stream_event
 from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
 
 cdef extern from "<signal.h>" nogil:
     int SIGALRM, SIGKILL
+
+cdef enum:
+    EVERYBODY = 0x7FFFFFFF             # of those who sleep on a futex
 
 cdef const char *NO_MEMORY = b"inference internal error: no shared memory for the answer (--budget)"
 cdef const char *SPOILT = b"inference internal error: the worker sent an impossible answer"
@@ -70,6 +74,10 @@ cdef void rows_wake(Service *s) noexcept nogil:
         if s.links[row].to_wake:
             s.links[row].to_wake = False
             _wake(&s.links[row])
+        if s.links[row].to_stir:
+            s.links[row].to_stir = False
+            if bell_ring(&s.links[row].shared.stream_bell):
+                mosec_futex_wake(&s.links[row].shared.stream_bell.counter, EVERYBODY)
 
 
 cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
@@ -105,7 +113,9 @@ cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
     cdef uint32_t room = ring_free(&link.submit)
     if room == 0 and s.batcher.rows[row].up and ring_is_spoilt(&link.submit):
         _give_up(s, row)
-    s.batcher.rows[row].room = min(room, <uint32_t>(link.complete.mask + 1) - s.batcher.rows[row].outstanding)
+    # Where events are sent they may take up one half of it, see Sender._fits.
+    s.batcher.rows[row].room = min(
+        room, (<uint32_t>(link.complete.mask + 1) >> <uint32_t>link.streams) - s.batcher.rows[row].outstanding)
 
 
 cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
@@ -200,6 +210,9 @@ cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
     cdef uint64_t batch_ns = 0
     cdef bint sound = _sound(s, d)
     sound = _accept_block(s, row, d) and sound
+    if d.flags & STREAM_EVENT:
+        stream_event(s, row, d, sound)
+        return
     if slot == NO_INDEX or not batcher_complete(&s.batcher, row, slot, d.sequence, s.now, &batch_ns):
         block_drop(s, d.block)
         return
@@ -242,6 +255,9 @@ cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
         _give_up(s, row)
     elif n:
         ring_release(&link.complete)
+        if link.streams:
+            link.to_stir = True
+            s.wake_due = True
     rows_dispatch(s, s.batcher.rows[row].stage)
 
 
@@ -259,6 +275,8 @@ cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
     if link.pidfd >= 0:
         mosec_pidfd_send_signal(link.pidfd, SIGALRM)
     link.kill_at = s.now + s.kill_grace
+    link.to_stir = True                # it may wait for a client to read
+    s.wake_due = True
     s.report(s.control, REPORT_ROW_OVERDUE, row, batch)
 
 

@@ -1,6 +1,6 @@
 # The shared memory of a service: one sealed memfd, mapped by all its processes.
 #
-#   header | core's bell | rows | task words | statistics | rings | pool words | pool data (sparse)
+#   header | core's bell | rows | task words | acknowledged bytes of streams | statistics | rings | pool words | pool data (sparse)
 #
 # Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at
 # attach and keeps it in private memory, so that nobody can move it later.
@@ -32,6 +32,8 @@ ctypedef struct RowShared:
     uint32_t phase                 # by the row
     uint64_t since                 # by the row: ns, start of the phase
     uint64_t row_padding[6]
+    Bell stream_bell               # rung by core and master; threads of the row that wait to send events sleep on it
+    uint64_t stream_padding[7]
 
 ctypedef struct Histogram:
     uint64_t buckets[32]           # bucket k: values <= unit * 2^k (unit: 1 ms, or 1); the last: all above
@@ -61,6 +63,7 @@ cdef class Segment:
     cdef uint64_t at_bell
     cdef uint64_t at_rows
     cdef uint64_t at_words
+    cdef uint64_t at_acknowledged
     cdef uint64_t at_statistics
     cdef uint64_t at_row_statistics
     cdef uint64_t at_status_counts
@@ -75,6 +78,7 @@ cdef class Segment:
     cdef Bell *core_bell(self) noexcept nogil
     cdef RowShared *row(self, uint32_t row) noexcept nogil
     cdef uint64_t *words(self) noexcept nogil
+    cdef uint64_t *acknowledged(self) noexcept nogil
     cdef Statistics *statistics(self) noexcept nogil
     cdef RowStatistics *row_statistics(self, uint32_t row) noexcept nogil
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil

@@ -24,6 +24,7 @@ cdef enum:
     MAX_BLOCKS_PER_CLASS = 65536
     PAGE = 4096
     MAX_ROWS = 4096
+    EVERYBODY = 0x7FFFFFFF      # of those who sleep on a futex
 
 ctypedef struct Header:
     uint64_t magic
@@ -163,7 +164,8 @@ cdef class Segment:
         self.at_bell = _page_up(sizeof(Header) + 8 * rows)
         self.at_rows = self.at_bell + PAGE
         self.at_words = _page_up(self.at_rows + rows * sizeof(RowShared))
-        self.at_statistics = _page_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_acknowledged = _page_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_statistics = _page_up(self.at_acknowledged + <uint64_t>task_slots * sizeof(uint64_t))
         self.at_row_statistics = self.at_statistics + sizeof(Statistics)
         self.at_status_counts = self.at_row_statistics + rows * sizeof(RowStatistics)
         at = _page_up(
@@ -204,6 +206,9 @@ cdef class Segment:
 
     cdef uint64_t *words(self) noexcept nogil:
         return <uint64_t *>(self.base + self.at_words)
+
+    cdef uint64_t *acknowledged(self) noexcept nogil:
+        return <uint64_t *>(self.base + self.at_acknowledged)
 
     cdef Statistics *statistics(self) noexcept nogil:
         return <Statistics *>(self.base + self.at_statistics)
@@ -249,6 +254,8 @@ cdef class Segment:
         store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
         bell_force(&shared.bell)                        # core may have died between its look and its wake-up
         mosec_futex_wake(&shared.bell.counter, 1)
+        bell_force(&shared.stream_bell)
+        mosec_futex_wake(&shared.stream_bell.counter, EVERYBODY)
 
     def stats(self):
         """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
@@ -270,6 +277,7 @@ cdef class Segment:
             "core_bell": self.at_bell,
             "rows": [self.at_rows + row * sizeof(RowShared) for row in range(self.rows)],
             "words": self.at_words,
+            "acknowledged": self.at_acknowledged,
             "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
             "pool": self.at_pool_words,
             "size": self.size,

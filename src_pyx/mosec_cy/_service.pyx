@@ -1,6 +1,7 @@
 """From an accepted request to its answer: what HTTP asks of the service, and what the loop tells it."""
 
 from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
@@ -36,6 +37,7 @@ from mosec_cy._rows cimport (
 )
 from mosec_cy._segment cimport STATUS_COUNT, status_index
 from mosec_cy._state cimport REPORT_ROW_DEAD, Link
+from mosec_cy._streams cimport stream_acknowledge, stream_admit
 from mosec_cy._tasks cimport (
     block_charge,
     block_drop,
@@ -60,12 +62,8 @@ cdef const char *WORKER_DIED = b"inference internal error: the worker process di
 # ---- payload blocks ------------------------------------------------------------------------------
 
 
-cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
-    cdef Service *s = <Service *>context
-    cdef uint32_t block
-    if s.charged + n > s.charge_limit:
-        return -1
-    block = pool_allocate(&s.pool, n + POOL_PAYLOAD_OFFSET, 0)
+cdef int _claim(Service *s, uint64_t n, BodyBlock *body) noexcept nogil:
+    cdef uint32_t block = pool_allocate(&s.pool, n + POOL_PAYLOAD_OFFSET, 0)
     if block == NO_BLOCK:
         return -1
     block_charge(s, block)
@@ -75,12 +73,31 @@ cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
     return 0
 
 
+cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
+    cdef Service *s = <Service *>context
+    if s.charged + n > s.charge_limit:
+        return -1
+    return _claim(s, n, body)
+
+
 cdef int _grow(void *context, uint64_t used, uint64_t n, BodyBlock *body) noexcept nogil:
     cdef BodyBlock larger
     if _reserve(context, n, &larger) != 0:
         return -1
     memcpy(larger.data, body.data, used)
     block_drop(<Service *>context, body.block)
+    body[0] = larger
+    return 0
+
+
+cdef int _buffer(void *context, const uint8_t *kept, uint64_t kept_n, uint64_t n, BodyBlock *body) noexcept nogil:
+    cdef Service *s = <Service *>context
+    cdef BodyBlock larger
+    if _claim(s, n, &larger) != 0:
+        return -1
+    if kept_n:
+        memcpy(larger.data, kept, kept_n)
+    block_drop(s, body.block)
     body[0] = larger
     return 0
 
@@ -157,6 +174,9 @@ cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint3
     task.offset = POOL_PAYLOAD_OFFSET
     task.length = length
     task.flags = 0
+    if s.routes[route].streams:
+        stream_admit(s, slot)
+        verdict.streams = True
     task_admit(s, slot)
     id[0] = task_id(&s.batcher, slot)
     batcher_enqueue(&s.batcher, slot, s.routes[route].stages[0], s.now)
@@ -185,6 +205,8 @@ cdef void service_bind(Service *s, Http1Service *calls) noexcept nogil:
     calls.reserve = _reserve
     calls.grow = _grow
     calls.discard = _discard
+    calls.buffer = _buffer
+    calls.streamed = stream_acknowledge
     calls.submit = _submit
     calls.withdraw = _withdraw
     calls.released = _discard

@@ -1,7 +1,7 @@
 # What core knows of tasks and rows, in its private memory: declarations only.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from mosec_cy._batcher cimport Batcher
 from mosec_cy._http1_service cimport Answer
@@ -22,6 +22,8 @@ ctypedef struct Link:
     int32_t pid
     int pidfd                      # -1: none
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
+    bint streams                   # its stage is the last one of a route that streams
+    bint to_stir                   # something has changed for those who wait in it to send events
     bint to_wake                   # was handed something since its bell was rung
     bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
     uint64_t check_at              # ns: look whether `forward` has overrun
@@ -47,6 +49,7 @@ ctypedef struct Service:
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
     uint64_t *status_counts        # [route][STATUS_COUNT]
+    uint64_t *acknowledged         # a word each task slot, in shared memory: as Task.acknowledged
     uint32_t *scratch              # room for all tasks: as many may one row have started
     uint64_t now                   # ns, set by the loop
     uint64_t timeout               # ns, of the whole service
@@ -61,6 +64,8 @@ ctypedef struct Service:
     bint wake_due                  # some row is to be woken
     void *io
     bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
+    # An event for the stream that is the answer; copied. The connection may be closed by this, the task withdrawn.
+    void (*stream)(void *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil
     void *control                  # reports to master
     void (*report)(void *control, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil
 

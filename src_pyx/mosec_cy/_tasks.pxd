@@ -14,6 +14,8 @@ cdef void task_end(Service *s, uint32_t slot, int status, uint32_t content_type,
 cdef void task_end_text(Service *s, uint32_t slot, int status, const char *text) noexcept nogil    # `text` is static
 # Nobody waits for this task any more. It goes at once if no row has started it, else when that row is done.
 cdef void task_leave(Service *s, uint32_t slot) noexcept nogil
+# The answer to a client that waits for a task which may be running. `text` is static, or the answer is a stream.
+cdef void task_fail(Service *s, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil
 cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil                # answers 408
 cdef void tasks_expire(Service *s) noexcept nogil                      # those that are due at s.now
 cdef uint64_t tasks_deadline(const Service *s) noexcept nogil          # ns

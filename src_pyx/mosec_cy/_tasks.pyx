@@ -111,13 +111,20 @@ cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
     if batcher_withdraw(&s.batcher, slot) == WITHDRAWN:
         block_drop(s, task.block)
         task_free(&s.batcher, slot)
+    elif s.links[task.row].streams:
+        s.links[task.row].to_stir = True
+        s.wake_due = True
 
 
-cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:
+cdef void task_fail(Service *s, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil:
     cdef uint32_t connection = s.batcher.tasks[slot].connection
     cdef uint32_t generation = s.batcher.tasks[slot].connection_generation
     task_leave(s, slot)                # first: no row shall start what the client has been told is over
-    _answer(s, connection, generation, 408, 0, <const uint8_t *>text, strlen(text), NO_BLOCK)
+    _answer(s, connection, generation, status, 0, text, n, NO_BLOCK)
+
+
+cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:
+    task_fail(s, slot, 408, <const uint8_t *>text, strlen(text))
 
 
 cdef void tasks_expire(Service *s) noexcept nogil:
