@@ -10,7 +10,7 @@ import msgspec
 from mosec_cy.errors import DecodingError, EncodingError
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """What msgspec does not know: NumPy arrays and scalars (by `tolist`), subclasses of str, int and float."""
     tolist = getattr(obj, "tolist", None)
     if tolist is not None:
@@ -25,7 +25,7 @@ def _plain(obj: Any) -> Any:
 
 
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
@@ -69,4 +69,4 @@ def _dumps(obj: Any) -> str:
 
 
 def _builtins(obj: Any) -> Any:
-    return msgspec.to_builtins(obj, enc_hook=_plain)
+    return msgspec.to_builtins(obj, enc_hook=plain)

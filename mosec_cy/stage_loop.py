@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mosec_cy import json_codec
 from mosec_cy._sender import Sender
 from mosec_cy.errors import MosecError, MosecTimeoutError
+from mosec_cy.in_place import is_in_place
 from mosec_cy.log import get_logger
 from mosec_cy.worker import SSEWorker, Worker
 
@@ -35,7 +36,8 @@ def answer_for(error: BaseException) -> tuple[int, str]:
 def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Callable[[Item], Any]:
     """How this stage turns a payload into an argument of `forward`.
 
-    The built-in codecs read in place; an override gets a copy of its own, or a view if the class asks for it.
+    The built-in codecs and those of the mixins read in place. An override gets a copy of its own, or a view if the
+    class asks for it.
     """
     if is_first is None:
         first, later = make_decoder(channel, worker, True), make_decoder(channel, worker, False)
@@ -44,12 +46,12 @@ def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Cal
     if is_first:
         if cls.deserialize is Worker.deserialize:
             return json_codec.decode
-        if cls.zero_copy:
+        if cls.zero_copy or is_in_place(cls.deserialize):
             return lambda item: worker.deserialize(memoryview(item))
         return lambda item: worker.deserialize(bytearray(item))
     if cls.deserialize_ipc is Worker.deserialize_ipc:
         return channel.load_pickle
-    if cls.zero_copy:
+    if cls.zero_copy or is_in_place(cls.deserialize_ipc):
         return lambda item: worker.deserialize_ipc(channel.payload_view(item))
     return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_server import redis_server
 from tests.service import Service
 
 
@@ -53,3 +54,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             return services.enter_context(Service(source, *arguments, env=env, directory=directory))
 
         yield start
+
+
+@pytest.fixture
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis of the test's own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url

@@ -1,0 +1,90 @@
+"""Results that go to the next stage by way of Redis."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cached_property
+from typing import Any, TypeVar
+
+from mosec_cy.errors import DecodingError, ServerError
+from mosec_cy.in_place import reads_in_place
+from mosec_cy.mixin._extras import load_extra
+from mosec_cy.worker import Worker
+
+Self = TypeVar("Self", bound="RedisShmIPCMixin")
+
+URL_VARIABLE = "MOSEC_REDIS_URL"
+KEY_PREFIX = b"mosec_cy:ipc:"
+
+
+class RedisShmIPCMixin(Worker):
+    """Results wait in Redis for the next stage, and only their keys pass through the service; both stages mix this in.
+
+    Useful where others look at the results, or where they should not count against the service's memory; the default
+    is faster. Another mixin after this one decides how the result is encoded.
+    """
+
+    redis_ttl: float = 600.0
+    """How long a result waits in Redis, in s: longer than a request may take. One that is not fetched is gone then."""
+
+    def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
+        load_extra("redis", cls.__qualname__)  # a worker without it would fail each request
+        return super().__new__(cls)
+
+    @classmethod
+    def set_redis_url(cls, url: str) -> None:
+        """Use this Redis in workers that are started from now on.
+
+        Args:
+            url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://path`; options of the client follow a `?`,
+                such as `socket_timeout=3` (s). It is kept in the environment, as MOSEC_REDIS_URL, which can be set
+                instead.
+        """
+        os.environ[URL_VARIABLE] = url
+
+    @cached_property
+    def _redis(self) -> Any:
+        # Not before it is used: each process has connections of its own, and Redis may start after the service.
+        url = os.environ.get(URL_VARIABLE)
+        if not url:
+            raise RuntimeError(
+                f"which Redis? Set {URL_VARIABLE}, or call RedisShmIPCMixin.set_redis_url(url) before the server runs"
+            )
+        import redis
+
+        return redis.Redis.from_url(url)
+
+    def serialize_ipc(self, data: Any) -> Any:
+        """Put a result into Redis.
+
+        Returns:
+            Its key.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or is full: the request is answered 500.
+        """
+        key = KEY_PREFIX + secrets.token_hex(16).encode()
+        self._redis.set(key, super().serialize_ipc(data), px=round(self.redis_ttl * 1000))
+        return key
+
+    @reads_in_place
+    def deserialize_ipc(self, data: Any) -> Any:
+        """Take a result out of Redis, and free its key.
+
+        Args:
+            data: the key.
+
+        Raises:
+            DecodingError: it is not a key of `serialize_ipc`.
+            ServerError: nothing is there any more.
+            redis.RedisError: Redis cannot be reached: the request is answered 500.
+        """
+        key = bytes(data)
+        if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
+            raise DecodingError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
+        with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
+            payload, _ = together.get(key).delete(key).execute()
+        if payload is None:
+            raise ServerError(f"Redis has the result of the stage before no longer (redis_ttl: {self.redis_ttl} s)")
+        return super().deserialize_ipc(payload)

@@ -1,0 +1,98 @@
+"""Requests that are checked against the annotations of `forward`, by msgspec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import msgspec
+
+from mosec_cy.errors import DecodingError, EncodingError, ValidationError
+from mosec_cy.forward_types import ParseTarget, forward_type
+from mosec_cy.in_place import reads_in_place
+from mosec_cy.json_codec import plain
+from mosec_cy.worker import Worker
+
+JSONSchema = dict[str, Any]
+
+
+class _TypedMixin(Worker):
+    """What the typed codecs share. Each names msgspec's decoder for its format."""
+
+    _decoder_class: ClassVar[Callable[[Any], Any]]
+
+    @cached_property
+    def _decode(self) -> Callable[[Any], Any]:
+        item = forward_type(type(self), ParseTarget.INPUT, batched=self.max_batch_size > 1)
+        return type(self)._decoder_class(item).decode
+
+    @reads_in_place
+    def deserialize(self, data: Any) -> Any:
+        """Decode a request's body as the annotated type of one item.
+
+        Raises:
+            DecodingError: the body is malformed: the request is answered 400.
+            ValidationError: it is not of that type: 422, with the path of the first field that is wrong.
+            TypeError: the annotation is nothing that can be decoded.
+        """
+        decode = self._decode
+        try:
+            return decode(data)
+        except msgspec.ValidationError as error:
+            raise ValidationError(str(error)) from error
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # of older releases it is no ValueError
+            raise DecodingError(str(error)) from error
+
+    @classmethod
+    def get_forward_json_schema(cls, target: ParseTarget, ref_template: str) -> tuple[JSONSchema, JSONSchema]:
+        """The JSON Schema (2020-12) of one item or of its result, for OpenAPI.
+
+        Args:
+            target: which end of `forward`.
+            ref_template: how to refer to a component, such as `#/components/schemas/{name}`.
+
+        Returns:
+            The schema, and by name the components that it refers to.
+
+        Raises:
+            TypeError: the annotation cannot be read, or is nothing that JSON Schema describes.
+        """
+        item = forward_type(cls, target, batched=cls._max_batch_size > 1)
+        (schema,), components = msgspec.json.schema_components([item], ref_template=ref_template)
+        return schema, components
+
+
+class TypedMsgPackMixin(_TypedMixin):
+    """Requests in MessagePack, checked against the annotation of `forward`; answers in MessagePack.
+
+    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. A field annotated
+    `memoryview` looks into the request's body instead of being copied.
+    """
+
+    req_mime_type = "application/msgpack"
+    resp_mime_type = "application/msgpack"
+    _decoder_class = msgspec.msgpack.Decoder
+
+    def serialize(self, data: Any) -> Any:
+        """Encode an answer.
+
+        Raises:
+            EncodingError: MessagePack cannot hold the result: the request is answered 500.
+        """
+        try:
+            return _encode(data)
+        except Exception as error:  # whatever the object's own attributes raise
+            raise EncodingError(str(error) or "not encodable as MessagePack") from error
+
+
+class TypedJSONMixin(_TypedMixin):
+    """Requests in JSON, checked against the annotation of `forward`; answers in JSON, as by default.
+
+    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1.
+    """
+
+    _decoder_class = msgspec.json.Decoder
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=plain).encode

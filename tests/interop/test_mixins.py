@@ -1,0 +1,229 @@
+"""The codecs of `mosec_cy.mixin` as clients of a service meet them."""
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgpack
+import pytest
+
+from tests.service import Service
+
+MSGPACK = "application/msgpack"
+
+SERVICE = """
+    import msgspec
+    import numpy as np
+
+    from mosec_cy import Server, Worker
+    from mosec_cy.mixin import MsgpackMixin, NumBinIPCMixin, TypedJSONMixin, TypedMsgPackMixin
+
+    class Request(msgspec.Struct):
+        name: str
+        data: bytes = b""
+
+    class View(msgspec.Struct):
+        data: memoryview
+
+    class Packed(MsgpackMixin, Worker):
+        def forward(self, data):
+            return {"echo": data, "array": np.arange(2)} if data != "bad" else object()
+
+    class Typed(TypedMsgPackMixin, Worker):
+        def forward(self, data: Request) -> Request:
+            return data
+
+    class TypedBatch(TypedMsgPackMixin, Worker):
+        def forward(self, data: list[Request]) -> list[Request]:
+            return data
+
+    class Json(TypedJSONMixin, Worker):
+        def forward(self, data: Request) -> Request:
+            return data
+
+    class Wrong(TypedJSONMixin, Worker):  # its annotation does not fit its batches
+        def forward(self, data: Request) -> Request:
+            return data
+
+    class InPlace(TypedMsgPackMixin, Worker):
+        def forward(self, data: View):
+            return [type(data.data.obj).__name__, data.data.readonly, bytes(data.data)]
+
+    class Overrides(TypedMsgPackMixin, Worker):
+        def deserialize(self, data):
+            return type(data).__name__, super().deserialize(data).data
+
+        def forward(self, data: Request):
+            return data
+
+    class Answers(TypedMsgPackMixin, Worker):
+        def forward(self, data: Request):
+            return data.data
+
+    class Decode(MsgpackMixin, NumBinIPCMixin, Worker):
+        def forward(self, data):
+            return np.frombuffer(data, np.float32).reshape(-1, 4) if data != b"bad" else [1]
+
+    class Double(NumBinIPCMixin, Worker):
+        def forward(self, data):
+            data *= 2  # in place: what it gets is writable
+            return data
+
+    class Sum(MsgpackMixin, NumBinIPCMixin, Worker):
+        def forward(self, data):
+            held = data
+            while isinstance(held, np.ndarray):
+                held = held.base
+            return {"sum": float(data.sum()), "of": type(held.obj).__name__, "misplaced": data.ctypes.data % 64}
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Packed, route="/packed")
+        server.append_worker(Typed, route="/typed")
+        server.append_worker(TypedBatch, route="/typed-batch", max_batch_size=4)
+        server.append_worker(Json, route="/json")
+        server.append_worker(Wrong, route="/wrong", max_batch_size=4)
+        server.append_worker(InPlace, route="/in-place")
+        server.append_worker(Overrides, route="/overrides")
+        for stage in (Decode, Double, Sum):
+            server.append_worker(stage, route="/arrays")
+        server.run()
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    pytest.importorskip("numbin", reason="needs the extra 'numbin'")
+    directory = tmp_path_factory.mktemp("mixins")
+    script = directory / "service.py"
+    script.write_text(textwrap.dedent(SERVICE))
+    with Service(script, directory=directory) as service:
+        yield service.wait_ready()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client() as client:
+        yield client
+
+
+def pack(value: Any) -> bytes:
+    packed = msgpack.packb(value)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def unpacked(response: httpx.Response) -> Any:
+    assert (response.status_code, response.headers["content-type"]) == (200, MSGPACK), response.text
+    return msgpack.unpackb(response.content)
+
+
+def test_msgpack(client: httpx.Client) -> None:
+    value = {"n": [1, 2.5, None], "raw": b"\0\xff"}
+    assert unpacked(client.post("/packed", content=pack(value))) == {"echo": value, "array": [0, 1]}
+
+
+def test_bad_msgpack(client: httpx.Client) -> None:
+    response = client.post("/packed", content=b"\xc1")
+    assert (response.status_code, response.text) == (400, "decoding error: invalid MessagePack")
+    response = client.post("/packed", content=pack("bad"))
+    assert response.status_code == 500
+    assert response.text.startswith("encoding error: ") and "object" in response.text
+
+
+@pytest.mark.parametrize("route", ["/typed", "/typed-batch"])
+def test_typed_msgpack(client: httpx.Client, route: str) -> None:
+    value = {"name": "é", "data": b"\0" * 100_000}
+    assert unpacked(client.post(route, content=pack(value))) == value
+    response = client.post(route, content=pack({"name": 1}))
+    assert response.status_code == 422
+    assert response.text == "request validation error: Expected `str`, got `int` - at `$.name`"
+    response = client.post(route, content=pack(value)[:-1])
+    assert (response.status_code, response.text) == (400, "decoding error: Input data was truncated")
+
+
+def test_typed_json(client: httpx.Client) -> None:
+    response = client.post("/json", json={"name": "a", "data": "AA=="})
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.json() == {"name": "a", "data": "AA=="}
+    response = client.post("/json", json={"name": "a", "data": ["AA=="]})
+    assert response.status_code == 422
+    assert response.text == "request validation error: Expected `bytes`, got `array` - at `$.data`"
+    response = client.post("/json", content=b'{"name": "a"')
+    assert (response.status_code, response.text) == (400, "decoding error: Input data was truncated")
+
+
+def test_an_annotation_that_cannot_be_served(client: httpx.Client, service: Service) -> None:
+    response = client.post("/wrong", json={"name": "a"})
+    assert (response.status_code, response.text) == (500, "inference internal error")
+    service.wait_output(r"Wrong\.forward gets and returns lists when max_batch_size > 1: annotate it with list")
+
+
+def test_requests_are_read_in_place(client: httpx.Client) -> None:
+    assert unpacked(client.post("/in-place", content=pack({"data": b"123"}))) == ["Item", False, b"123"]
+
+
+def test_overrides_get_a_bytearray(client: httpx.Client) -> None:
+    assert unpacked(client.post("/overrides", content=pack({"name": "", "data": b"123"}))) == ["bytearray", b"123"]
+
+
+def test_arrays_are_written_once_and_looked_into(client: httpx.Client) -> None:
+    body = pack(b"\0\0\x80?" * 4000)
+    assert unpacked(client.post("/arrays", content=body)) == {"sum": 8000.0, "of": "Item", "misplaced": 0}
+    response = client.post("/arrays", content=pack(b"bad"))
+    assert (response.status_code, response.text) == (500, "encoding error: NumBin holds one NumPy array, not list")
+
+
+REDIS_SERVICE = """
+    import sys
+
+    import numpy as np
+
+    from mosec_cy import ClientError, Server, Worker
+    from mosec_cy.mixin import RedisShmIPCMixin
+
+    class First(RedisShmIPCMixin, Worker):
+        def forward(self, data):
+            return {"array": np.arange(data["n"]), "data": data}
+
+    class Second(RedisShmIPCMixin, Worker):
+        def forward(self, data):
+            return [self.answer(item) for item in data]
+
+        def answer(self, item):
+            return ClientError("none") if item["data"]["n"] == 0 else item
+
+    class Third(RedisShmIPCMixin, Worker):
+        def forward(self, data):
+            return int(data["array"].sum())
+
+    if __name__ == "__main__":
+        RedisShmIPCMixin.set_redis_url(sys.argv[1])
+        server = Server()
+        for stage, size in ((First, 1), (Second, 4), (Third, 1)):
+            server.append_worker(stage, num=2, max_batch_size=size, start_method=sys.argv[2])
+        server.run()
+"""
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "fork"])
+def test_results_by_way_of_redis(serve: Any, redis_url: str, start_method: str) -> None:
+    redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
+    service = serve(REDIS_SERVICE, redis_url, start_method).wait_ready()
+    with service.client() as client, redis.Redis.from_url(redis_url) as looker:
+        for n in (3, 10, 1000):
+            assert client.post("/inference", json={"n": n}).json() == n * (n - 1) // 2
+        assert client.post("/inference", json={"n": 0}).text == "bad request: none"
+        assert client.post("/inference", json={"n": 3}).json() == 3
+        assert looker.keys() == []
+        assert looker.info("commandstats")["cmdstat_set"]["calls"] == 2 * 5 - 1
+
+
+def test_redis_that_is_away(serve: Any, tmp_path: Any) -> None:
+    pytest.importorskip("redis", reason="needs the extra 'redis'")
+    service = serve(REDIS_SERVICE, f"unix://{tmp_path}/none.sock", "spawn").wait_ready()
+    with service.client() as client:
+        response = client.post("/inference", json={"n": 1})
+        assert (response.status_code, response.text) == (500, "inference internal error")
+    service.wait_output("redis.exceptions.ConnectionError")

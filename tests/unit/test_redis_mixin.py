@@ -1,0 +1,93 @@
+"""RedisShmIPCMixin against a real Redis."""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosec_cy import DecodingError, ServerError, Worker
+from mosec_cy.mixin import NumBinIPCMixin, RedisShmIPCMixin
+
+redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
+
+
+class Passes(RedisShmIPCMixin, Worker):
+    def forward(self, data: Any) -> Any:
+        return data
+
+
+class PassesArrays(RedisShmIPCMixin, NumBinIPCMixin, Worker):
+    def forward(self, data: Any) -> Any:
+        return data
+
+
+@pytest.fixture
+def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("MOSEC_REDIS_URL", redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(client: Any) -> Any:
+    worker = Passes()
+    yield worker
+    worker._redis.close()
+
+
+def test_there_and_back(client: Any, worker: Any) -> None:
+    value = {"array": np.arange(3), "set": {1}, "text": "é" * 10_000}
+    key = worker.serialize_ipc(value)
+    assert client.keys() == [key]
+    assert len(key) < 64
+    np.testing.assert_equal(worker.deserialize_ipc(memoryview(key)), value)
+    assert client.keys() == []
+
+
+def test_another_mixin_may_encode(client: Any) -> None:
+    worker = PassesArrays()
+    key = worker.serialize_ipc(np.arange(5))
+    assert client.get(key)[:6] == b"\x05\0\x01\0\x05\0"
+    assert worker.deserialize_ipc(key).tolist() == [0, 1, 2, 3, 4]
+    worker._redis.close()
+
+
+def test_what_nobody_fetches_goes_away(client: Any, worker: Any) -> None:
+    key = worker.serialize_ipc(1)
+    assert 590_000 < client.pttl(key) <= 600_000
+    worker.redis_ttl = 0.5
+    assert 0 < client.pttl(worker.serialize_ipc(1)) <= 500
+
+
+def test_fetched_twice(worker: Any) -> None:
+    key = worker.serialize_ipc(1)
+    assert worker.deserialize_ipc(key) == 1
+    with pytest.raises(ServerError, match="no longer"):
+        worker.deserialize_ipc(key)
+
+
+@pytest.mark.parametrize("key", [b"", b"theirs", b"\x80\x05N."])
+def test_nothing_else_is_touched(client: Any, worker: Any, key: bytes) -> None:
+    client.set(b"theirs", b"kept")
+    with pytest.raises(DecodingError, match="both stages"):
+        worker.deserialize_ipc(key)
+    assert client.get(b"theirs") == b"kept"
+
+
+def test_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOSEC_REDIS_URL", raising=False)
+    with pytest.raises(RuntimeError, match=re.escape("set_redis_url(url)")):
+        Passes().serialize_ipc(1)
+    monkeypatch.setenv("MOSEC_REDIS_URL", "")  # so that it is put back
+    Passes.set_redis_url("unix:///nowhere.sock?socket_timeout=3")
+    assert os.environ["MOSEC_REDIS_URL"] == "unix:///nowhere.sock?socket_timeout=3"
+    with pytest.raises(redis.ConnectionError, match="nowhere"):
+        Passes().serialize_ipc(1)
+
+
+def test_full(client: Any, worker: Any) -> None:
+    client.config_set("maxmemory", 1)
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        worker.serialize_ipc(1)
