@@ -1,0 +1,25 @@
+"""Examples run as their users run them: server and client, each a program."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.service import ROOT, Service
+
+EXAMPLES = ROOT / "examples"
+
+
+@contextlib.contextmanager
+def running(name: str, directory: Path, env: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """The server of an example, ready; shut down in order and checked to leave nothing at the end."""
+    with Service(EXAMPLES / name / "server.py", directory=directory, env=env) as service:
+        yield service.wait_ready()
+
+
+def client(name: str, service: Service, *arguments: str, path: str = "") -> list[str]:
+    """The lines that the example's client prints; `path` follows the service's address in its `--url`."""
+    program = EXAMPLES / name / "client.py"
+    command = [sys.executable, str(program), "--url", f"http://{service.address}{path}", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=60).stdout.splitlines()
