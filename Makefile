@@ -1,7 +1,7 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
-# COMPARE (make bench: options of benchmarks/compare.py).
+# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors check format bench develop sdist clean
+.PHONY: help serve test test-floors check format bench develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -70,8 +70,8 @@ bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other 
 develop: $(VENV)/.group-dev $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
 	$(call say,ready: $(BIN)/python)
 
-sdist: $(VENV)/.group-dev ## the source distribution, in dist/
-	@$(PIP) build && $(BIN)/python -m build --sdist
+package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons whose headers are found; each that can run here is tried
+	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
 	rm -rf build dist .venv .venv-floors .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
@@ -90,6 +90,12 @@ $(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
 	$(call say,building the engine$(FLAVOUR) and installing mosec_cy into $(VENV) (editable))
 	@$(PIP) --quiet --no-build-isolation --editable .
 	@rm -f $(VENV)/.engine* && touch $@
+
+# It builds from the source distribution and needs no engine here.
+$(VENV)/.group-package: pyproject.toml | $(VENV)/.base
+	$(call say,packages of the group 'package')
+	@$(PIP) --group package
+	@touch $@
 
 $(VENV)/.group-%: pyproject.toml | $(ENGINE_STAMP)
 	$(call say,packages of the group '$*')

@@ -88,8 +88,8 @@ class Service:
 
     def wait_output(self, pattern: str) -> re.Match[str]:
         """Wait for a line in which the regular expression is found (also one that has been waited past)."""
-        for line in self.lines:
-            if match := re.search(pattern, line):
+        for seen in self.lines:
+            if match := re.search(pattern, seen):
                 return match
         deadline = time.monotonic() + PATIENCE
         while (line := self._next_line(deadline)) is not None:
