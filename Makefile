@@ -23,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors check format bench develop package clean
+.PHONY: help serve test test-floors check format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -67,6 +67,11 @@ bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other 
 	$(call say,comparison with other servers; each is installed in an environment of its own)
 	@$(BIN)/python benchmarks/compare.py $(COMPARE)
 
+docs: $(VENV)/.group-docs ## the documentation, in site/; warnings are errors, and nothing is fetched while it builds
+	$(call say,sphinx)
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs site
+	$(call say,open site/index.html)
+
 develop: $(VENV)/.group-dev $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
 	$(call say,ready: $(BIN)/python)
 
@@ -74,7 +79,7 @@ package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons wh
 	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
-	rm -rf build dist .venv .venv-floors .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site .venv .venv-floors .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.

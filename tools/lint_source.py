@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = {".pyx": 400, ".py": 300}
 MAX_FUNCTION = 60
 GENERATED = {".c", ".cpp", ".so", ".o", ".pyc", ".whl", ".html"}
-SKIPPED = {"build", "dist", ".git", "__pycache__"}
+SKIPPED = {"build", "dist", "site", ".git", "__pycache__"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
 ATOMIC = re.compile(
     r"\b(?:(?:load|store|add_fetch|fetch_or|fetch_and|exchange|cas)\w*_u(?:32|64)|fence_\w+|__atomic_\w+)\("
