@@ -79,10 +79,10 @@ def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> N
     pid = engine.fork_worker(serve, row=1)
     with engine.connect() as client:
         client.sendall(request(b"lost"))
-        engine.wait_until(lambda stats: stats["remaining"] == 1)
         with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
-            words = engine.segment.layout()["words"]
-            memory[words : words + 64] = bytes(64)  # now nobody can start the task
+            words = slice(engine.segment.layout()["words"], engine.segment.layout()["words"] + 64)
+            engine.wait_until(lambda _: any(memory[words]))  # the task is handed out
+            memory[words] = bytes(64)  # now nobody can start it
         os.write(go, b"!")
         assert engine.news()[:3] == (ROW_DEAD, 1, 1)  # or it would have no work any more, since it holds a task
         assert read_response(client)[0][0] == 500
