@@ -7,8 +7,8 @@ import secrets
 from functools import cached_property
 from typing import Any, TypeVar
 
+from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.errors import DecodingError, ServerError
-from mosec_cy.in_place import reads_in_place
 from mosec_cy.mixin._extras import load_extra
 from mosec_cy.worker import Worker
 
