@@ -16,6 +16,7 @@ Self = TypeVar("Self", bound="RedisShmIPCMixin")
 
 URL_VARIABLE = "MOSEC_REDIS_URL"
 KEY_PREFIX = b"mosec_cy:ipc:"
+PATIENCE = 10.0  # s; a Redis that says nothing shall not hold a worker for ever
 
 
 class RedisShmIPCMixin(Worker):
@@ -38,8 +39,8 @@ class RedisShmIPCMixin(Worker):
 
         Args:
             url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://path`; options of the client follow a `?`,
-                such as `socket_timeout=3` (s). It is kept in the environment, as MOSEC_REDIS_URL, which can be set
-                instead.
+                such as `socket_timeout=3` (s; 10 by default). It is kept in the environment, as MOSEC_REDIS_URL,
+                which can be set instead.
         """
         os.environ[URL_VARIABLE] = url
 
@@ -53,7 +54,7 @@ class RedisShmIPCMixin(Worker):
             )
         import redis
 
-        return redis.Redis.from_url(url)
+        return redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
 
     def serialize_ipc(self, data: Any) -> Any:
         """Put a result into Redis.
@@ -84,7 +85,7 @@ class RedisShmIPCMixin(Worker):
         if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
             raise DecodingError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
         with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
-            payload, _ = together.get(key).delete(key).execute()
+            payload, _ = together.get(key).unlink(key).execute()
         if payload is None:
             raise ServerError(f"Redis has the result of the stage before no longer (redis_ttl: {self.redis_ttl} s)")
         return super().deserialize_ipc(payload)

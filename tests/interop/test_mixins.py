@@ -54,6 +54,11 @@ SERVICE = """
             self.kept.append(data.data)
             return self.kept
 
+    class KeepsRaw(Keeps):
+        def forward(self, data: msgspec.Raw):
+            self.kept.append(data)
+            return self.kept
+
     class Overrides(TypedMsgPackMixin, Worker):
         def deserialize(self, data):
             return type(data).__name__, super().deserialize(data).data
@@ -85,6 +90,7 @@ SERVICE = """
         server.append_worker(Json, route="/json")
         server.append_worker(InPlace, route="/in-place")
         server.append_worker(Keeps, route="/keeps")
+        server.append_worker(KeepsRaw, route="/keeps-raw")
         server.append_worker(Overrides, route="/overrides")
         for stage in (Decode, Double, Sum):
             server.append_worker(stage, route="/arrays")
@@ -158,10 +164,12 @@ def test_requests_are_read_in_place(client: httpx.Client) -> None:
     assert unpacked(client.post("/in-place", content=pack({"data": b"123"}))) == ["Item", False, b"123"]
 
 
-def test_a_field_that_is_kept_stays_as_it_is(client: httpx.Client) -> None:
-    fields = [bytes([n]) * 1000 for n in range(20)]
-    for n, field in enumerate(fields):
-        assert unpacked(client.post("/keeps", content=pack({"data": field}))) == fields[: n + 1]
+@pytest.mark.parametrize("route", ["/keeps", "/keeps-raw"])
+def test_what_is_kept_stays_as_it_is(client: httpx.Client, route: str) -> None:
+    requests = [{"data": bytes([n]) * 1000} for n in range(20)]
+    for n, request in enumerate(requests):
+        kept = [request["data"] for request in requests] if route == "/keeps" else requests
+        assert unpacked(client.post(route, content=pack(request))) == kept[: n + 1]
 
 
 def test_overrides_get_a_bytearray(client: httpx.Client) -> None:
