@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from mosec_cy.codec_marks import reads_in_place
-from mosec_cy.errors import DecodingError, ServerError
+from mosec_cy.errors import ServerError
 from mosec_cy.mixin._extras import load_extra
 from mosec_cy.worker import Worker
 
@@ -77,13 +77,12 @@ class RedisShmIPCMixin(Worker):
             data: the key.
 
         Raises:
-            DecodingError: it is not a key of `serialize_ipc`.
-            ServerError: nothing is there any more.
+            ServerError: it is no key of `serialize_ipc`, or nothing is there any more.
             redis.RedisError: Redis cannot be reached: the request is answered 500.
         """
         key = bytes(data)
         if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
-            raise DecodingError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
+            raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
         with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
             payload, _ = together.get(key).unlink(key).execute()
         if payload is None:
