@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.options import Options
 from mosec_cy.runtime import Runtime
 from mosec_cy.worker import SSEWorker
@@ -96,10 +97,13 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
 
     Raises:
         ValueError: there is no route, or a worker's `resp_mime_type` is too long.
-        TypeError: a worker's `resp_mime_type` is not a string.
+        TypeError: a worker's `resp_mime_type` is not a string, or its `forward` is annotated with what its typed codec
+            cannot decode.
     """
     if not routes:
         raise ValueError("no worker registered: call append_worker or register_runtime before run")
+    for runtimes in routes.values():
+        check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
     content_types = [TEXT, METRICS]
     stages: dict[Runtime, Stage] = {}
     row = MASTER_ROW + 1

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mosec_cy import json_codec
 from mosec_cy._sender import Sender
+from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
-from mosec_cy.in_place import is_in_place
 from mosec_cy.log import get_logger
 from mosec_cy.worker import SSEWorker, Worker
 

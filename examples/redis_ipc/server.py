@@ -10,13 +10,11 @@ program `redis-server` is not needed then.
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from redis import ConnectionError, Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
 from mosec_cy import Server, ValidationError, Worker
 from mosec_cy.mixin import RedisShmIPCMixin
@@ -38,13 +36,12 @@ class Inference(RedisShmIPCMixin, Worker):
 
 
 def redis_in(folder: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Starts a Redis that keeps everything in memory; gives it, and its URL, once it answers."""
+    """Starts a Redis that keeps everything in memory; gives it, and its URL, once it is there."""
     path = Path(folder) / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
     process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    patient = Retry(ConstantBackoff(0.05), retries=200)
-    with Redis(unix_socket_path=str(path), retry=patient, retry_on_error=[ConnectionError]) as client:
-        client.ping()
+    while process.poll() is None and not path.is_socket():
+        time.sleep(0.01)
     return process, f"unix://{path}"
 
 

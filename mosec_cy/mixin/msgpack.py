@@ -6,8 +6,8 @@ from typing import Any
 
 import msgpack
 
+from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError
-from mosec_cy.in_place import reads_in_place
 from mosec_cy.json_codec import plain
 from mosec_cy.worker import Worker
 

@@ -7,8 +7,8 @@ import secrets
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mosec_cy.errors import DecodingError, ServerError
-from mosec_cy.in_place import reads_in_place
+from mosec_cy.codec_marks import reads_in_place
+from mosec_cy.errors import ServerError
 from mosec_cy.mixin._extras import load_extra
 from mosec_cy.worker import Worker
 
@@ -16,6 +16,7 @@ Self = TypeVar("Self", bound="RedisShmIPCMixin")
 
 URL_VARIABLE = "MOSEC_REDIS_URL"
 KEY_PREFIX = b"mosec_cy:ipc:"
+PATIENCE = 10.0  # s; a Redis that says nothing shall not hold a worker for ever
 
 
 class RedisShmIPCMixin(Worker):
@@ -38,8 +39,8 @@ class RedisShmIPCMixin(Worker):
 
         Args:
             url: `redis://host:port/db`, `rediss://…` (TLS) or `unix://path`; options of the client follow a `?`,
-                such as `socket_timeout=3` (s). It is kept in the environment, as MOSEC_REDIS_URL, which can be set
-                instead.
+                such as `socket_timeout=3` (s; 10 by default). It is kept in the environment, as MOSEC_REDIS_URL,
+                which can be set instead.
         """
         os.environ[URL_VARIABLE] = url
 
@@ -53,7 +54,7 @@ class RedisShmIPCMixin(Worker):
             )
         import redis
 
-        return redis.Redis.from_url(url)
+        return redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
 
     def serialize_ipc(self, data: Any) -> Any:
         """Put a result into Redis.
@@ -76,15 +77,14 @@ class RedisShmIPCMixin(Worker):
             data: the key.
 
         Raises:
-            DecodingError: it is not a key of `serialize_ipc`.
-            ServerError: nothing is there any more.
+            ServerError: it is no key of `serialize_ipc`, or nothing is there any more.
             redis.RedisError: Redis cannot be reached: the request is answered 500.
         """
         key = bytes(data)
         if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
-            raise DecodingError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
+            raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
         with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
-            payload, _ = together.get(key).delete(key).execute()
+            payload, _ = together.get(key).unlink(key).execute()
         if payload is None:
             raise ServerError(f"Redis has the result of the stage before no longer (redis_ttl: {self.redis_ttl} s)")
         return super().deserialize_ipc(payload)

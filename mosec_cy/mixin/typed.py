@@ -8,13 +8,22 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from mosec_cy.codec_marks import checked_by, reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError, ValidationError
 from mosec_cy.forward_types import ParseTarget, forward_type
-from mosec_cy.in_place import reads_in_place
 from mosec_cy.json_codec import plain
 from mosec_cy.worker import Worker
 
 JSONSchema = dict[str, Any]
+
+
+def _decoder(worker: Any, batched: bool) -> Callable[[Any], Any]:
+    """Decodes one item as its annotated type; raises TypeError if there is no decoding that."""
+    item = forward_type(worker, ParseTarget.INPUT, batched)
+    try:
+        return worker._decoder_class(item).decode
+    except TypeError as error:
+        raise TypeError(f"{worker.__qualname__}.forward cannot be given {item!r}: {error}") from error
 
 
 class _TypedMixin(Worker):
@@ -24,9 +33,9 @@ class _TypedMixin(Worker):
 
     @cached_property
     def _decode(self) -> Callable[[Any], Any]:
-        item = forward_type(type(self), ParseTarget.INPUT, batched=self.max_batch_size > 1)
-        return type(self)._decoder_class(item).decode
+        return _decoder(type(self), self.max_batch_size > 1)
 
+    @checked_by(_decoder)
     @reads_in_place
     def deserialize(self, data: Any) -> Any:
         """Decode a request's body as the annotated type of one item.
@@ -34,7 +43,7 @@ class _TypedMixin(Worker):
         Raises:
             DecodingError: the body is malformed: the request is answered 400.
             ValidationError: it is not of that type: 422, with the path of the first field that is wrong.
-            TypeError: the annotation is nothing that can be decoded.
+            TypeError: there is no decoding the annotated type. (`Server.run` says so before it starts anything.)
         """
         decode = self._decode
         try:

@@ -42,13 +42,22 @@ SERVICE = """
         def forward(self, data: Request) -> Request:
             return data
 
-    class Wrong(TypedJSONMixin, Worker):  # its annotation does not fit its batches
-        def forward(self, data: Request) -> Request:
-            return data
-
     class InPlace(TypedMsgPackMixin, Worker):
         def forward(self, data: View):
             return [type(data.data.obj).__name__, data.data.readonly, bytes(data.data)]
+
+    class Keeps(TypedMsgPackMixin, Worker):
+        def __init__(self):
+            self.kept = []
+
+        def forward(self, data: View):
+            self.kept.append(data.data)
+            return self.kept
+
+    class KeepsRaw(Keeps):
+        def forward(self, data: msgspec.Raw):
+            self.kept.append(data)
+            return self.kept
 
     class Overrides(TypedMsgPackMixin, Worker):
         def deserialize(self, data):
@@ -56,10 +65,6 @@ SERVICE = """
 
         def forward(self, data: Request):
             return data
-
-    class Answers(TypedMsgPackMixin, Worker):
-        def forward(self, data: Request):
-            return data.data
 
     class Decode(MsgpackMixin, NumBinIPCMixin, Worker):
         def forward(self, data):
@@ -83,8 +88,9 @@ SERVICE = """
         server.append_worker(Typed, route="/typed")
         server.append_worker(TypedBatch, route="/typed-batch", max_batch_size=4)
         server.append_worker(Json, route="/json")
-        server.append_worker(Wrong, route="/wrong", max_batch_size=4)
         server.append_worker(InPlace, route="/in-place")
+        server.append_worker(Keeps, route="/keeps")
+        server.append_worker(KeepsRaw, route="/keeps-raw")
         server.append_worker(Overrides, route="/overrides")
         for stage in (Decode, Double, Sum):
             server.append_worker(stage, route="/arrays")
@@ -154,14 +160,16 @@ def test_typed_json(client: httpx.Client) -> None:
     assert (response.status_code, response.text) == (400, "decoding error: Input data was truncated")
 
 
-def test_an_annotation_that_cannot_be_served(client: httpx.Client, service: Service) -> None:
-    response = client.post("/wrong", json={"name": "a"})
-    assert (response.status_code, response.text) == (500, "inference internal error")
-    service.wait_output(r"Wrong\.forward gets and returns lists when max_batch_size > 1: annotate it with list")
-
-
 def test_requests_are_read_in_place(client: httpx.Client) -> None:
     assert unpacked(client.post("/in-place", content=pack({"data": b"123"}))) == ["Item", False, b"123"]
+
+
+@pytest.mark.parametrize("route", ["/keeps", "/keeps-raw"])
+def test_what_is_kept_stays_as_it_is(client: httpx.Client, route: str) -> None:
+    requests = [{"data": bytes([n]) * 1000} for n in range(20)]
+    for n, request in enumerate(requests):
+        kept = [request["data"] for request in requests] if route == "/keeps" else requests
+        assert unpacked(client.post(route, content=pack(request))) == kept[: n + 1]
 
 
 def test_overrides_get_a_bytearray(client: httpx.Client) -> None:
@@ -175,55 +183,26 @@ def test_arrays_are_written_once_and_looked_into(client: httpx.Client) -> None:
     assert (response.status_code, response.text) == (500, "encoding error: NumBin holds one NumPy array, not list")
 
 
-REDIS_SERVICE = """
-    import sys
+@pytest.mark.parametrize("extra", ["numbin", "redis"])
+def test_an_extra_that_is_not_installed_is_missed_at_the_start(serve: Any, extra: str) -> None:
+    name = {"numbin": "NumBinIPCMixin", "redis": "RedisShmIPCMixin"}[extra]
+    service = serve(
+        f"""
+        import sys
+        from mosec_cy import Server, Worker
+        from mosec_cy.mixin import {name}
 
-    import numpy as np
+        sys.modules[{extra!r}] = None
 
-    from mosec_cy import ClientError, Server, Worker
-    from mosec_cy.mixin import RedisShmIPCMixin
+        class Model({name}, Worker):
+            def forward(self, data):
+                return data
 
-    class First(RedisShmIPCMixin, Worker):
-        def forward(self, data):
-            return {"array": np.arange(data["n"]), "data": data}
-
-    class Second(RedisShmIPCMixin, Worker):
-        def forward(self, data):
-            return [self.answer(item) for item in data]
-
-        def answer(self, item):
-            return ClientError("none") if item["data"]["n"] == 0 else item
-
-    class Third(RedisShmIPCMixin, Worker):
-        def forward(self, data):
-            return int(data["array"].sum())
-
-    if __name__ == "__main__":
-        RedisShmIPCMixin.set_redis_url(sys.argv[1])
-        server = Server()
-        for stage, size in ((First, 1), (Second, 4), (Third, 1)):
-            server.append_worker(stage, num=2, max_batch_size=size, start_method=sys.argv[2])
-        server.run()
-"""
-
-
-@pytest.mark.parametrize("start_method", ["spawn", "fork"])
-def test_results_by_way_of_redis(serve: Any, redis_url: str, start_method: str) -> None:
-    redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
-    service = serve(REDIS_SERVICE, redis_url, start_method).wait_ready()
-    with service.client() as client, redis.Redis.from_url(redis_url) as looker:
-        for n in (3, 10, 1000):
-            assert client.post("/inference", json={"n": n}).json() == n * (n - 1) // 2
-        assert client.post("/inference", json={"n": 0}).text == "bad request: none"
-        assert client.post("/inference", json={"n": 3}).json() == 3
-        assert looker.keys() == []
-        assert looker.info("commandstats")["cmdstat_set"]["calls"] == 2 * 5 - 1
-
-
-def test_redis_that_is_away(serve: Any, tmp_path: Any) -> None:
-    pytest.importorskip("redis", reason="needs the extra 'redis'")
-    service = serve(REDIS_SERVICE, f"unix://{tmp_path}/none.sock", "spawn").wait_ready()
-    with service.client() as client:
-        response = client.post("/inference", json={"n": 1})
-        assert (response.status_code, response.text) == (500, "inference internal error")
-    service.wait_output("redis.exceptions.ConnectionError")
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Model)
+            server.run()
+        """
+    )
+    assert service.wait_end() == 1
+    service.wait_output(f"Model needs the package '{extra}': pip install .*mosec_cy\\[{extra}\\]")

@@ -2,12 +2,14 @@
 
 import os
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, ServerError, Worker
+from mosec_cy import ServerError, Worker
 from mosec_cy.mixin import NumBinIPCMixin, RedisShmIPCMixin
 
 redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
@@ -71,7 +73,7 @@ def test_fetched_twice(worker: Any) -> None:
 @pytest.mark.parametrize("key", [b"", b"theirs", b"\x80\x05N."])
 def test_nothing_else_is_touched(client: Any, worker: Any, key: bytes) -> None:
     client.set(b"theirs", b"kept")
-    with pytest.raises(DecodingError, match="both stages"):
+    with pytest.raises(ServerError, match="both stages"):
         worker.deserialize_ipc(key)
     assert client.get(b"theirs") == b"kept"
 
@@ -85,6 +87,21 @@ def test_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["MOSEC_REDIS_URL"] == "unix:///nowhere.sock?socket_timeout=3"
     with pytest.raises(redis.ConnectionError, match="nowhere"):
         Passes().serialize_ipc(1)
+
+
+@pytest.mark.parametrize(("options", "patience"), [("", 10), ("?socket_timeout=3", 3)])
+def test_a_silent_redis_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: str, patience: float
+) -> None:
+    monkeypatch.setenv("MOSEC_REDIS_URL", f"unix://{tmp_path}/silent.sock{options}")
+    worker = Passes()
+    assert worker._redis.connection_pool.connection_kwargs["socket_timeout"] == patience
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/silent.sock")
+        silent.listen()
+        worker._redis.connection_pool.connection_kwargs["socket_timeout"] = 0.1
+        with pytest.raises(redis.TimeoutError):
+            worker.serialize_ipc(1)
 
 
 def test_full(client: Any, worker: Any) -> None:
