@@ -28,13 +28,15 @@ def of_forward(
         return {}, {}
     item = forward_type(worker, target, batched)
     try:
-        # Parts that msgspec does not know, such as arrays, may be anything.
-        (schema,), components = msgspec.json.schema_components(
-            [item], schema_hook=lambda _: {}, ref_template=ref_template
-        )
+        (schema,), components = msgspec.json.schema_components([item], schema_hook=_unknown, ref_template=ref_template)
     except TypeError:  # a union of what it does not know and something else, for example
         return {}, {}
     return schema, components
+
+
+def _unknown(part: Any) -> Schema:
+    """Of what msgspec does not know, such as an array, there is only the name; {} it would not take for an answer."""
+    return {"title": getattr(part, "__name__", str(part))}
 
 
 def codec_is_ours(worker: type[Worker], target: ParseTarget) -> bool:

@@ -87,7 +87,7 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
         "tags": ["inference"],
         "summary": " → ".join(runtime.worker.__name__ for runtime in runtimes),
         "description": "\n\n".join(_documentation([runtime.worker for runtime in runtimes])),
-        "requestBody": {"required": True, "content": {_request_type(first, request): {"schema": request}}},
+        "requestBody": {"content": {_request_type(first, request): {"schema": request}}},  # may be empty
         "responses": {
             "200": {
                 "description": "The result. An empty body is answered `no data provided`, as text.",
