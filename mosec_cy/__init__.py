@@ -10,6 +10,7 @@ _HOMES = {
     "Server": "server",
     "Worker": "worker",
     "Runtime": "runtime",
+    "ParseTarget": "forward_types",
     "get_logger": "log",
     "MosecError": "errors",
     "MosecTimeoutError": "errors",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         ServerError,
         ValidationError,
     )
+    from mosec_cy.forward_types import ParseTarget
     from mosec_cy.log import get_logger
     from mosec_cy.runtime import Runtime
     from mosec_cy.server import Server
@@ -43,6 +45,7 @@ __all__ = [
     "EncodingError",
     "MosecError",
     "MosecTimeoutError",
+    "ParseTarget",
     "Runtime",
     "Server",
     "ServerError",

@@ -37,7 +37,7 @@ class Schemas:
         if key not in self._known:
             try:
                 self._known[key] = self._add(*_asked(runtime, target))
-            except Exception:
+            except (Exception, SystemExit):  # from the user's own method
                 get_logger().warning(
                     "no schema of what %s.forward %s: the OpenAPI description admits anything there",
                     runtime.worker.__name__,
@@ -64,11 +64,9 @@ def _asked(runtime: Runtime, target: ParseTarget) -> tuple[Schema, dict[str, Sch
     """What the worker says, checked: a broken description is of no use to any route."""
     worker = _view(runtime.worker, runtime.max_batch_size)
     answer = worker.get_forward_json_schema(target, _REF_TEMPLATE)
-    match answer:
-        case (dict() as schema, dict() as components):
-            pass
-        case _:
-            raise TypeError(f"get_forward_json_schema must return (schema, components), two dicts, not {answer!r}")
+    if not isinstance(answer, tuple) or [isinstance(part, dict) for part in answer] != [True, True]:
+        raise TypeError(f"get_forward_json_schema must return (schema, components), two dicts, but returned {answer!r}")
+    schema, components = answer
     for name, component in components.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(component, dict):
             raise TypeError(

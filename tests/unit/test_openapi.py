@@ -1,88 +1,26 @@
 """The OpenAPI description of a service, as it follows from the plan."""
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-import numpy as np
-import openapi_spec_validator
 import pytest
 
-from mosec_cy import Runtime, Worker, log
+from mosec_cy import Runtime, Worker
 from mosec_cy.forward_types import ParseTarget
-from mosec_cy.openapi import OpenAPI, describe
+from mosec_cy.openapi import OpenAPI
 from mosec_cy.options import Options
 from mosec_cy.plan import make_plan
-
-Description = dict[str, Any]
-Logged = Callable[[], list[dict[str, Any]]]
-
-
-class Request(msgspec.Struct):
-    text: str
-    limit: int = 10
-
-
-@dataclasses.dataclass
-class Answer:
-    words: list[str]
-
-
-class Untyped(Worker):
-    def forward(self, data):  # type: ignore[no-untyped-def]
-        return data
-
-
-class Typed(Worker):
-    """Splits texts."""
-
-    def forward(self, data: Request) -> Answer:
-        """At spaces.
-
-        And nowhere else.
-        """
-        return Answer(data.text.split())
-
-
-class Batched(Worker):
-    def forward(self, data: list[Request]) -> list[Answer]:
-        return []
-
-
-class Arrays(Worker):
-    def forward(self, data: np.ndarray) -> np.ndarray | int:  # type: ignore[type-arg]
-        return data
-
-
-@pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Logged:
-    """The records of the log, once they are written."""
-    log.configure("info")
-    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-
-
-def describe_runtimes(routes: Mapping[str, list[Runtime]], **options: Any) -> Description:
-    """The valid description of these routes."""
-    description = describe(make_plan(routes), Options(**options))
-    openapi_spec_validator.validate(json.loads(json.dumps(description)))
-    assert description["openapi"].startswith("3.1.")
-    return description
-
-
-def bodies(description: Description, path: str) -> tuple[Any, Any]:
-    """Content of the request and of the answer 200 of a route."""
-    operation = description["paths"][path]["post"]
-    answer = dict(operation["responses"]["200"]["content"])
-    assert answer.pop("text/plain") == {"schema": {"type": "string"}}  # to an empty body
-    return operation["requestBody"]["content"], answer
-
-
-def schemas(description: Description, path: str) -> tuple[Any, Any]:
-    request, answer = bodies(description, path)
-    assert list(request) == list(answer) == ["application/json"]
-    return request["application/json"]["schema"], answer["application/json"]["schema"]
+from tests.unit.descriptions import (
+    Answer,
+    Batched,
+    Description,
+    Typed,
+    Untyped,
+    bodies,
+    custom,
+    describe_runtimes,
+    schemas,
+)
 
 
 def test_without_annotations_anything_is_admitted() -> None:
@@ -241,134 +179,6 @@ def test_an_own_codec_is_not_described_by_annotations(
     description = describe_runtimes({"/inference": [Runtime(worker)]})
     for content, expected in zip(bodies(description, "/inference"), (request_body, answer)):
         assert {name: media["schema"] for name, media in content.items()} == expected
-
-
-# ---- schemas of the workers' own ---------------------------------------------------------------------
-
-
-def custom(schema: Callable[[str], Any], name: str = "Custom") -> Runtime:
-    def get_forward_json_schema(cls: type[Worker], target: ParseTarget, ref_template: str) -> Any:
-        return schema(ref_template) if target is ParseTarget.INPUT else ({}, {})
-
-    names = {"get_forward_json_schema": classmethod(get_forward_json_schema), "__module__": __name__}
-    return Runtime(type(name, (Untyped,), names))
-
-
-def named(properties: Description, **others: Description) -> Callable[[str], Any]:
-    """A schema that refers to a component `Item`."""
-    return lambda template: ({"$ref": template.format(name="Item")}, {"Item": {"properties": properties}, **others})
-
-
-def test_an_own_schema() -> None:
-    description = describe_runtimes({"/a": [custom(lambda _: ({"type": "string", "maxLength": 3}, {}))]})
-    assert schemas(description, "/a") == ({"type": "string", "maxLength": 3}, {})
-
-
-def test_different_components_of_one_name_are_kept_apart_and_equal_ones_shared() -> None:
-    number, text = {"x": {"type": "integer"}}, {"x": {"type": "string"}}
-    runtimes = [custom(named(number)), custom(named(text)), custom(named(number), "Other"), custom(named(text))]
-    description = describe_runtimes({f"/{place}": [runtime] for place, runtime in enumerate(runtimes)})
-    references = [schemas(description, f"/{place}")[0]["$ref"].rpartition("/")[2] for place in range(4)]
-    assert references == ["Item", "Item_2", "Item", "Item_2"]
-    assert description["components"]["schemas"] == {"Item": {"properties": number}, "Item_2": {"properties": text}}
-
-
-def test_what_refers_to_a_component_that_got_another_name_follows_it() -> None:
-    def tree(leaf: str) -> Callable[[str], Any]:
-        def schema(template: str) -> Any:
-            node = {"properties": {"next": {"$ref": template.format(name="Node")}}, "const": 1 if leaf == "a" else True}
-            mapping = {"node": template.format(name="Node")}
-            union = {"anyOf": [{"$ref": template.format(name="Node")}], "discriminator": {"mapping": mapping}}
-            return {"items": union}, {"Node": node}
-
-        return schema
-
-    description = describe_runtimes({"/a": [custom(tree("a"))], "/b": [custom(tree("b"))]})
-    for path, place in (("/a", "#/components/schemas/Node"), ("/b", "#/components/schemas/Node_2")):
-        union = schemas(description, path)[0]["items"]
-        assert union == {"anyOf": [{"$ref": place}], "discriminator": {"mapping": {"node": place}}}
-        node = description["components"]["schemas"][place.rpartition("/")[2]]
-        assert node["properties"]["next"] == {"$ref": place}
-
-
-def test_types_of_one_name_in_two_workers() -> None:
-    class First(Worker):
-        def forward(self, data: Any) -> int:
-            return 0
-
-    First.forward.__annotations__["data"] = msgspec.defstruct("Request", [("x", int)])
-    description = describe_runtimes({"/a": [Runtime(First, start_method="fork")], "/b": [Runtime(Typed)]})
-    assert schemas(description, "/a")[0] == {"$ref": "#/components/schemas/Request"}
-    assert schemas(description, "/b")[0] == {"$ref": "#/components/schemas/Request_2"}
-    properties = {name: set(c["properties"]) for name, c in description["components"]["schemas"].items()}
-    assert properties == {"Request": {"x"}, "Request_2": {"text", "limit"}, "Answer": {"words"}}
-
-
-def failing(_: str) -> Any:
-    raise RuntimeError("no schema today")
-
-
-@pytest.mark.parametrize(
-    ("schema", "complaint"),
-    [
-        (failing, "no schema today"),
-        (lambda _: {}, "must return (schema, components), two dicts, not {}"),
-        (lambda _: ({}, []), "must return (schema, components), two dicts"),
-        (lambda _: ({}, {"a/b": {}}), "not 'a/b': {}"),
-        (lambda _: ({}, {1: {}}), "not 1: {}"),
-        (lambda _: ({}, {"a": 1}), "not 'a': 1"),
-        (lambda _: ({"default": object()}, {}), "object"),
-        (lambda template: ({"$ref": template.format(name="X")}, {}), "'#/components/schemas/X' refers to none of the"),
-        (lambda template: ({"a": [{"$ref": template.format(name="X")}]}, {"Y": {}}), "none of the components: Y"),
-    ],
-)
-def test_a_worker_that_cannot_say_costs_only_its_own_schema(
-    schema: Callable[[str], Any], complaint: str, logged: Logged
-) -> None:
-    runtime = custom(schema, "Silent")
-    description = describe_runtimes({"/a": [runtime], "/b": [runtime], "/c": [Runtime(Typed)]})
-    assert schemas(description, "/a") == schemas(description, "/b") == ({}, {})
-    assert schemas(description, "/c")[0] == {"$ref": "#/components/schemas/Request"}
-    (record,) = logged()
-    assert record["level"] == "WARNING"
-    assert record["fields"]["message"].startswith("no schema of what Silent.forward takes")
-    assert complaint in record["fields"]["exc_info"].splitlines()[-1]
-
-
-def test_a_batch_whose_annotation_is_no_list_is_told_of(logged: Logged) -> None:
-    description = describe_runtimes({"/a": [Runtime(Typed, max_batch_size=2)]})
-    assert schemas(description, "/a") == ({}, {})
-    records = logged()
-    assert ["takes" in record["fields"]["message"] for record in records] == [True, False]
-    assert all("annotate it with list[...]" in record["fields"]["exc_info"] for record in records)
-
-
-def test_what_json_schema_cannot_express_may_be_anything(logged: Logged) -> None:
-    class Features(msgspec.Struct):
-        name: str
-        values: np.ndarray  # type: ignore[type-arg]
-
-    class Partly(Worker):
-        def forward(self, data: Features) -> Any:
-            return data
-
-    description = describe_runtimes({"/a": [Runtime(Arrays)], "/b": [Runtime(Partly, start_method="fork")]})
-    assert schemas(description, "/a") == ({"title": "ndarray"}, {})
-    properties = description["components"]["schemas"]["Features"]["properties"]
-    assert properties == {"name": {"type": "string"}, "values": {"title": "ndarray"}}
-    assert logged() == []
-
-
-def test_the_workers_own_hook_for_subclasses_does_not_hear_of_the_description() -> None:
-    heard: list[type] = []
-
-    class Registers(Batched):
-        def __init_subclass__(cls, **keywords: Any) -> None:
-            heard.append(cls)
-
-    description = describe_runtimes({"/a": [Runtime(Registers, max_batch_size=2, start_method="fork")]})
-    assert schemas(description, "/a")[0] == {"$ref": "#/components/schemas/Request"}
-    assert heard == []
 
 
 # ---- what is served -----------------------------------------------------------------------------------
