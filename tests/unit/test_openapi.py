@@ -58,6 +58,13 @@ def test_lists_are_unwrapped_only_where_batches_are_formed(
     assert schemas(description, "/inference")[0] == request_schema
 
 
+def test_one_class_with_batches_and_without() -> None:
+    description = describe_runtimes({"/many": [Runtime(Batched, max_batch_size=4)], "/one": [Runtime(Batched)]})
+    item = {"$ref": "#/components/schemas/Request"}
+    assert schemas(description, "/many")[0] == item
+    assert schemas(description, "/one")[0] == {"type": "array", "items": item}
+
+
 def test_a_pipeline_takes_what_its_first_stage_takes_and_answers_as_its_last() -> None:
     class Count(Worker):
         """Counts words."""
