@@ -72,6 +72,27 @@ class Worker(ABC):
                 batch. Other exceptions answer 500.
         """
 
+    @classmethod
+    def get_forward_json_schema(cls, target: ParseTarget, ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The JSON Schema (2020-12) of one item, or of its result, for the OpenAPI description.
+
+        It is read from the annotations of `forward`; of lists of items, where `max_batch_size` is above 1, their
+        element is meant. What has no annotation, or one that JSON Schema cannot express, gets {}, which admits
+        anything; so does an end whose codec is your own. Called in the server's main process, on the first request
+        for the description.
+
+        Args:
+            target: which end of `forward`.
+            ref_template: how to refer to a component, with `{name}` for its name.
+
+        Returns:
+            The schema, and by name the components that it refers to.
+
+        Raises:
+            TypeError: the annotation cannot be read, or is no list although `forward` gets one.
+        """
+        return json_schema.of_forward(cls, target, cls._max_batch_size > 1, ref_template)
+
     def deserialize(self, data: Any) -> Any:
         """Decode the body of a request (first stage); JSON unless overridden.
 
@@ -101,27 +122,6 @@ class Worker(ABC):
     def deserialize_ipc(self, data: Any) -> Any:
         """Decode what the stage before encoded by `serialize_ipc`; pickle unless overridden."""
         return pickle.loads(data)
-
-    @classmethod
-    def get_forward_json_schema(cls, target: ParseTarget, ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The JSON Schema (2020-12) of one item, or of its result, for the OpenAPI description.
-
-        It is read from the annotations of `forward`; of lists of items, where `max_batch_size` is above 1, their
-        element is meant. What has no annotation, or one that JSON Schema cannot express, gets {}, which admits
-        anything; so does an end whose codec is your own. Called in the server's main process, on the first request
-        for the description.
-
-        Args:
-            target: which end of `forward`.
-            ref_template: how to refer to a component, with `{name}` for its name.
-
-        Returns:
-            The schema, and by name the components that it refers to.
-
-        Raises:
-            TypeError: the annotation cannot be read, or is no list although `forward` gets one.
-        """
-        return json_schema.of_forward(cls, target, cls._max_batch_size > 1, ref_template)
 
     def new_buffer(self, size: int) -> memoryview:
         """A writable buffer of `size` bytes, in shared memory while the worker serves.
