@@ -82,7 +82,8 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
     first, last = runtimes[0].worker, runtimes[-1].worker
     request = schemas.of(runtimes[0], ParseTarget.INPUT)
     answer_type = last.resp_mime_type
-    answer = {"type": "string"} if answer_type.startswith(_EVENTS) else schemas.of(runtimes[-1], ParseTarget.RETURN)
+    # What `forward` returns is no part of a stream, and JSON Schema has no word for events.
+    answer = {} if answer_type.startswith(_EVENTS) else schemas.of(runtimes[-1], ParseTarget.RETURN)
     return {
         "tags": ["inference"],
         "summary": " → ".join(runtime.worker.__name__ for runtime in runtimes),
@@ -108,7 +109,7 @@ def _request_type(worker: type[Worker], schema: Schema) -> str:
 def _documentation(workers: Sequence[type[Worker]]) -> Iterator[str]:
     """Paragraphs: what the classes and their `forward` say of themselves, under their names if there are several."""
     for worker in workers:
-        texts = [text for text in (worker.__doc__, worker.forward.__doc__) if text]
+        texts = [text for text in (worker.__doc__, worker.forward.__doc__) if isinstance(text, str)]
         if texts and len(workers) > 1:
             yield f"**{worker.__name__}**"
         yield from map(inspect.cleandoc, texts)
