@@ -11,6 +11,7 @@ _HOMES = {
     "Worker": "worker",
     "SSEWorker": "worker",
     "Runtime": "runtime",
+    "ParseTarget": "forward_types",
     "get_logger": "log",
     "MosecError": "errors",
     "MosecTimeoutError": "errors",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         ServerError,
         ValidationError,
     )
+    from mosec_cy.forward_types import ParseTarget
     from mosec_cy.log import get_logger
     from mosec_cy.runtime import Runtime
     from mosec_cy.server import Server
@@ -44,6 +46,7 @@ __all__ = [
     "EncodingError",
     "MosecError",
     "MosecTimeoutError",
+    "ParseTarget",
     "Runtime",
     "SSEWorker",
     "Server",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.options import Options
@@ -13,11 +13,24 @@ from mosec_cy.worker import SSEWorker
 
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+SCRIPT = "text/javascript; charset=utf-8"
+STYLE = "text/css; charset=utf-8"
+PNG = "image/png"
 MASTER_ROW = 0
 MASTER_STAGE = 0
 _LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
 _RESERVED = ("/metrics", "/openapi")
 _MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
+_MASTER_TYPES = (TEXT, METRICS, JSON, HTML, SCRIPT, STYLE, PNG)
+
+
+class Resource(NamedTuple):
+    """What the master answers a GET with."""
+
+    body: bytes
+    content_type: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
         raise ValueError("no worker registered: call append_worker or register_runtime before run")
     for runtimes in routes.values():
         check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
-    content_types = [TEXT, METRICS]
+    content_types = list(_MASTER_TYPES)
     stages: dict[Runtime, Stage] = {}
     row = MASTER_ROW + 1
     for runtime in _distinct(routes.values()):

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mosec_cy import json_codec
+from mosec_cy import json_codec, json_schema
+from mosec_cy.forward_types import ParseTarget
 
 if TYPE_CHECKING:
     from mosec_cy._channel import Channel
@@ -29,6 +30,9 @@ class Worker(ABC):
 
     resp_mime_type: str = "application/json"
     """Content type of the answers when this is the last stage of a route."""
+
+    req_mime_type: str = ""
+    """Content type of requests when this is the first stage, for the OpenAPI description; "": by the codec."""
 
     zero_copy: bool = False
     """True: an own `deserialize` gets a memoryview into shared memory in place of a bytearray copy."""
@@ -68,6 +72,27 @@ class Worker(ABC):
             MosecError: a class of `mosec_cy.errors`, which decides the answer to every item of the
                 batch. Other exceptions answer 500.
         """
+
+    @classmethod
+    def get_forward_json_schema(cls, target: ParseTarget, ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The JSON Schema (2020-12) of one item, or of its result, for the OpenAPI description.
+
+        It is read from the annotations of `forward`; of lists of items, where `max_batch_size` is above 1, their
+        element is meant. What has no annotation, or one that JSON Schema cannot express, gets {}, which admits
+        anything; so does an end whose codec is your own. Called in the server's main process, on the first request
+        for the description.
+
+        Args:
+            target: which end of `forward`.
+            ref_template: how to refer to a component, with `{name}` for its name.
+
+        Returns:
+            The schema, and by name the components that it refers to.
+
+        Raises:
+            TypeError: the annotation cannot be read, or is no list although `forward` gets one.
+        """
+        return json_schema.of_forward(cls, target, cls._max_batch_size > 1, ref_template)
 
     def deserialize(self, data: Any) -> Any:
         """Decode the body of a request (first stage); JSON unless overridden.

@@ -112,7 +112,7 @@ def test_several_routes(serve: Serve) -> None:
         metrics = client.get("/metrics").text
         assert client.post("/inference", json=1).status_code == 404
         assert client.get("/a").status_code == 405
-        assert client.get("/openapi/metadata.json").status_code == 404
+        assert client.get("/openapi/other").status_code == 404
     assert 'mosec_service_throughput_total{code="200",endpoint="/a"} 20.0' in metrics
     assert 'mosec_service_batch_size_count{connection="1",stage="Double_2"} 20.0' in metrics
     assert 'mosec_service_process_duration_second_count{connection="total",stage="total"} 60.0' in metrics

@@ -1,0 +1,150 @@
+"""What a service tells of itself: its OpenAPI description (3.1.1), and the page that shows it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from mosec_cy import __version__, json_codec, swagger_ui
+from mosec_cy.forward_types import ParseTarget
+from mosec_cy.json_schema import Schema, codec_is_ours
+from mosec_cy.openapi_schemas import Schemas
+from mosec_cy.options import Options
+from mosec_cy.plan import JSON, Plan, Resource
+from mosec_cy.runtime import Runtime
+from mosec_cy.worker import Worker
+
+_BYTES = "application/octet-stream"
+_EVENTS = "text/event-stream"
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+_ERRORS = {
+    400: ("BadRequest", "The body cannot be decoded, or the worker refuses it."),
+    408: ("Timeout", "The request took longer than the service or one of its stages allows."),
+    413: ("TooLarge", "The body is larger than the service allows."),
+    415: ("UnknownCoding", "The body's content-encoding is none that the service can decode."),
+    422: ("Invalid", "The body was decoded but is not valid."),
+    429: ("TooMany", "Too many requests wait already."),
+    500: ("Failed", "The worker failed."),
+    503: ("Unavailable", "The service is shutting down, or has no memory left for the body."),
+}
+_WITH_COMPRESSION = {415}
+_SERVER_ERRORS = (408, 500, 503)
+
+
+class OpenAPI:
+    """Answers what is asked for below `/openapi`. The description is made when it is first asked for, and kept."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        self._plan = plan
+        self._options = options
+
+    def resource(self, path: str) -> Resource | None:
+        """What lies at the path of a URL; None: nothing."""
+        if path == "/openapi/metadata.json":
+            return Resource(self._description, JSON)
+        if path.startswith("/openapi/swagger"):
+            return swagger_ui.resource(path.removeprefix("/openapi/swagger"))
+        return None
+
+    @cached_property
+    def _description(self) -> bytes:
+        return json_codec.encode(describe(self._plan, self._options))
+
+
+def describe(plan: Plan, options: Options) -> dict[str, Any]:
+    """The description of a service: the users' routes, then the server's own that say how it is."""
+    schemas = Schemas()
+    errors = [status for status in _ERRORS if options.compression or status not in _WITH_COMPRESSION]
+    paths = {}
+    for path, name in _operation_ids(plan.routes):
+        runtimes = [plan.stages[number - 1].runtime for number in plan.routes[path]]
+        paths[path] = {"post": {"operationId": name, **_operation(runtimes, schemas, errors)}}
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": "MOSEC service", "version": __version__},
+        "tags": [
+            {"name": "inference", "description": "What the service is for."},
+            {"name": "server", "description": "The state of the service."},
+        ],
+        "paths": paths | _SERVER_PATHS,
+        "components": {
+            "schemas": schemas.components,
+            "responses": {_ERRORS[status][0]: _response(*_ERRORS[status]) for status in errors},
+        },
+    }
+
+
+def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[int]) -> dict[str, Any]:
+    """How a route is asked, and what it answers."""
+    first, last = runtimes[0].worker, runtimes[-1].worker
+    request = schemas.of(runtimes[0], ParseTarget.INPUT)
+    answer_type = last.resp_mime_type
+    # What `forward` returns is no part of a stream, and JSON Schema has no word for events.
+    answer = {} if answer_type.startswith(_EVENTS) else schemas.of(runtimes[-1], ParseTarget.RETURN)
+    return {
+        "tags": ["inference"],
+        "summary": " → ".join(runtime.worker.__name__ for runtime in runtimes),
+        "description": "\n\n".join(_documentation([runtime.worker for runtime in runtimes])),
+        "requestBody": {"content": {_request_type(first, request): {"schema": request}}},  # may be empty
+        "responses": {
+            "200": {
+                "description": "The result. An empty body is answered `no data provided`, as text.",
+                "content": {**({answer_type: {"schema": answer}} if answer_type else {}), **_TEXT},
+            },
+            **_references(errors),
+        },
+    }
+
+
+def _request_type(worker: type[Worker], schema: Schema) -> str:
+    """By the worker's own word or codec; of another codec only its schema may tell that it reads JSON."""
+    if worker.req_mime_type:
+        return worker.req_mime_type
+    return JSON if schema or codec_is_ours(worker, ParseTarget.INPUT) else _BYTES
+
+
+def _documentation(workers: Sequence[type[Worker]]) -> Iterator[str]:
+    """Paragraphs: what the classes and their `forward` say of themselves, under their names if there are several."""
+    for worker in workers:
+        texts = [text for text in (worker.__doc__, worker.forward.__doc__) if isinstance(text, str)]
+        if texts and len(workers) > 1:
+            yield f"**{worker.__name__}**"
+        yield from map(inspect.cleandoc, texts)
+
+
+def _operation_ids(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Paths, each with a name that no other has."""
+    taken: set[str] = set()
+    for path in paths:
+        if "{" in path or "}" in path:  # OpenAPI would take it for a template
+            continue
+        plain = name = "post_" + re.sub("[^A-Za-z0-9]+", "_", path).strip("_")
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{plain}_{number}"
+        taken.add(name)
+        yield path, name
+
+
+def _references(errors: Iterable[int]) -> dict[str, Any]:
+    return {str(status): {"$ref": f"#/components/responses/{_ERRORS[status][0]}"} for status in errors}
+
+
+def _response(_: str, description: str) -> dict[str, Any]:
+    return {"description": description, "content": _TEXT}
+
+
+def _page(name: str, summary: str, errors: Sequence[int]) -> dict[str, Any]:
+    """A page of the server itself, of plain text."""
+    responses = {"200": {"description": summary, "content": _TEXT}, **_references(errors)}
+    return {"get": {"operationId": name, "tags": ["server"], "summary": summary, "responses": responses}}
+
+
+_SERVER_PATHS = {
+    "/": _page("get_root", "Says that the service is there.", ()),
+    "/metrics": _page("get_metrics", "Metrics in Prometheus' text format.", _SERVER_ERRORS),
+}

@@ -1,0 +1,80 @@
+"""Workers whose service is described, and ways to look into the description."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import openapi_spec_validator
+
+from mosec_cy import Runtime, Worker
+from mosec_cy.forward_types import ParseTarget
+from mosec_cy.openapi import describe
+from mosec_cy.options import Options
+from mosec_cy.plan import make_plan
+
+Description = dict[str, Any]
+
+
+class Request(msgspec.Struct):
+    text: str
+    limit: int = 10
+
+
+@dataclasses.dataclass
+class Answer:
+    words: list[str]
+
+
+class Untyped(Worker):
+    def forward(self, data):  # type: ignore[no-untyped-def]
+        return data
+
+
+class Typed(Worker):
+    """Splits texts."""
+
+    def forward(self, data: Request) -> Answer:
+        """At spaces.
+
+        And nowhere else.
+        """
+        return Answer(data.text.split())
+
+
+class Batched(Worker):
+    def forward(self, data: list[Request]) -> list[Answer]:
+        return []
+
+
+def describe_runtimes(routes: Mapping[str, list[Runtime]], **options: Any) -> Description:
+    """The valid description of these routes."""
+    description = describe(make_plan(routes), Options(**options))
+    openapi_spec_validator.validate(json.loads(json.dumps(description)))
+    assert description["openapi"].startswith("3.1.")
+    return description
+
+
+def bodies(description: Description, path: str) -> tuple[Any, Any]:
+    """Content of the request and of the answer 200 of a route."""
+    operation = description["paths"][path]["post"]
+    answer = dict(operation["responses"]["200"]["content"])
+    assert answer.pop("text/plain") == {"schema": {"type": "string"}}  # to an empty body
+    return operation["requestBody"]["content"], answer
+
+
+def schemas(description: Description, path: str) -> tuple[Any, Any]:
+    request, answer = bodies(description, path)
+    assert list(request) == list(answer) == ["application/json"]
+    return request["application/json"]["schema"], answer["application/json"]["schema"]
+
+
+def custom(schema: Callable[[str], Any], name: str = "Custom") -> Runtime:
+    """A runtime of a worker whose requests have the schema that `schema` returns for a template of references."""
+
+    def get_forward_json_schema(cls: type[Worker], target: ParseTarget, ref_template: str) -> Any:
+        return schema(ref_template) if target is ParseTarget.INPUT else ({}, {})
+
+    names = {"get_forward_json_schema": classmethod(get_forward_json_schema), "__module__": __name__}
+    return Runtime(type(name, (Untyped,), names))
