@@ -64,7 +64,9 @@ class PublicApi(SphinxDirective):
 
 def _documented(module: Any, name: str) -> str:
     kind = "class" if isinstance(getattr(module, name), type) else "function"
-    return f"```{{eval-rst}}\n.. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :inherited-members: Worker\n```\n"
+    return (
+        f"```{{eval-rst}}\n.. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :inherited-members: Worker\n```\n"
+    )
 
 
 def _row(entries: Iterator[nodes.entry]) -> nodes.row:

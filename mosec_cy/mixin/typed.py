@@ -14,8 +14,6 @@ from mosec_cy.forward_types import ParseTarget, forward_type
 from mosec_cy.json_codec import plain
 from mosec_cy.worker import Worker
 
-JSONSchema = dict[str, Any]
-
 
 def _decoder(worker: Any, batched: bool) -> Callable[[Any], Any]:
     """Decodes one item as its annotated type; raises TypeError if there is no decoding that."""
@@ -52,24 +50,6 @@ class _TypedMixin(Worker):
             raise ValidationError(str(error)) from error
         except (msgspec.DecodeError, ValueError, RecursionError) as error:  # of older releases it is no ValueError
             raise DecodingError(str(error)) from error
-
-    @classmethod
-    def get_forward_json_schema(cls, target: ParseTarget, ref_template: str) -> tuple[JSONSchema, JSONSchema]:
-        """The JSON Schema (2020-12) of one item or of its result, for OpenAPI.
-
-        Args:
-            target: which end of `forward`.
-            ref_template: how to refer to a component, such as `#/components/schemas/{name}`.
-
-        Returns:
-            The schema, and by name the components that it refers to.
-
-        Raises:
-            TypeError: the annotation cannot be read, or is nothing that JSON Schema describes.
-        """
-        item = forward_type(cls, target, batched=cls._max_batch_size > 1)
-        (schema,), components = msgspec.json.schema_components([item], ref_template=ref_template)
-        return schema, components
 
 
 class TypedMsgPackMixin(_TypedMixin):
