@@ -42,6 +42,7 @@ _TO_PAGE = b"""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="refresh" content="0; url=swagger/">
+<link rel="icon" type="image/png" href="swagger/favicon-32x32.png">
 <title>Swagger UI</title>
 </head>
 <body><a href="swagger/">Swagger UI</a></body>

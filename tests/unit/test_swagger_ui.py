@@ -43,6 +43,7 @@ def test_without_the_slash_the_browser_is_sent_on() -> None:
     found = swagger_ui.resource("")
     assert found is not None
     assert b'http-equiv="refresh" content="0; url=swagger/"' in found.body
+    assert b'href="swagger/favicon-32x32.png"' in found.body  # without one a browser looks for /favicon.ico
 
 
 def test_a_file_is_read_once() -> None:
