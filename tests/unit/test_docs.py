@@ -78,9 +78,8 @@ def texts_of_the_code() -> str:
     """The texts in the package's Python modules, and all of the engine's sources."""
     found = []
     for path in sorted((ROOT / "mosec_cy").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+        constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        found += [value for value in constants if isinstance(value, str)]
     found += [f"{error.msg}: " for error in vars(errors).values() if hasattr(error, "msg")]
     found += [path.read_text() for path in sorted((ROOT / "src_pyx").rglob("*.pyx"))]
     return "\n".join(found)
@@ -92,3 +91,22 @@ def texts_of_the_code() -> str:
 def test_message_is_one_of_the_code(message: str, texts_of_the_code: str) -> None:
     for part in message.split(ELLIPSIS):
         assert part in texts_of_the_code
+
+
+def logged() -> list[str]:
+    """The warnings and errors that the package logs, as they stand in the code; not those of user code's exceptions."""
+    texts = []
+    for path in sorted((ROOT / "mosec_cy").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".warning", ".error", ".exception")):
+                text = node.args[0]
+                if isinstance(text, ast.Constant) and re.search(r"[a-z]", re.sub(r"%[a-z]", "", text.value)):
+                    texts.append(text.value)
+    return texts
+
+
+@pytest.mark.parametrize("text", logged(), ids=lambda text: text[:40])
+def test_logged_message_is_explained(text: str) -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    for part in re.split(r"%[a-z]|\n", text):
+        assert part.strip() in page
