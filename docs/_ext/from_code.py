@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import enum
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,8 +93,10 @@ class PublicApi(SphinxDirective):
 
 
 def _documented(module: Any, name: str) -> str:
-    kind = "class" if isinstance(getattr(module, name), type) else "function"
-    directive = f".. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :inherited-members: Worker\n"
+    public = getattr(module, name)
+    kind = "class" if isinstance(public, type) else "function"
+    shown = "undoc-members:" if isinstance(public, enum.EnumMeta) else "inherited-members: Worker"
+    directive = f".. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :{shown}\n"
     return f"```{{eval-rst}}\n{directive}```\n"
 
 
@@ -102,16 +105,21 @@ def _is_example(path: Path) -> bool:
 
 
 def _about(path: Path) -> str:
-    """The first sentence of an example's README or docstring, as plain text; "" if it has none."""
-    text = ""
+    """Title and first sentence of an example's README, or the first sentence of its docstring; "" if it has none."""
     program = path if path.is_file() else path / "server.py"
     if (path / "README.md").is_file():
-        text = re.sub(r"^#.*\n+", "", (path / "README.md").read_text())
-    elif program.is_file():
-        text = ast.get_docstring(ast.parse(program.read_text())) or ""
+        title, _, text = (path / "README.md").read_text().lstrip("# ").partition("\n\n")
+        return f"{title}. {_first_sentence(text)}"
+    if program.is_file():
+        return _first_sentence(ast.get_docstring(ast.parse(program.read_text())) or "")
+    return ""
+
+
+def _first_sentence(text: str) -> str:
+    """Without the marks of Markdown."""
     paragraph = " ".join(text.partition("\n\n")[0].split())
-    plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", paragraph).replace("`", "")
-    return re.split(r"(?<=[.?!]) ", plain)[0]
+    plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", paragraph).replace("`", "").replace("**", "")
+    return re.split(r"(?<=[.?!]) |:$", plain)[0]
 
 
 def _table(columns: Mapping[str, int], rows: Iterable[Iterable[nodes.entry]]) -> nodes.table:
