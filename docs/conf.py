@@ -19,6 +19,8 @@ exclude_patterns = ["_ext"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
 
+default_role = "code"  # what docstrings have in backticks
+smartquotes = False  # options keep their two hyphens
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
@@ -30,5 +32,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!mosec_cy\.).*")]
 
 html_theme = "furo"
 html_title = f"mosec_cy {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False

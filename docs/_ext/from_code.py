@@ -1,40 +1,44 @@
-"""What the pages say of options and public names, taken from the code while they are built.
+"""What the pages say of options, public names and examples, taken from the code while they are built.
 
 `option-table`: a table of the server's options; each is a target of the role `option`.
+`default`, a role: the default of an option, with its unit.
 `public-api`: the documentation of the public names of a module, without those listed in `:but:`.
+`example-table`: what is in examples/, with the first sentence that each says of itself.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import enum
 import importlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from mosec_cy.options import Options
 
-_HEADINGS = ("Option", "Unit", "Default", "Values", "Meaning")
-_WIDTHS = (24, 8, 16, 18, 44)
+_EXAMPLES = Path(__file__).parents[2] / "examples"
+_OPTIONS = {"--" + field.name.replace("_", "-"): field for field in dataclasses.fields(Options)}
 
 
 class OptionTable(SphinxDirective):
     """A row for each field of `Options`."""
 
     def run(self) -> list[nodes.Node]:
-        group = nodes.tgroup(cols=len(_HEADINGS))
-        group += [nodes.colspec(colwidth=width) for width in _WIDTHS]
-        group += nodes.thead("", _row(nodes.entry("", nodes.paragraph(text=text)) for text in _HEADINGS))
-        group += nodes.tbody("", *(_row(self._cells(field)) for field in dataclasses.fields(Options)))
-        return [nodes.table("", group, classes=["options"])]
+        columns = {"Option": 24, "Unit": 8, "Default": 16, "Values": 18, "Meaning": 44}
+        table = _table(columns, (self._cells(flag, field) for flag, field in _OPTIONS.items()))
+        table["classes"].append("options")
+        return [table]
 
-    def _cells(self, field: dataclasses.Field[Any]) -> Iterator[nodes.entry]:
-        flag = "--" + field.name.replace("_", "-")
+    def _cells(self, flag: str, field: dataclasses.Field[Any]) -> Iterator[nodes.entry]:
         target = nodes.make_id(f"option{flag}")
         domain = self.env.domains.standard_domain
         domain.add_program_option(None, flag, self.env.docname, target)
@@ -44,6 +48,32 @@ class OptionTable(SphinxDirective):
         yield _text(_default(field), literal=True)
         yield _text(_values(field))
         yield _text(field.metadata["text"])
+
+
+class Default(SphinxRole):
+    """The default of the option that is named; sizes in MiB where that is shorter."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        field = _OPTIONS.get(self.text)
+        if field is None or not _default(field):
+            message = self.inliner.reporter.error(f"no option with a fixed default: {self.text!r}", line=self.lineno)
+            return [], [message]
+        value, unit = _default(field), field.metadata["unit"]
+        if unit == "bytes" and int(value) % (1 << 20) == 0:
+            value, unit = str(int(value) >> 20), "MiB"
+        return [nodes.inline(text=f"{value} {unit}".rstrip())], []
+
+
+class ExampleTable(SphinxDirective):
+    """A row for each program and each folder of examples/."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # its rows are files that the page does not name
+        rows = {path.name: _about(path) for path in sorted(_EXAMPLES.iterdir()) if _is_example(path)}
+        if silent := [name for name, about in rows.items() if not about]:
+            raise self.error(f"no README.md and no docstring says what these examples are: {', '.join(silent)}")
+        cells = ([_text(f"examples/{name}", literal=True), _text(about)] for name, about in rows.items())
+        return [_table({"Where": 30, "What": 80}, cells)]
 
 
 class PublicApi(SphinxDirective):
@@ -63,14 +93,41 @@ class PublicApi(SphinxDirective):
 
 
 def _documented(module: Any, name: str) -> str:
-    kind = "class" if isinstance(getattr(module, name), type) else "function"
-    return (
-        f"```{{eval-rst}}\n.. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :inherited-members: Worker\n```\n"
-    )
+    public = getattr(module, name)
+    kind = "class" if isinstance(public, type) else "function"
+    shown = "undoc-members:" if isinstance(public, enum.EnumMeta) else "inherited-members: Worker"
+    directive = f".. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :{shown}\n"
+    return f"```{{eval-rst}}\n{directive}```\n"
 
 
-def _row(entries: Iterator[nodes.entry]) -> nodes.row:
-    return nodes.row("", *entries)
+def _is_example(path: Path) -> bool:
+    return path.name[0] not in "._" and (path.suffix == ".py" or path.is_dir())
+
+
+def _about(path: Path) -> str:
+    """Title and first sentence of an example's README, or the first sentence of its docstring; "" if it has none."""
+    program = path if path.is_file() else path / "server.py"
+    if (path / "README.md").is_file():
+        title, _, text = (path / "README.md").read_text().lstrip("# ").partition("\n\n")
+        return f"{title}. {_first_sentence(text)}"
+    if program.is_file():
+        return _first_sentence(ast.get_docstring(ast.parse(program.read_text())) or "")
+    return ""
+
+
+def _first_sentence(text: str) -> str:
+    """Without the marks of Markdown."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", paragraph).replace("`", "").replace("**", "")
+    return re.split(r"(?<=[.?!]) |:$", plain)[0]
+
+
+def _table(columns: Mapping[str, int], rows: Iterable[Iterable[nodes.entry]]) -> nodes.table:
+    """A table of headings with their relative widths, and cells."""
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in columns.values()), cols=len(columns))
+    group += nodes.thead("", nodes.row("", *map(_text, columns)))
+    group += nodes.tbody("", *(nodes.row("", *cells) for cells in rows))
+    return nodes.table("", group)
 
 
 def _text(text: str, literal: bool = False) -> nodes.entry:
@@ -100,4 +157,6 @@ def _values(field: dataclasses.Field[Any]) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("option-table", OptionTable)
     app.add_directive("public-api", PublicApi)
+    app.add_directive("example-table", ExampleTable)
+    app.add_role("default", Default())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,16 +1,28 @@
 """The programs in docs/: started as they stand there, asked as shown, and answering as shown."""
 
+import os
+import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docs_pages import Block, commands, quoted, services
-from tests.service import Serve
+from tests.service import ROOT, Serve
 from tests.tools import environment, require
 
+DURATION = re.compile(r"\d+\.\d+ ms")
+RUN = "python service.py "
 
-@pytest.mark.parametrize(("program", "session"), list(services()), ids=lambda block: block.place)
+
+def programs(by_themselves: bool) -> list[tuple[Block, Block]]:
+    """Those that are only run, and those that are asked while they run."""
+    return [pair for pair in services() if pair[1].text.startswith("$ " + RUN) == by_themselves]
+
+
+@pytest.mark.parametrize(("program", "session"), programs(False), ids=lambda block: block.place)
 def test_program_answers_as_shown(program: Block, session: Block, serve: Serve) -> None:
     require("curl")
     service = serve(program.text).wait_ready()
@@ -21,6 +33,23 @@ def test_program_answers_as_shown(program: Block, session: Block, serve: Serve) 
             ["bash", "-c", asked], env=environment(), capture_output=True, text=True, check=True, timeout=30
         ).stdout
         assert output.strip() == answer, command
+
+
+@pytest.mark.parametrize(("program", "session"), programs(True), ids=lambda block: block.place)
+def test_program_prints_as_shown(program: Block, session: Block, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(program.text)
+    for command, answer in commands(session):
+        arguments = command.removeprefix(RUN).split()
+        output = subprocess.run(
+            [sys.executable, "service.py", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+        assert DURATION.sub("… ms", output.strip()) == DURATION.sub("… ms", answer)
 
 
 def test_metrics_page_names_what_a_service_exports(serve: Serve) -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ ELLIPSIS = "…"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built pages, by the command of `make docs`."""
-    pytest.importorskip("furo", reason="needs the group 'docs'")
+    if find_spec("furo") is None:
+        pytest.skip("needs the group 'docs'")
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--builder", "html"]
     built = subprocess.run(
@@ -78,9 +80,8 @@ def texts_of_the_code() -> str:
     """The texts in the package's Python modules, and all of the engine's sources."""
     found = []
     for path in sorted((ROOT / "mosec_cy").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+        constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        found += [value for value in constants if isinstance(value, str)]
     found += [f"{error.msg}: " for error in vars(errors).values() if hasattr(error, "msg")]
     found += [path.read_text() for path in sorted((ROOT / "src_pyx").rglob("*.pyx"))]
     return "\n".join(found)
@@ -92,3 +93,22 @@ def texts_of_the_code() -> str:
 def test_message_is_one_of_the_code(message: str, texts_of_the_code: str) -> None:
     for part in message.split(ELLIPSIS):
         assert part in texts_of_the_code
+
+
+def logged() -> list[str]:
+    """The warnings and errors that the package logs, as they stand in the code; not those of user code's exceptions."""
+    texts = []
+    for path in sorted((ROOT / "mosec_cy").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".warning", ".error", ".exception")):
+                text = node.args[0]
+                if isinstance(text, ast.Constant) and re.search(r"[a-z]", re.sub(r"%[a-z]", "", text.value)):
+                    texts.append(text.value)
+    return texts
+
+
+@pytest.mark.parametrize("text", logged(), ids=lambda text: text[:40])
+def test_logged_message_is_explained(text: str) -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    for part in re.split(r"%[a-z]|\n", text):
+        assert part.strip() in page
