@@ -36,6 +36,7 @@ class Boot:
     is_first: bool | None
     is_last: bool | None
     content_type: int
+    max_decoded: int | None
     log_level: str
     strict_warmup: bool
 
@@ -125,7 +126,14 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
     channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
     worker._channel = channel
     messages.send(control, {"ready": True})
-    serve(channel, worker, is_first=boot.is_first, is_last=boot.is_last, content_type=boot.content_type)
+    serve(
+        channel,
+        worker,
+        is_first=boot.is_first,
+        is_last=boot.is_last,
+        content_type=boot.content_type,
+        max_decoded=boot.max_decoded,
+    )
 
 
 def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:

@@ -72,6 +72,7 @@ class Engine:
             "idle_timeout_ns": 60 * SECOND,
             "kill_grace_ns": SECOND,
             "content_types": CONTENT_TYPES,
+            "codings": [],
             "stages": [
                 {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"},
                 *(

@@ -10,6 +10,13 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
+    BODY_GZIP = 256                    # to a first row: the body has this content coding
+    BODY_ZSTD = 512
+    ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
+    ANSWER_ZSTD = 2048
+    ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
+    ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
+    ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 cdef class Item:
     cdef Payloads payloads

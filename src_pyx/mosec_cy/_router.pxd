@@ -15,7 +15,7 @@ ctypedef struct Route:
     bint prefix                # also every path below it
     const uint32_t *stages
     uint32_t stage_count       # 0: core answers it by itself
-    const char *allow          # methods, as in an Allow header
+    const char *allow          # the Allow header's line
 
 cdef enum RouteMatch:
     MATCH_FOUND = 0
