@@ -51,6 +51,11 @@ def available() -> tuple[str, ...]:
     return (GZIP, ZSTD) if _zstd() is not None else (GZIP,)
 
 
+def describe() -> str:
+    """What is available, and what is missing for more."""
+    return ", ".join(available()) + ("" if _zstd() is not None else " (zstd needs mosec_cy[zstd])")
+
+
 def decode(coding: str, body: Any, limit: int) -> bytearray:
     """Decode a body; it may be several gzip members (RFC 1952 section 2.2) or zstd frames (RFC 8878 section 3).
 
