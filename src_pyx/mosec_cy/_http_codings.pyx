@@ -4,6 +4,7 @@ A member of Accept-Encoding that is malformed counts as not sent: the header sta
 not refused for it. Of a coding that is named several times the lowest weight counts: what is refused once is not sent.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t, uint32_t
 
 from mosec_cy._http_parser cimport HttpHeader
@@ -190,22 +191,28 @@ cdef HttpCoding http_accepted_coding(
 # ---- for tests -----------------------------------------------------------------------------------
 
 
-def content_coding(*values: bytes) -> int:
-    """HttpCoding of these lines of Content-Encoding."""
+def content_coding(*values) -> int:
+    """HttpCoding of these lines of Content-Encoding, any contiguous buffers of bytes."""
     cdef HttpCoding coding = CODING_NONE
+    cdef Py_buffer view
     for value in values:
+        PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
         if coding != CODING_OTHER:
-            coding = coding_add(coding, value, len(value))
+            coding = coding_add(coding, <const char *>view.buf, view.len)
+        PyBuffer_Release(&view)
     return coding
 
 
-def accepted_coding(int available, *values: bytes) -> tuple[int, bool]:
+def accepted_coding(int available, *values) -> tuple[int, bool]:
     """HttpCoding of an answer to these lines of Accept-Encoding, and whether one without a coding is refused."""
     cdef HttpAccepted accepted
     cdef bint plain_refused = False
     cdef HttpCoding coding
+    cdef Py_buffer view
     accepted_begin(&accepted)
     for value in values:
-        accepted_add(&accepted, value, len(value))
+        PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+        accepted_add(&accepted, <const char *>view.buf, view.len)
+        PyBuffer_Release(&view)
     coding = accepted_choose(&accepted, available, &plain_refused)
     return coding, plain_refused

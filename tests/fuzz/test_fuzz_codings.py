@@ -15,6 +15,7 @@ from mosec_cy._http_codings import content_coding as coding_of
 from mosec_cy.content_coding import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS
+from tests.guard_page import GuardedMemory
 
 NONE, GZIP, ZSTD, OTHER = 0, 1, 2, 4
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -22,6 +23,7 @@ MEMBER = re.compile(
     rb"[ \t]*(?P<name>" + TOKEN + rb")[ \t]*"
     rb"(?:;[ \t]*[qQ]=(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
 )  # RFC 9110 sections 12.4.2 and 12.5.3
+GUARDED = GuardedMemory()
 ALIASES = {b"x-gzip": b"gzip"}
 
 PIECES = st.sampled_from(
@@ -57,13 +59,20 @@ def model_content(lines: list[bytes]) -> int:
 @given(LINES, st.sampled_from([GZIP, GZIP | ZSTD]))
 @example([b"gzip;q=0.5", b"", b"*;q=0.501, identity;q=0"], GZIP | ZSTD)
 def test_accept_encoding(lines: list[bytes], available: int) -> None:
-    assert accepted_coding(available, *lines) == model_accepted(available, lines)
+    expected = model_accepted(available, lines)
+    assert accepted_coding(available, *lines) == expected
+    for place in (GUARDED.first, GUARDED.last):  # a line alone: it must not be read beyond
+        for line in lines:
+            assert accepted_coding(available, place(line)) == model_accepted(available, [line])
 
 
 @given(LINES)
 @example([b"gzip, identity", b"x-gzip"])
 def test_content_encoding(lines: list[bytes]) -> None:
     assert coding_of(*lines) == model_content(lines)
+    for place in (GUARDED.first, GUARDED.last):
+        for line in lines:
+            assert coding_of(place(line)) == model_content([line])
 
 
 PARTS = st.lists(st.binary(max_size=300) | st.integers(0, 200_000).map(bytes), min_size=1, max_size=4)

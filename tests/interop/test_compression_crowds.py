@@ -112,7 +112,7 @@ def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serv
 
 
 def test_two_workers_and_many_clients(serve: Serve) -> None:
-    service = serve(ECHO.replace("Echo)", "Echo, num=2)"), "--compression").wait_ready()
+    service = serve(ECHO.replace("Echo)", "Echo, num=2)"), env={"MOSEC_COMPRESSION": "1"}).wait_ready()
 
     def ask_often(seed: int) -> None:
         chance = random.Random(seed)

@@ -101,6 +101,9 @@ def test_help_names_each_option_with_its_unit(capsys: pytest.CaptureFixture[str]
     shown = " ".join(capsys.readouterr().out.split())
     for name in Options.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in shown
+    for field in dataclasses.fields(Options):
+        if unit := field.metadata["unit"]:
+            assert f"--{field.name.replace('_', '-')} {unit.upper()} " in shown
     assert "(default: 3000 ms)" in shown
     assert "(default: 10485760 bytes)" in shown
     assert "MOSEC_PORT=8080" in shown
