@@ -159,7 +159,8 @@ cdef inline int _weight_of(int named, int any_) noexcept nogil:
 cdef HttpCoding accepted_choose(const HttpAccepted *accepted, int available, bint *plain_refused) noexcept nogil:
     """The heaviest; of equals zstd, which is the faster at the same size, then gzip, then none.
 
-    Without a coding an answer is acceptable unless it is refused (section 12.5.3): it need not be named.
+    Without a coding an answer is acceptable unless it is refused: it need not be named. Who refuses that and all that
+    is available is answered plain nevertheless, as section 12.5.3 allows: the work on the answer is done by then.
     """
     cdef int gzip = _weight_of(accepted.gzip, accepted.any) if available & CODING_GZIP else 0
     cdef int zstd = _weight_of(accepted.zstd, accepted.any) if available & CODING_ZSTD else 0

@@ -64,6 +64,7 @@ def test_bodies(service: Service, coding: str) -> None:
     parts = ENCODERS[coding](LARGE_JSON[:100]) + ENCODERS[coding](LARGE_JSON[100:])
     assert ask(service, parts, content_encoding=coding)[2] == LARGE_JSON
     assert ask(service, LARGE_JSON, content_encoding="identity")[2] == LARGE_JSON
+    assert ask(service, ENCODERS[coding](b""), content_encoding=coding)[0] == 400  # as for " ": it is no JSON
     raw = ask(service, ENCODERS[coding](b"abc"), "/raw", content_encoding=coding)[2]
     assert raw.rstrip() == b"bytearray 3"
     assert ask(service, ENCODERS[coding](b"abc"), "/inplace", content_encoding=coding)[2] == b"!bc"
