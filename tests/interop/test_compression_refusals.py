@@ -73,7 +73,7 @@ def test_bombs(service: Service) -> None:
         status, headers, body = ask(service, bomb, content_encoding=coding)
         assert (status, body) == (413, b"request body is too large")
         assert "connection" not in headers
-    assert peak_memory(worker) - before < 16 * LIMIT  # zstd's window is 8 MiB
+    assert peak_memory(worker) - before < 128 * LIMIT  # of 1024 in each; zstd's window is 8 MiB
     exact = b"[" + b" " * (LIMIT - 2) + b"]"
     for coding, encode in ENCODERS.items():
         assert ask(service, encode(exact), content_encoding=coding)[2] == b"[]"
