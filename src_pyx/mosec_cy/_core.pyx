@@ -186,6 +186,7 @@ cdef class _Engine:
         cdef Service *s = &self.core.service
         for name in names:
             s.codings |= {"gzip": CODING_GZIP, "zstd": CODING_ZSTD}[name]
+        s.codings_text = self.text(f"content-encoding is not supported: send one of {', '.join(names)}, or none")
         s.codings_line = self.text(f"accept-encoding: {', '.join(names)}\r\n")
         return 0
 

@@ -62,7 +62,6 @@ cdef const char *NOT_FOUND = b"not found"
 cdef const char *NO_ROOM = b"service has no room for another request (--max-connections)"
 cdef const char *OVERLOADED = b"too many request: task queue is full"
 cdef const char *STOPPING = b"gracefully shutting down"
-cdef const char *UNKNOWN_CODING = b"content-encoding is not supported"
 cdef const char *WORKER_DIED = b"inference internal error: the worker process died"
 
 
@@ -116,7 +115,7 @@ cdef bint _judge_codings(Service *s, const char *head, const HttpRequest *reques
     cdef HttpCoding answer
     cdef bint plain_refused = False
     if body & ~s.codings:
-        _verdict(verdict, 415, UNKNOWN_CODING)
+        _verdict(verdict, 415, s.codings_text)
         verdict.extra = s.codings_line
         return False
     answer = http_accepted_coding(head, request, s.codings, &plain_refused)

@@ -58,7 +58,8 @@ ctypedef struct Service:
     uint32_t timer_tail
     uint32_t inside                # tasks whose client waits
     uint32_t codings               # HttpCoding, or-ed: what rows decode and encode; 0: content codings are ignored
-    const char *codings_line       # the Accept-Encoding line that says so, for a 415
+    const char *codings_text       # what a 415 says of them,
+    const char *codings_line       # and its Accept-Encoding line
     bint draining
     bint wake_due                  # some row is to be woken
     void *io
