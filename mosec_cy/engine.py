@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from mosec_cy import __version__, limits
+from mosec_cy import __version__, content_coding, limits
 from mosec_cy._segment import Segment
 from mosec_cy.core_link import CoreLink, ToCore
 from mosec_cy.master_routes import MASTER_INCARNATION, MasterRoutes
@@ -18,11 +18,15 @@ _STREAM_COMMENT_NS = 3_000_000_000  # after which a stream without events gets a
 
 
 class Engine:
-    """Creates the shared memory and starts core, which accepts nothing before it is told to."""
+    """Creates the shared memory and starts core, which accepts nothing before it is told to.
+
+    `codings`: the content codings that are on.
+    """
 
     def __init__(self, plan: Plan, options: Options, listen_fds: list[int]) -> None:
         routes = plan.route_configs()
         slots = plan.task_slots(options.capacity)
+        self.codings = content_coding.available() if options.compression else ()
         with ExitStack() as closing:
             self.segment = Segment.create(plan.ring_capacities(), slots, options.budget, len(routes))
             closing.callback(self.segment.close)
@@ -42,6 +46,7 @@ class Engine:
                     "listen_fds": listen_fds,
                     "server": f"mosec_cy/{__version__}",
                     "content_types": list(plan.content_types),
+                    "codings": list(self.codings),
                     "stages": plan.stage_configs(options),
                     "routes": routes,
                 }

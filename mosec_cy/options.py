@@ -13,7 +13,7 @@ from mosec_cy.limits import default_budget
 from mosec_cy.log import get_logger
 
 _LOG_LEVELS = ("info", "debug", "warning", "error")
-_NOT_AVAILABLE = ("dry_run", "compression")
+_NOT_AVAILABLE = ("dry_run",)
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
@@ -44,7 +44,9 @@ class Options:
     debug: bool = _option(False, "(deprecated) the same as --log-level debug")
     log_level: str = _option("info", "least level that is logged", choices=_LOG_LEVELS)
     dry_run: bool = _option(False, "not available yet")
-    compression: bool = _option(False, "not available yet")
+    compression: bool = _option(
+        False, "decode request bodies with content-encoding gzip or zstd, compress answers by accept-encoding"
+    )
     max_request_size: int = _option(10 << 20, "largest body of a request; beyond it the answer is 413", "bytes", 1)
     budget: int = _option(
         default_budget, "memory for payloads; default: a quarter of the machine's or container's", "bytes", 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mosec_cy import json_codec
+from mosec_cy import content_coding, json_codec
 from mosec_cy._sender import Sender
 from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
@@ -26,6 +26,8 @@ INTERNAL_ERROR = "inference internal error"
 
 def answer_for(error: BaseException) -> tuple[int, str]:
     """HTTP status and text with which an exception of user code answers a request."""
+    if isinstance(error, content_coding.BodyTooLarge):
+        return error.code, error.msg
     if isinstance(error, (MosecError, MosecTimeoutError)):
         with contextlib.suppress(Exception):  # a class of the user's may have any attributes
             status = int(error.code) if 400 <= error.code <= 599 else 500
@@ -33,16 +35,21 @@ def answer_for(error: BaseException) -> tuple[int, str]:
     return 500, INTERNAL_ERROR
 
 
-def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Callable[[Item], Any]:
+def make_decoder(
+    channel: Channel, worker: Worker, is_first: bool | None, max_decoded: int | None = None
+) -> Callable[[Item], Any]:
     """How this stage turns a payload into an argument of `forward`.
 
     The built-in codecs and those of the mixins read in place. An override gets a copy of its own, or a view if the
-    class asks for it.
+    class asks for it. `max_decoded`: most bytes of a body without its content coding; None: bodies are taken as
+    they are.
     """
     if is_first is None:
-        first, later = make_decoder(channel, worker, True), make_decoder(channel, worker, False)
+        first, later = make_decoder(channel, worker, True, max_decoded), make_decoder(channel, worker, False)
         return lambda item: first(item) if item.is_first else later(item)
     cls = type(worker)
+    if is_first and max_decoded is not None:
+        return _make_coded_decoder(worker, make_decoder(channel, worker, True), max_decoded)
     if is_first:
         if cls.deserialize is Worker.deserialize:
             return json_codec.decode
@@ -56,12 +63,31 @@ def make_decoder(channel: Channel, worker: Worker, is_first: bool | None) -> Cal
     return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
 
 
+def _make_coded_decoder(worker: Worker, plain: Callable[[Item], Any], max_decoded: int) -> Callable[[Item], Any]:
+    cls = type(worker)
+    deserialize: Callable[[Any], Any] = worker.deserialize
+    if cls.deserialize is not Worker.deserialize and cls.zero_copy:
+
+        def deserialize(body: Any) -> Any:
+            return worker.deserialize(memoryview(body))
+
+    def decode(item: Item) -> Any:
+        if not item.body_coding:
+            return plain(item)
+        return deserialize(content_coding.decode(item.body_coding, item, max_decoded))
+
+    return decode
+
+
 def make_sender(
-    channel: Channel, worker: Worker, is_last: bool | None, content_type: int
+    channel: Channel, worker: Worker, is_last: bool | None, content_type: int, compresses: bool = False
 ) -> Callable[[Item, Any], bool]:
-    """How this stage answers an item with a result of `forward`; False if there was no memory for it."""
+    """How this stage answers an item with a result of `forward`; False if there was no memory for it.
+
+    `compresses`: answers to clients get the content coding that they prefer.
+    """
     if is_last is None:
-        last = make_sender(channel, worker, True, content_type)
+        last = make_sender(channel, worker, True, content_type, compresses)
         inner = make_sender(channel, worker, False, content_type)
         return lambda item, value: last(item, value) if item.is_last else inner(item, value)
     cls = type(worker)
@@ -79,7 +105,16 @@ def make_sender(
         # The list hands the payload over: a buffer of `new_buffer` is sent as it is only if nobody else holds it.
         return publish(item, [encode(value)], 0, content_type)
 
-    return send
+    if not (is_last and compresses):
+        return send
+    compressible = content_coding.is_compressible(worker.resp_mime_type)
+
+    def send_coded(item: Item, value: Any) -> bool:
+        outputs = [encode(value)]
+        coding = content_coding.encode_answer(item, outputs, compressible)
+        return publish(item, outputs, 0, content_type, coding)
+
+    return send_coded
 
 
 class StageLoop:
@@ -91,15 +126,23 @@ class StageLoop:
         is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
         is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
         content_type: index of the answers' content type in core's table.
+        max_decoded: most bytes of a body without its content coding; None: content codings are ignored.
     """
 
     def __init__(
-        self, channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int
+        self,
+        channel: Channel,
+        worker: Worker,
+        *,
+        is_first: bool | None,
+        is_last: bool | None,
+        content_type: int,
+        max_decoded: int | None = None,
     ) -> None:
         self.channel = channel
         self.worker = worker
-        self.decode = make_decoder(channel, worker, is_first)
-        self.send = make_sender(channel, worker, is_last, content_type)
+        self.decode = make_decoder(channel, worker, is_first, max_decoded)
+        self.send = make_sender(channel, worker, is_last, content_type, max_decoded is not None)
         self.collect: Callable[[Any], list[Any]] = list
         self.name = f"<{worker.stage}|{worker.worker_id}>"
 
@@ -193,10 +236,8 @@ class StreamLoop(StageLoop):
 
     worker: SSEWorker
 
-    def __init__(
-        self, channel: Channel, worker: SSEWorker, *, is_first: bool | None, is_last: bool | None, content_type: int
-    ) -> None:
-        super().__init__(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type)
+    def __init__(self, channel: Channel, worker: SSEWorker, **place: Any) -> None:
+        super().__init__(channel, worker, **place)
         self.collect = self._collect
         self.sender = worker._sender = Sender(channel)
 
@@ -216,7 +257,7 @@ class StreamLoop(StageLoop):
         self.sender.stir()
 
 
-def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
-    """Serves one row until it is asked to stop; see `StageLoop`."""
-    loop = StreamLoop if isinstance(worker, SSEWorker) and is_last is not False else StageLoop
-    loop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()
+def serve(channel: Channel, worker: Worker, **place: Any) -> None:
+    """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
+    loop = StreamLoop if isinstance(worker, SSEWorker) and place["is_last"] is not False else StageLoop
+    loop(channel, worker, **place).run()

@@ -17,7 +17,7 @@ from multiprocessing import process as multiprocessing_process
 
 from setproctitle import getproctitle, setproctitle
 
-from mosec_cy import child, limits
+from mosec_cy import child, content_coding, limits
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon
 from mosec_cy.engine import Engine
@@ -90,11 +90,14 @@ class Supervisor:
             master_pid=os.getpid(),
             log_level=options.log_level,
             strict_warmup=options.strict_warmup,
+            max_decoded=options.max_request_size if options.compression else None,
         )
         self._workers = Workforce(plan, engine, common, reactor, self, self._release_in_child)
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""
+        if self._engine.codings:
+            _log.info("compression is on: %s", content_coding.describe())
         self._reactor.take_signals(child.SHUTDOWN_SIGNALS, self._on_signal)
         self._reactor.watch(self._link.fileno(), self._on_core_message)
         self._reactor.watch(self._link.process.pidfd, self._on_core_exit)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy import log, messages
+from mosec_cy import content_coding, log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.worker import Worker
 from mosec_cy.worker_signals import leave_shutdown_to_master
@@ -36,6 +36,7 @@ class Boot:
     is_first: bool | None
     is_last: bool | None
     content_type: int
+    max_decoded: int | None
     log_level: str
     strict_warmup: bool
 
@@ -124,8 +125,17 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
 
     channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
     worker._channel = channel
+    if boot.max_decoded is not None:
+        content_coding.available()  # loads the libraries now, and not within a request
     messages.send(control, {"ready": True})
-    serve(channel, worker, is_first=boot.is_first, is_last=boot.is_last, content_type=boot.content_type)
+    serve(
+        channel,
+        worker,
+        is_first=boot.is_first,
+        is_last=boot.is_last,
+        content_type=boot.content_type,
+        max_decoded=boot.max_decoded,
+    )
 
 
 def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:

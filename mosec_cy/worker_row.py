@@ -42,6 +42,7 @@ class CommonBoot:
     master_pid: int
     log_level: str
     strict_warmup: bool
+    max_decoded: int | None
 
 
 class WorkerRow:
@@ -149,6 +150,7 @@ class WorkerRow:
             content_type=self.stage.content_type,
             log_level=common.log_level,
             strict_warmup=common.strict_warmup,
+            max_decoded=common.max_decoded,
         )
         variables = runtime.env[self._worker_id - 1]
         if runtime.start_method == "spawn":

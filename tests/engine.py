@@ -73,6 +73,7 @@ class Engine:
             "stream_comment_ns": 3 * SECOND,
             "kill_grace_ns": SECOND,
             "content_types": CONTENT_TYPES,
+            "codings": [],
             "stages": [
                 {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"},
                 *(

@@ -17,7 +17,7 @@ from mosec_cy._linux cimport (
     store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._payload cimport PAYLOAD_FRAMED, Item, OutputBlock, Payloads
+from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD, PAYLOAD_FRAMED, Item, OutputBlock, Payloads
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -35,6 +35,12 @@ from mosec_cy._ring cimport (
 )
 from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, Segment
 from mosec_cy._word cimport word_cancelled, word_start
+
+
+cdef uint32_t _answer_flags(str coding) noexcept:
+    if coding is None:
+        return 0
+    return ANSWER_VARIES | (ANSWER_GZIP if coding == "gzip" else ANSWER_ZSTD if coding == "zstd" else 0)
 
 
 cdef class Channel:
@@ -186,7 +192,8 @@ cdef class Channel:
             write(self.core_bell_fd, &one, sizeof(one))
         return 0
 
-    cdef bint _publish_copy(self, Item item, const void *data, uint64_t n, int status, int content_type) except -1:
+    cdef bint _publish_copy(self, Item item, const void *data, uint64_t n, int status, int content_type,
+                            uint32_t flags=0) except -1:
         cdef uint32_t block = NO_BLOCK
         cdef uint8_t *room
         if n:
@@ -195,13 +202,15 @@ cdef class Channel:
                 self._publish(item, NO_BLOCK, 0, 0, 500, 0, 0)
                 return False
             self.payloads.copy(room, data, n)
-        self._publish(item, block, POOL_PAYLOAD_OFFSET, n, status, content_type, 0)
+        self._publish(item, block, POOL_PAYLOAD_OFFSET, n, status, content_type, flags)
         return True
 
-    def publish(self, Item item not None, list outputs not None, Py_ssize_t index, int content_type):
+    def publish(self, Item item not None, list outputs not None, Py_ssize_t index, int content_type,
+                str coding=None):
         """Answers an item with `outputs[index]`, bytes-like, which is taken out of the list.
 
         A view of `new_buffer` goes as it is, unless somebody still looks into it; everything else is copied once.
+        `coding`: the content coding that it has, "gzip", "zstd", or "" where it might have had one; None: never any.
 
         Returns:
             False if no block was free: the item was answered with an error that says so.
@@ -214,10 +223,12 @@ cdef class Channel:
         cdef uint64_t n, offset
         cdef uint32_t block
         cdef OutputBlock output
+        cdef uint32_t flags = _answer_flags(coding)
         cdef object payload = outputs[index]
         outputs[index] = None
         if PyBytes_CheckExact(payload):
-            return self._publish_copy(item, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 200, content_type)
+            return self._publish_copy(item, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 200, content_type,
+                                      flags)
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         data = view.buf
         n = view.len
@@ -229,11 +240,11 @@ cdef class Channel:
             offset = <const uint8_t *>data - pool_block_data(&self.payloads.pool, block)
             if output.exports == 0 and output.payloads is self.payloads and offset <= <uint32_t>-1:
                 output.block = NO_BLOCK
-                self._publish(item, block, <uint32_t>offset, n, 200, content_type, 0)
+                self._publish(item, block, <uint32_t>offset, n, 200, content_type, flags)
                 return True
-            return self._publish_copy(item, data, n, 200, content_type)
+            return self._publish_copy(item, data, n, 200, content_type, flags)
         try:
-            return self._publish_copy(item, data, n, 200, content_type)
+            return self._publish_copy(item, data, n, 200, content_type, flags)
         finally:
             PyBuffer_Release(&view)
 

@@ -22,6 +22,7 @@ from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
 from mosec_cy._http1 cimport http1_answer, http1_close, http1_open, http1_stream
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._http1_state cimport Http1Io
+from mosec_cy._http_codings cimport CODING_GZIP, CODING_ZSTD
 from mosec_cy._http_parser cimport METHOD_GET, METHOD_POST
 from mosec_cy._http_writer cimport HTTP_CONTENT_TYPE_MAX, writer_init
 from mosec_cy._linux cimport EPOLLIN
@@ -42,6 +43,9 @@ cdef enum:
     SPARE_DESCRIPTORS = 16
     LINGER_PERIOD_NS = 2_000_000_000   # without a byte of what a refused client still sends
     PROBE_NS = 100_000_000             # from a client's FIN to the question whether it is still there
+
+cdef const char *ALLOW_GET = b"allow: GET, HEAD, OPTIONS\r\n"
+cdef const char *ALLOW_POST = b"allow: POST, OPTIONS\r\n"
 
 
 cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
@@ -169,7 +173,7 @@ cdef class _Engine:
             route.path_n = len(entry["path"].encode())
             route.method = METHOD_GET if entry["method"] == "GET" else METHOD_POST
             route.prefix = entry["prefix"]
-            route.allow = b"GET, HEAD, OPTIONS" if route.method == METHOD_GET else b"POST, OPTIONS"
+            route.allow = ALLOW_GET if route.method == METHOD_GET else ALLOW_POST
             stages = <uint32_t *>self.array(len(entry["stages"]) + 1, sizeof(uint32_t))
             route.stages = stages
             route.stage_count = len(entry["stages"])
@@ -192,6 +196,14 @@ cdef class _Engine:
         for row in range(at.first_row, at.first_row + at.rows):
             self.core.service.links[row].streams = True
 
+    cdef int open_codings(self, list names) except -1:
+        cdef Service *s = &self.core.service
+        for name in names:
+            s.codings |= {"gzip": CODING_GZIP, "zstd": CODING_ZSTD}[name]
+        s.codings_text = self.text(f"content-encoding is not supported: send one of {', '.join(names)}, or none")
+        s.codings_line = self.text(f"accept-encoding: {', '.join(names)}\r\n")
+        return 0
+
     cdef int open_service(self, dict config) except -1:
         cdef Service *s = &self.core.service
         cdef uint64_t budget = self.segment.budget
@@ -209,6 +221,7 @@ cdef class _Engine:
         self.open_stages(config["stages"])
         self.open_rows(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])
+        self.open_codings(config["codings"])
         s.io = &self.core.io
         s.answer = _answer
         s.stream = _stream

@@ -39,8 +39,8 @@ cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
     verdict.status = 0
     verdict.streams = False
     body_await(io, slot)
-    io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, block, h.received,
-                      &h.task, &verdict)
+    io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, h.task_flags,
+                      block, h.received, &h.task, &verdict)
     if verdict.status != 0:
         http1_write_text(io, slot, &verdict)
     elif verdict.streams:
@@ -61,7 +61,7 @@ cdef void body_answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Verdict verdict
     verdict.status = 200
     verdict.text = b"no data provided"
-    verdict.allow = NULL
+    verdict.extra = NULL
     io.states[slot].route = NO_CONNECTION
     http1_write_text(io, slot, &verdict)
 

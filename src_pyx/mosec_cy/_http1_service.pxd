@@ -10,7 +10,8 @@ ctypedef struct Verdict:
     int status                     # 0: accepted, send the body to `route`; else answer this
     uint32_t route                 # counted under this
     const char *text               # answer's body, static
-    const char *allow              # value of an Allow header, or NULL; static
+    const char *extra              # further header lines, each with CRLF, or NULL; static
+    uint32_t flags                 # accepted: passed to `submit`
     bint streams                   # set by `submit`: the answer is a stream of events, which begins now
 
 # A body's place in shared memory.
@@ -31,17 +32,18 @@ ctypedef struct Answer:
 
 ctypedef struct Http1Service:
     void *context
-    # At the head. `path` is decoded. The service may set `wants_target`: the request's target is then the payload.
-    void (*judge)(void *context, const HttpRequest *request, const char *path, size_t path_n, Verdict *verdict,
-                  bint *wants_target) noexcept nogil
+    # At the head, the bytes that `request` was parsed from. `path` is decoded. The service may set `wants_target`: the
+    # request's target is then the payload.
+    void (*judge)(void *context, const char *head, const HttpRequest *request, const char *path, size_t path_n,
+                  Verdict *verdict, bint *wants_target) noexcept nogil
     # 0, or -1: over the memory budget
     int (*reserve)(void *context, uint64_t bytes, BodyBlock *body) noexcept nogil
     # A larger block with the same content; 0, or -1 as above: the old one is still there.
     int (*grow)(void *context, uint64_t used, uint64_t bytes, BodyBlock *body) noexcept nogil
     void (*discard)(void *context, uint32_t block) noexcept nogil
     # The body is complete; the block is the service's from now on. Sets `task`, or leaves a refusal in `verdict`.
-    void (*submit)(void *context, uint32_t slot, uint32_t generation, uint32_t route, uint32_t block, uint64_t length,
-                   uint64_t *task, Verdict *verdict) noexcept nogil
+    void (*submit)(void *context, uint32_t slot, uint32_t generation, uint32_t route, uint32_t flags, uint32_t block,
+                   uint64_t length, uint64_t *task, Verdict *verdict) noexcept nogil
     # A block for `bytes` bytes of a stream, with what is `kept` of the one in `body`, which goes. It counts as an
     # answer's: requests cannot use up its memory. 0, or -1: the pool is empty, and the old one is still there.
     int (*buffer)(void *context, const uint8_t *kept, uint64_t kept_n, uint64_t bytes, BodyBlock *body) noexcept nogil

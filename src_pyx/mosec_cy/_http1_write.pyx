@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, strlen
+from libc.string cimport strlen
 
 from mosec_cy._connection cimport (
     NO_CONNECTION,
@@ -120,23 +120,14 @@ cdef bint http1_continue(Http1Io *io, uint32_t slot) noexcept nogil:
 
 cdef void http1_write_text(Http1Io *io, uint32_t slot, const Verdict *verdict) noexcept nogil:
     cdef Answer answer
-    cdef char[128] allow
-    cdef size_t n
     answer.status = verdict.status
     answer.content_type = TEXT_PLAIN
     answer.content_type_n = 0 if verdict.status == 204 else strlen(TEXT_PLAIN)
     answer.payload = <const uint8_t *>verdict.text
     answer.payload_n = strlen(verdict.text)
     answer.block = NO_BLOCK
-    answer.extra = NULL
-    answer.extra_n = 0
-    if verdict.allow != NULL:
-        n = strlen(verdict.allow)
-        memcpy(allow, b"allow: ", 7)
-        memcpy(allow + 7, verdict.allow, n)
-        memcpy(allow + 7 + n, b"\r\n", 2)
-        answer.extra = allow
-        answer.extra_n = n + 9
+    answer.extra = verdict.extra
+    answer.extra_n = 0 if verdict.extra == NULL else strlen(verdict.extra)
     http1_write(io, slot, &answer)
 
 
@@ -146,7 +137,7 @@ cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text)
     cdef Http1 *h = &io.states[slot]
     verdict.status = status
     verdict.text = text
-    verdict.allow = NULL
+    verdict.extra = NULL
     h.keep_alive = False
     h.linger = True
     if h.body.block != NO_BLOCK:

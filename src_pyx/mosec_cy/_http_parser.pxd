@@ -78,7 +78,8 @@ ctypedef struct HttpRequest:
     # Still percent-encoded. Asterisk-form: "*"; absolute-form: from its path on, "/" if that is empty; CONNECT: none.
     HttpSpan path
     HttpSpan query             # after '?', length 0 if there is none
-    # Headers that the engine acts on; length 0: absent. A list header that stands on several lines: the last line.
+    # Headers that the engine acts on; length 0: absent. Of the codings, lists that may stand on several lines, the
+    # last line that is not empty.
     HttpSpan content_type, content_encoding, accept_encoding
     HttpSpan upgrade           # HTTP/1.1 only (RFC 9110 section 7.8)
     HttpSpan host              # the target's authority if it has one, else Host (RFC 9112 section 3.2.2)

@@ -137,10 +137,10 @@ cdef inline int known_header(HttpRequest *r, const uint8_t *base, const HttpHead
         if scan_same(name, b"content-length", 14):
             return on_content_length(r, base, header.value)
     elif n == 15:
-        if scan_same(name, b"accept-encoding", 15):
+        if scan_same(name, b"accept-encoding", 15) and header.value.length:
             r.accept_encoding = header.value
     elif n == 16:
-        if scan_same(name, b"content-encoding", 16):
+        if scan_same(name, b"content-encoding", 16) and header.value.length:
             r.content_encoding = header.value
     elif n == 17:
         if scan_same(name, b"transfer-encoding", 17):

@@ -11,6 +11,13 @@ cdef enum:                             # Descriptor.flags
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
     STREAM_EVENT = 8                   # to core: an event of the answer (another status than 200: its end), which goes on
+    BODY_GZIP = 256                    # to a first row: the body has this content coding
+    BODY_ZSTD = 512
+    ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
+    ANSWER_ZSTD = 2048
+    ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
+    ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
+    ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 cdef enum:
     # Bytes of events that one stream may have under way: sent by the row, not yet with the client's kernel. One event

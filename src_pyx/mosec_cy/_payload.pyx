@@ -52,6 +52,21 @@ cdef class Item:
         """The result is the client's answer, and does not go to a next stage."""
         return bool(self.flags & TASK_LAST)
 
+    @property
+    def body_coding(self):
+        """Content coding of the request's body: "gzip", "zstd", or "" for none."""
+        return "gzip" if self.flags & BODY_GZIP else "zstd" if self.flags & BODY_ZSTD else ""
+
+    @property
+    def answer_coding(self):
+        """Content coding that the client prefers for its answer, as above."""
+        return "gzip" if self.flags & ANSWER_GZIP else "zstd" if self.flags & ANSWER_ZSTD else ""
+
+    @property
+    def refuses_plain(self):
+        """The client refuses an answer without a content coding."""
+        return bool(self.flags & ANSWER_NOT_PLAIN)
+
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.data == NULL:
             raise BufferError("this payload has been answered; keep a view or a copy made before that")

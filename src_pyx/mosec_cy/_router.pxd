@@ -16,7 +16,7 @@ ctypedef struct Route:
     const uint32_t *stages
     uint32_t stage_count       # 0: core answers it by itself
     bint streams               # its last stage sends events
-    const char *allow          # methods, as in an Allow header
+    const char *allow          # the Allow header's line
 
 cdef enum RouteMatch:
     MATCH_FOUND = 0

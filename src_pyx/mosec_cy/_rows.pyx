@@ -22,7 +22,7 @@ from mosec_cy._linux cimport (
     mosec_pidfd_send_signal,
     store_release_u32,
 )
-from mosec_cy._payload cimport PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST
+from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST
 from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -144,6 +144,7 @@ cdef void _settle(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil
         if d.block == NO_BLOCK and d.status != 200:
             task_end_text(s, slot, d.status, NO_MEMORY)
         else:
+            task.flags = d.flags
             task_end(s, slot, d.status, d.content_type,
                      NULL if d.block == NO_BLOCK else pool_block_data(&s.pool, d.block) + d.offset, d.length, d.block)
         return
@@ -151,7 +152,7 @@ cdef void _settle(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil
     task.block = d.block
     task.offset = d.offset
     task.length = d.length
-    task.flags = d.flags & PAYLOAD_FRAMED
+    task.flags = task.flags & ANSWER_WISHES | d.flags & PAYLOAD_FRAMED
     stage = route.stages[task.position]
     batcher_enqueue(&s.batcher, slot, stage, s.now)
     rows_dispatch(s, stage)

@@ -19,8 +19,16 @@ from mosec_cy._batcher cimport (
     task_of,
 )
 from mosec_cy._http1_service cimport BodyBlock, Verdict
+from mosec_cy._http_codings cimport (
+    CODING_GZIP,
+    CODING_ZSTD,
+    HttpCoding,
+    http_accepted_coding,
+    http_content_coding,
+)
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport store_relaxed_u64
+from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
 from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
@@ -118,27 +126,45 @@ cdef bint _queue_is_full(Service *s, uint32_t route) noexcept nogil:
     return s.batcher.stages[s.routes[route].stages[0]].waiting >= s.capacity
 
 
-cdef void _judge(void *context, const HttpRequest *request, const char *path, size_t path_n, Verdict *verdict,
-                 bint *wants_target) noexcept nogil:
+cdef bint _judge_codings(Service *s, const char *head, const HttpRequest *request, Verdict *verdict) noexcept nogil:
+    # What the rows are to decode and to encode; False: refused (RFC 9110 section 15.5.16).
+    cdef HttpCoding body = http_content_coding(head, request)
+    cdef HttpCoding answer
+    cdef bint plain_refused = False
+    if body & ~s.codings:
+        _verdict(verdict, 415, s.codings_text)
+        verdict.extra = s.codings_line
+        return False
+    answer = http_accepted_coding(head, request, s.codings, &plain_refused)
+    verdict.flags = (BODY_GZIP * (body == CODING_GZIP) | BODY_ZSTD * (body == CODING_ZSTD)
+                     | ANSWER_GZIP * (answer == CODING_GZIP) | ANSWER_ZSTD * (answer == CODING_ZSTD)
+                     | ANSWER_NOT_PLAIN * plain_refused)
+    return True
+
+
+cdef void _judge(void *context, const char *head, const HttpRequest *request, const char *path, size_t path_n,
+                 Verdict *verdict, bint *wants_target) noexcept nogil:
     cdef Service *s = <Service *>context
     cdef uint32_t route = ROUTE_NONE
     cdef RouteMatch match
     if path_n == 1 and path[0] == 42:                        # '*': OPTIONS of the server as a whole
         _verdict(verdict, 204, NOTHING)
-        verdict.allow = b"GET, HEAD, POST, OPTIONS"
+        verdict.extra = b"allow: GET, HEAD, POST, OPTIONS\r\n"
         verdict.route = ROUTE_NONE
         return
     match = router_match(s.routes, s.route_count, request.method, path, path_n, &route)
     verdict.route = ROUTE_NONE
     if match == MATCH_NO_METHOD or match == MATCH_OPTIONS:
         _verdict(verdict, <int>match, NOTHING if match == MATCH_OPTIONS else NOT_ALLOWED)
-        verdict.allow = s.routes[route].allow
+        verdict.extra = s.routes[route].allow
     elif match != MATCH_FOUND:
         _verdict(verdict, 404, NOT_FOUND)
     elif s.routes[route].stage_count == 0:
         _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else ALIVE)
     elif s.draining:
         _verdict(verdict, 503, STOPPING)
+        verdict.route = route
+    elif s.codings and s.routes[route].stages[0] != 0 and not _judge_codings(s, head, request, verdict):
         verdict.route = route
     elif _queue_is_full(s, route):
         _verdict(verdict, 429, OVERLOADED)
@@ -148,12 +174,12 @@ cdef void _judge(void *context, const HttpRequest *request, const char *path, si
         wants_target[0] = s.routes[route].stages[0] == 0     # the master's own routes
 
 
-cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint32_t route, uint32_t block,
-                  uint64_t length, uint64_t *id, Verdict *verdict) noexcept nogil:
+cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint32_t route, uint32_t flags,
+                  uint32_t block, uint64_t length, uint64_t *id, Verdict *verdict) noexcept nogil:
     cdef Service *s = <Service *>context
     cdef uint32_t slot = NO_INDEX
     cdef Task *task
-    verdict.allow = NULL
+    verdict.extra = NULL
     if s.draining:
         _verdict(verdict, 503, STOPPING)
     elif _queue_is_full(s, route):
@@ -173,7 +199,7 @@ cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint3
     task.block = block
     task.offset = POOL_PAYLOAD_OFFSET
     task.length = length
-    task.flags = 0
+    task.flags = flags
     if s.routes[route].streams:
         stream_admit(s, slot)
         verdict.streams = True

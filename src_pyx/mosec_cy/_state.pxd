@@ -60,6 +60,9 @@ ctypedef struct Service:
     uint32_t timer_head            # tasks by deadline: all have the same time-out
     uint32_t timer_tail
     uint32_t inside                # tasks whose client waits
+    uint32_t codings               # HttpCoding, or-ed: what rows decode and encode; 0: content codings are ignored
+    const char *codings_text       # what a 415 says of them,
+    const char *codings_line       # and its Accept-Encoding line
     bint draining
     bint wake_due                  # some row is to be woken
     void *io

@@ -5,6 +5,7 @@ from libc.string cimport strlen
 from mosec_cy._batcher cimport NEVER, NO_INDEX, WITHDRAWN, Task, batcher_withdraw, task_free
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._linux cimport store_relaxed_u64
+from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD
 from mosec_cy._pool cimport pool_block_size, pool_drop_core
 from mosec_cy._ring cimport NO_BLOCK
 from mosec_cy._segment cimport histogram_add_ns
@@ -67,8 +68,17 @@ cdef void _stop_waiting(Service *s, uint32_t slot) noexcept nogil:
     _gauge(s)
 
 
+cdef const char *_coding_lines(uint32_t flags) noexcept nogil:
+    # RFC 9110 section 12.5.5: `vary` also where this answer has no coding, or a cache would give it to everybody.
+    if flags & ANSWER_GZIP:
+        return b"content-encoding: gzip\r\nvary: accept-encoding\r\n"
+    if flags & ANSWER_ZSTD:
+        return b"content-encoding: zstd\r\nvary: accept-encoding\r\n"
+    return b"vary: accept-encoding\r\n"
+
+
 cdef bint _answer(Service *s, uint32_t connection, uint32_t generation, int status, uint32_t content_type,
-                  const uint8_t *payload, uint64_t length, uint32_t block) noexcept nogil:
+                  const uint8_t *payload, uint64_t length, uint32_t block, uint32_t flags) noexcept nogil:
     # False if that client is there no more: the block is still ours.
     cdef Answer answer
     answer.status = status
@@ -79,6 +89,9 @@ cdef bint _answer(Service *s, uint32_t connection, uint32_t generation, int stat
     answer.block = block
     answer.extra = NULL
     answer.extra_n = 0
+    if flags & ANSWER_VARIES:
+        answer.extra = _coding_lines(flags)
+        answer.extra_n = strlen(answer.extra)
     return s.answer(s.io, connection, generation, &answer)
 
 
@@ -91,7 +104,8 @@ cdef void task_end(Service *s, uint32_t slot, int status, uint32_t content_type,
         _stop_waiting(s, slot)
         if status == 200:
             histogram_add_ns(&s.statistics.total, s.now - task.arrived_at)
-        taken = _answer(s, task.connection, task.connection_generation, status, content_type, payload, length, block)
+        taken = _answer(s, task.connection, task.connection_generation, status, content_type, payload, length, block,
+                        task.flags if status == 200 else 0)
     else:
         store_relaxed_u64(&s.statistics.late, s.statistics.late + 1)       # relaxed: core alone writes
     if not taken:
@@ -120,7 +134,7 @@ cdef void task_fail(Service *s, uint32_t slot, int status, const uint8_t *text, 
     cdef uint32_t connection = s.batcher.tasks[slot].connection
     cdef uint32_t generation = s.batcher.tasks[slot].connection_generation
     task_leave(s, slot)                # first: no row shall start what the client has been told is over
-    _answer(s, connection, generation, status, 0, text, n, NO_BLOCK)
+    _answer(s, connection, generation, status, 0, text, n, NO_BLOCK, 0)
 
 
 cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil:

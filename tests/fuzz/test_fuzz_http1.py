@@ -30,6 +30,7 @@ STREAM = b"".join(
 GRAMMAR = [
     b"\r\n", b"\r", b"\n", b"\0", b" ", b":", b",", b";", b"%", b"\xff", b"0", b"9", b"HEAD", b"HTTP/1.0", b"HTTP/2.0",
     b"content-length: 5\r\n", b"content-length: 99999999\r\n", b"transfer-encoding: chunked\r\n", b"host: a\r\n",
+    b"accept-encoding: zstd;q=0.5, *\r\n", b"content-encoding: gzip\r\n", b"content-encoding: br, \r\n",
     b"connection: close\r\n", b"expect: 100-continue\r\n", b"0\r\n\r\n", b"ffff\r\n", b"GET /nowhere HTTP/1.1\r\n",
 ]  # fmt: skip
 PLACES = st.integers(0, 700) | st.integers(0, len(STREAM))
@@ -39,7 +40,7 @@ CUTS = st.lists(PLACES, max_size=5)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with serving() as engine:  # at the end no block, task or connection may be left
+    with serving(codings=["gzip", "zstd"]) as engine:  # at the end no block, task or connection may be left
         yield engine
 
 

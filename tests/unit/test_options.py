@@ -1,5 +1,6 @@
 """Options: where each value comes from, and what is refused."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -67,7 +68,6 @@ def test_debug_is_a_log_level() -> None:
         ([], {"MOSEC_PORT": "x"}, "environment variable MOSEC_PORT: must be a whole number"),
         ([], {"MOSEC_DEBUG": "perhaps"}, "environment variable MOSEC_DEBUG: must be true or false"),
         (["--dry-run"], {}, "--dry-run is not available yet"),
-        ([], {"MOSEC_COMPRESSION": "1"}, "--compression is not available yet"),
     ],
 )
 def test_wrong_ones_end_the_program(
@@ -101,6 +101,57 @@ def test_help_names_each_option_with_its_unit(capsys: pytest.CaptureFixture[str]
     shown = " ".join(capsys.readouterr().out.split())
     for name in Options.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in shown
+    for field in dataclasses.fields(Options):
+        if unit := field.metadata["unit"]:
+            assert f"--{field.name.replace('_', '-')} {unit.upper()} " in shown
     assert "(default: 3000 ms)" in shown
     assert "(default: 10485760 bytes)" in shown
     assert "MOSEC_PORT=8080" in shown
+
+
+def another(field: dataclasses.Field[object]) -> object:
+    """A value that is allowed and not the default."""
+    default = getattr(parse(), field.name)
+    if field.metadata["choices"]:
+        return next(choice for choice in field.metadata["choices"] if choice != default)
+    if isinstance(default, bool):
+        return not default
+    return default + 1 if isinstance(default, int) else f"{default}x"
+
+
+FREE = [field for field in dataclasses.fields(Options) if field.name not in ("debug", "dry_run")]
+
+
+@pytest.mark.parametrize("field", FREE, ids=lambda field: field.name)
+def test_each_option_comes_from_everywhere(field: dataclasses.Field[object]) -> None:
+    value = another(field)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    flag = f"--{field.name.replace('_', '-')}"
+    for parsed in (
+        parse([flag] if value is True else [flag, text]),
+        parse(environ={f"MOSEC_{field.name.upper()}": text}),
+        parse(**{field.name: value}),
+    ):
+        assert parsed == dataclasses.replace(parse(), **{field.name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "defaults", "warning"),
+    [
+        (["--debug"], {}, {}, "--debug is deprecated: use --log-level debug"),
+        ([], {"MOSEC_DEBUG": "yes"}, {}, "--debug is deprecated: use --log-level debug"),
+        ([], {}, {"wait": 5}, "--wait is deprecated: pass max_wait_time to append_worker"),
+        ([], {"MOSEC_WAIT": "5"}, {}, "--wait is deprecated: pass max_wait_time to append_worker"),
+    ],
+)
+def test_deprecated_ones_warn(
+    arguments: list[str],
+    environ: dict[str, str],
+    defaults: dict[str, object],
+    warning: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parse(arguments, environ, **defaults)
+    assert warning in capsys.readouterr().err
+    parse()
+    assert "deprecated" not in capsys.readouterr().err
