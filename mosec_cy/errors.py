@@ -4,14 +4,12 @@ The body of the answer is `msg`, then `: ` and the exception's own text, or `msg
 exception has none. Any exception outside this hierarchy answers 500 `inference internal error`.
 """
 
-from typing import ClassVar
-
 
 class MosecError(Exception):
     """Base of the errors that carry an answer: HTTP status `code` and the text `msg` of the class."""
 
-    code: ClassVar[int] = 500
-    msg: ClassVar[str] = "mosec error"
+    code: int = 500
+    msg: str = "mosec error"
 
 
 class ClientError(MosecError):
@@ -54,5 +52,5 @@ class MosecTimeoutError(BaseException):
     `except Exception` in user code does not swallow it.
     """
 
-    code: ClassVar[int] = 408
-    msg: ClassVar[str] = "mosec timeout error"
+    code: int = 408
+    msg: str = "mosec timeout error"

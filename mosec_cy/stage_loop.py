@@ -259,5 +259,7 @@ class StreamLoop(StageLoop):
 
 def serve(channel: Channel, worker: Worker, **place: Any) -> None:
     """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
-    loop = StreamLoop if isinstance(worker, SSEWorker) and place["is_last"] is not False else StageLoop
-    loop(channel, worker, **place).run()
+    if isinstance(worker, SSEWorker) and place["is_last"] is not False:
+        StreamLoop(channel, worker, **place).run()
+    else:
+        StageLoop(channel, worker, **place).run()

@@ -58,11 +58,11 @@ class Worker(ABC):
         return self._max_batch_size
 
     @abstractmethod
-    def forward(self, data: Any) -> Any:
+    def forward(self, data: Any, /) -> Any:
         """Work on one item, or on a batch.
 
         Args:
-            data: the item if `max_batch_size` is 1, else a list of 1 to `max_batch_size` items. An
+            data: (under any name) the item if `max_batch_size` is 1, else a list of 1 to `max_batch_size` items. An
                 item is what `deserialize` returned (first stage), or what the stage before returned.
 
         Returns:

@@ -33,6 +33,17 @@ RUN = (
 )
 
 
+def stage_config(name: str, first_row: int, rows: int) -> dict[str, Any]:
+    return {
+        "max_batch_size": 1,
+        "max_wait_ns": 0,
+        "timeout_ns": 0,
+        "first_row": first_row,
+        "rows": rows,
+        "name": name,
+    }
+
+
 class Engine:
     """A core with one route `/inference` through `stages` stages of one row each (`rows` for the first).
 
@@ -75,19 +86,8 @@ class Engine:
             "content_types": CONTENT_TYPES,
             "codings": [],
             "stages": [
-                {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"},
-                *(
-                    {
-                        "max_batch_size": 1,
-                        "max_wait_ns": 0,
-                        "timeout_ns": 0,
-                        "first_row": 1 + i * rows,
-                        "rows": rows,
-                        "name": f"stage_{i + 1}",
-                        **(stage or {}),
-                    }
-                    for i in range(stages)
-                ),
+                stage_config("master", 0, 1),
+                *(stage_config(f"stage_{i + 1}", 1 + i * rows, rows) | (stage or {}) for i in range(stages)),
             ],
             "routes": [
                 {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))},

@@ -17,7 +17,7 @@ from elftools.elf.sections import SymbolTableSection
 from tests.service import Service
 
 SOURCES = {".pyx", ".pxd", ".pxi", ".c", ".h", ".o", ".pyc"}
-UNVERSIONED = ("Py", "_Py")  # the interpreter's own names
+INTERPRETER = ("Py", "_Py")  # its names have no versions
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 # A clean environment has neither Cython nor a compiler to fall back on.
 BARE = """
@@ -74,13 +74,13 @@ def check_symbols(wheel: Path, machine: str) -> None:
 def unversioned(elf: ELFFile) -> Iterator[str]:
     """Names of undefined symbols that neither a versioned library nor the interpreter provides."""
     symbols = elf.get_section_by_name(".dynsym")
-    versions = elf.get_section_by_name(".gnu.version")
-    assert isinstance(symbols, SymbolTableSection) and isinstance(versions, GNUVerSymSection)
+    versions = elf.get_section_by_name(".gnu.version")  # absent where no symbol at all has a version
+    assert isinstance(symbols, SymbolTableSection) and isinstance(versions, GNUVerSymSection | None)
     for number, symbol in enumerate(symbols.iter_symbols()):
-        local = versions.get_symbol(number)["ndx"] in ("VER_NDX_LOCAL", "VER_NDX_GLOBAL")
-        weak = symbol["st_info"]["bind"] == "STB_WEAK"  # absent is fine
-        undefined = symbol["st_shndx"] == "SHN_UNDEF" and symbol.name and local and not weak
-        if undefined and not symbol.name.startswith(UNVERSIONED):
+        versioned = versions is not None and isinstance(versions.get_symbol(number)["ndx"], int)
+        weak = symbol["st_info"]["bind"] == "STB_WEAK"  # may be absent
+        undefined = symbol["st_shndx"] == "SHN_UNDEF" and symbol.name and not weak
+        if undefined and not versioned and not symbol.name.startswith(INTERPRETER):
             yield symbol.name
 
 

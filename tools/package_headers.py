@@ -80,7 +80,7 @@ def find_headers(pythons: Sequence[Path], directories: Sequence[Path]) -> dict[s
             found.setdefault(header_version(described[0]), described)
         elif python in pythons:
             raise SystemExit(
-                f"--python {python}: needs an ordinary CPython (no free-threaded or debug build) with headers and ensurepip"
+                f"--python {python}: needs CPython, neither free-threaded nor debug, with headers and ensurepip"
             )
     for directory in directories:
         if not (directory / "Python.h").is_file():

@@ -24,5 +24,6 @@ cdef class Channel:
     cdef int push(self, const Descriptor *d) except -1
     cdef int _publish(self, Item item, uint32_t block, uint32_t offset, uint64_t n, int status, int content_type,
                       uint32_t flags) except -1
-    cdef bint _publish_copy(self, Item item, const void *data, uint64_t n, int status, int content_type) except -1
+    cdef bint _publish_copy(self, Item item, const void *data, uint64_t n, int status, int content_type,
+                            uint32_t flags=*) except -1
     cdef bint _publish_frame(self, Item item, bytes pickled, list views) except -1

@@ -10,7 +10,7 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
-    STREAM_EVENT = 8                   # to core: an event of the answer (another status than 200: its end), which goes on
+    STREAM_EVENT = 8                   # to core: an event of an answer, which goes on (other status than 200: its end)
     BODY_GZIP = 256                    # to a first row: the body has this content coding
     BODY_ZSTD = 512
     ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it

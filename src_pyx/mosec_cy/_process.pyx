@@ -59,6 +59,8 @@ def set_title(bytes title not None):
     with open("/proc/self/stat", "rb") as file:
         # The second field is the program's name in parentheses, which may hold anything: count from its end.
         fields = file.read().rpartition(b")")[2].split()
+    if len(fields) < 47:    # an emulated /proc may end before them: then the title stays
+        return
     cdef uintptr_t start = int(fields[45])
     cdef uintptr_t end = int(fields[46])
     if start == 0 or end <= start:
