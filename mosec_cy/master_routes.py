@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
 
 from mosec_cy._channel import Channel
 from mosec_cy._segment import STATUS_CODES, Segment
@@ -10,12 +14,18 @@ from mosec_cy.log import get_logger
 from mosec_cy.metrics import ServiceMetrics
 from mosec_cy.options import Options
 from mosec_cy.plan import MASTER_ROW, METRICS, TEXT, Plan
+from mosec_cy.user_metrics import UserMetrics
+
+if TYPE_CHECKING:
+    from mosec_cy._payload import Item
 
 MASTER_INCARNATION = 1
 
 
 class MasterRoutes:
-    """Answers what core hands to the master: `/metrics`."""
+    """Answers what core hands to the master: `/metrics`, once the workers have said what they recorded."""
+
+    user_metrics: UserMetrics  # set before the first request can come
 
     def __init__(self, segment: Segment, core_bell_fd: int, plan: Plan, options: Options) -> None:
         self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -25,30 +35,44 @@ class MasterRoutes:
         self._metrics_type = plan.content_types.index(METRICS)
         segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
         self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
+        self._unanswered = 0
         self._channel.take_now()  # nothing yet; from now on a task rings the bell
 
     def answer(self) -> None:
         """Answer all requests that are there; called when `bell_fd` is readable."""
         os.eventfd_read(self.bell_fd)
-        items = self._channel.take_now()
-        try:
-            for number, item in enumerate(items):
-                self._channel.answer(item, *self._respond(bytes(item), len(items) - number))
-        except RuntimeError:  # some process has spoilt this row's ring: its requests time out, the users' go on
-            get_logger().exception("cannot answer requests to the server itself")
+        scrapes = []
+        for item in self._channel.take_now():
+            if bytes(item).partition(b"?")[0] == b"/metrics":
+                scrapes.append(item)
+            else:
+                self._answer([item], 404, b"not found", self._text)
+        if scrapes:
+            self._unanswered += len(scrapes)
+            self.user_metrics.collect(functools.partial(self._send_metrics, scrapes))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What no metric of user code may be called."""
+        return self._metrics.names(self._segment.stats())
 
     def close(self) -> None:
         os.close(self.bell_fd)
 
-    def _respond(self, target: bytes, unanswered: int) -> tuple[int, bytes, int]:
-        """Status, body, content type."""
-        path = target.partition(b"?")[0]
-        if path != b"/metrics":
-            return 404, b"not found", self._text
+    def _send_metrics(self, scrapes: list[Item], users: list[Metric]) -> None:
         try:
             stats = self._segment.stats()
-            stats["remaining"] = max(stats["remaining"] - unanswered, 0)  # the gauge is of the users' tasks
-            return 200, self._metrics.render(stats), self._metrics_type
+            stats["remaining"] = max(stats["remaining"] - self._unanswered, 0)  # the gauge is of the users' tasks
+            page = 200, self._metrics.render(stats, users), self._metrics_type
         except Exception:
             get_logger().exception("cannot render the metrics")
-            return 500, b"inference internal error", self._text
+            page = 500, b"inference internal error", self._text
+        self._unanswered -= len(scrapes)
+        self._answer(scrapes, *page)
+
+    def _answer(self, items: list[Item], status: int, body: bytes, content_type: int) -> None:
+        try:
+            for item in items:
+                self._channel.answer(item, status, body, content_type)
+        except RuntimeError:  # some process has spoilt this row's ring: its requests time out, the users' go on
+            get_logger().exception("cannot answer requests to the server itself")

@@ -1,6 +1,7 @@
 """Messages between master and a worker over their control socket: 4 bytes of length, then msgpack.
 
-A worker sends {"ready": true} once, or {"failed": traceback} and ends.
+A worker sends {"ready": true} once, or {"failed": traceback} and ends. To {"collect": true} from the master it answers
+{"metrics": snapshot}, which it also sends unasked as its last words.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ class Inbox:
     """The messages that arrive on a socket, in whatever pieces."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         self._socket = sock
         self._pending = bytearray()
         self.closed = False
@@ -54,7 +54,7 @@ class Inbox:
     def _receive(self) -> None:
         while not self.closed:
             try:
-                data = self._socket.recv(1 << 16)
+                data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionResetError:

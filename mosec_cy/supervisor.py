@@ -26,6 +26,7 @@ from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
+from mosec_cy.user_metrics import UserMetrics
 from mosec_cy.worker_row import CommonBoot
 from mosec_cy.workforce import Workforce
 
@@ -91,7 +92,9 @@ class Supervisor:
             log_level=options.log_level,
             strict_warmup=options.strict_warmup,
         )
-        self._workers = Workforce(plan, engine, common, reactor, self, self._release_in_child)
+        user_metrics = UserMetrics(reactor, engine.master_routes.metric_names)
+        engine.master_routes.user_metrics = user_metrics
+        self._workers = Workforce(plan, engine, common, reactor, self, user_metrics, self._release_in_child)
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 from mosec_cy import log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
+from mosec_cy.metric_snapshot import Recorder
 from mosec_cy.worker import Worker
+from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_shutdown_to_master
 
 
@@ -56,7 +58,7 @@ def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     die_with_parent(boot.master_pid)
     leave_shutdown_to_master()
-    _end(_run(boot, lambda: worker))
+    _end(_run(boot, lambda: worker, forked=True))
 
 
 def _end(status: int) -> NoReturn:
@@ -66,8 +68,9 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
+def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
     log.configure(boot.log_level)
+    recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
         try:
@@ -76,10 +79,12 @@ def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
         except (Exception, SystemExit):
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
+        thread = ControlThread(control, recorder)
         try:
-            _serve(boot, worker, control)
+            _serve(boot, worker, control, thread)
         except BaseException:  # user code may raise SystemExit
             traceback.print_exc()
+            thread.send_metrics()
             return 1
     return 0
 
@@ -117,14 +122,15 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
+def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
     from mosec_cy.stage_loop import serve
 
     channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
     worker._channel = channel
-    messages.send(control, {"ready": True})
+    messages.send(control, {"ready": True})  # before the thread may write
+    thread.start()
     serve(channel, worker, is_first=boot.is_first, is_last=boot.is_last, content_type=boot.content_type)
 
 

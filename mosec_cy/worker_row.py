@@ -10,12 +10,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
 from typing import NoReturn
 
-from mosec_cy import child, worker_process
-from mosec_cy.messages import Inbox
+from mosec_cy import child, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
 from mosec_cy.worker import Worker
@@ -53,7 +53,7 @@ class WorkerRow:
         self.incarnation = 0
         self.state = State.DOWN
         self.process: child.Child | None = None
-        self.inbox: Inbox | None = None
+        self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
         self.restart: Timer | None = None
@@ -90,13 +90,20 @@ class WorkerRow:
         finally:
             theirs.close()
         self._control = ours
-        self.inbox = Inbox(ours)
+        ours.setblocking(False)
+        self.inbox = messages.Inbox(ours)
         self.state = State.STARTING
 
     def fileno(self) -> int:
         """Of the control socket, while there is a process."""
         assert self._control is not None
         return self._control.fileno()
+
+    def ask_for_metrics(self) -> None:
+        """The answer arrives in `inbox`, unless the process cannot give one."""
+        assert self._control is not None
+        with suppress(OSError):  # it has ended, or reads nothing any more
+            messages.send(self._control, {"collect": True})
 
     def became_ready(self) -> None:
         self.state = State.READY
