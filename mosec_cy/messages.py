@@ -17,18 +17,19 @@ _LENGTH = struct.Struct("=I")
 _LARGEST = 64 << 20
 
 
-def send(sock: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message whole; blocks while the peer does not read."""
+def send(sock: socket.socket, message: dict[str, Any], flags: int = 0) -> None:
+    """Send one message whole; blocks while the peer does not read, unless `flags` (MSG_*) say otherwise."""
     body = msgpack.packb(message)
-    sock.sendall(_LENGTH.pack(len(body)) + body)
+    sock.sendall(_LENGTH.pack(len(body)) + body, flags)
 
 
 class Inbox:
     """The messages that arrive on a socket, in whatever pieces."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, largest: int = _LARGEST) -> None:
         self._socket = sock
         self._pending = bytearray()
+        self.largest = largest  # bytes of one message
         self.closed = False
 
     def take(self) -> Iterator[dict[str, Any]]:
@@ -39,7 +40,7 @@ class Inbox:
         self._receive()
         while len(self._pending) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._pending)
-            if size > _LARGEST:
+            if size > self.largest:
                 raise ValueError(f"a control message of {size} bytes is not one")
             end = _LENGTH.size + size
             if len(self._pending) < end:

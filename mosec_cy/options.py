@@ -13,7 +13,7 @@ from mosec_cy.limits import default_budget
 from mosec_cy.log import get_logger
 
 _LOG_LEVELS = ("info", "debug", "warning", "error")
-_NOT_AVAILABLE = ("dry_run", "compression")
+_NOT_AVAILABLE = ("compression",)
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
@@ -43,7 +43,7 @@ class Options:
     namespace: str = _option("mosec_service", "prefix of the names of the Prometheus metrics")
     debug: bool = _option(False, "(deprecated) the same as --log-level debug")
     log_level: str = _option("info", "least level that is logged", choices=_LOG_LEVELS)
-    dry_run: bool = _option(False, "not available yet")
+    dry_run: bool = _option(False, "pass the examples of the first stages through all routes, and end")
     compression: bool = _option(False, "not available yet")
     max_request_size: int = _option(10 << 20, "largest body of a request; beyond it the answer is 413", "bytes", 1)
     budget: int = _option(

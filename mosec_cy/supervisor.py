@@ -45,9 +45,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
 
     Raises:
         OSError: the address cannot be listened on, or core cannot be started.
-        RuntimeError: this is not the place to start a service, or a daemon has ended already.
+        RuntimeError: a daemon has ended already.
     """
-    _check_place()
     with ExitStack() as closing:
         title = getproctitle()
         setproctitle("mosec_cy: master")
@@ -222,7 +221,8 @@ class Supervisor:
         _close_all(self._daemons)
 
 
-def _check_place() -> None:
+def check_place() -> None:
+    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, or on an old kernel."""
     if getattr(multiprocessing_process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "run() was called while a worker process imports the program's main module: "

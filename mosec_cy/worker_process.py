@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from mosec_cy import log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.metric_snapshot import Recorder
+from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_shutdown_to_master
@@ -40,6 +41,13 @@ class Boot:
     content_type: int
     log_level: str
     strict_warmup: bool
+    dry_run: bool
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """Those that there are: a dry run has neither memory nor core."""
+        names = ("control_fd", "segment_fd", "core_bell_fd")
+        return {name: getattr(self, name) for name in names if getattr(self, name) >= 0}
 
 
 def main(boot_fd: int, master_pid: int) -> None:
@@ -75,10 +83,14 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     with socket.socket(fileno=boot.control_fd) as control:
         try:
             worker = _make_worker(boot, load())
-            _warm_up(worker, boot.strict_warmup)
+            if not boot.dry_run:
+                _warm_up(worker, boot.strict_warmup)
         except (Exception, SystemExit):
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
+        if boot.dry_run:
+            rehearse(worker, control)
+            return 0
         thread = ControlThread(control, recorder)
         try:
             _serve(boot, worker, control, thread)
@@ -104,11 +116,9 @@ def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
 
 def _warm_up(worker: Worker, strict: bool) -> None:
     name = f"<{worker.stage}|{worker.worker_id}>"
-    examples = worker.multi_examples
+    examples = examples_of(worker)
     if not len(examples):
-        if worker.example is None:
-            return
-        examples = [worker.example]
+        return
     try:
         for example in examples:
             worker.forward(example)

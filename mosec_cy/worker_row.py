@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mosec_cy import child, messages, worker_process
 from mosec_cy.plan import Stage
@@ -42,6 +42,7 @@ class CommonBoot:
     master_pid: int
     log_level: str
     strict_warmup: bool
+    dry_run: bool = False
 
 
 class WorkerRow:
@@ -90,7 +91,6 @@ class WorkerRow:
         finally:
             theirs.close()
         self._control = ours
-        ours.setblocking(False)
         self.inbox = messages.Inbox(ours)
         self.state = State.STARTING
 
@@ -101,9 +101,13 @@ class WorkerRow:
 
     def ask_for_metrics(self) -> None:
         """The answer arrives in `inbox`, unless the process cannot give one."""
-        assert self._control is not None
         with suppress(OSError):  # it has ended, or reads nothing any more
-            messages.send(self._control, {"collect": True})
+            self.send({"collect": True}, socket.MSG_DONTWAIT)
+
+    def send(self, message: dict[str, Any], flags: int = 0) -> None:
+        """As `messages.send`. Raises OSError if the process has ended."""
+        assert self._control is not None
+        messages.send(self._control, message, flags)
 
     def became_ready(self) -> None:
         self.state = State.READY
@@ -156,19 +160,19 @@ class WorkerRow:
             content_type=self.stage.content_type,
             log_level=common.log_level,
             strict_warmup=common.strict_warmup,
+            dry_run=common.dry_run,
         )
         variables = runtime.env[self._worker_id - 1]
         if runtime.start_method == "spawn":
             return _spawn(boot, runtime.worker, variables)
 
         def in_child() -> NoReturn:
-            kept = [os.dup(fd) for fd in (boot.control_fd, boot.segment_fd, boot.core_bell_fd)]
+            kept: dict[str, Any] = {name: os.dup(fd) for name, fd in boot.descriptors.items()}
             ours.close()
             theirs.close()
             release_master()
             os.environ.update(variables)
-            own = dataclasses.replace(boot, control_fd=kept[0], segment_fd=kept[1], core_bell_fd=kept[2])
-            worker_process.run_forked(own, runtime.worker)
+            worker_process.run_forked(dataclasses.replace(boot, **kept), runtime.worker)
 
         return child.fork(in_child)
 
@@ -186,7 +190,7 @@ def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> ch
             f"import sys; sys.path[:] = {main_module['sys_path']!r}; "
             f"from mosec_cy.worker_process import main; main({file}, {boot.master_pid})"
         )
-        keep = [file, boot.control_fd, boot.segment_fd, boot.core_bell_fd]
+        keep = [file, *boot.descriptors.values()]
         return child.execute(subprocess._args_from_interpreter_flags(), code, keep, variables)  # type: ignore[attr-defined]
     finally:
         os.close(file)
