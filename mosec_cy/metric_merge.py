@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from mosec_cy.log import get_logger
 from mosec_cy.metric_snapshot import ACCUMULATING, Family, Sample
 
-MOST_KEPT = 100_000  # samples of processes that have ended
+MOST_KEPT = 50_000  # samples of processes that have ended
 _GREATEST = frozenset({"info", "stateset"})  # their value is a fact, 0 or 1
 _SUFFIXES_TAKEN = {
     "counter": ("_total", "_created"),
@@ -55,9 +55,10 @@ class _Merged:
     def add(self, family: Family) -> None:
         self._label_names |= _label_names(family.samples)
         for sample in family.samples:
-            series = self.series.get(sample.key)
+            key = sample.key
+            series = self.series.get(key)
             if series is None:
-                self.series[sample.key] = _Series(sample)
+                self.series[key] = _Series(sample)
                 continue
             series.processes += 1
             if self.kind in _GREATEST:

@@ -11,7 +11,7 @@ import msgspec
 
 from mosec_cy.log import get_logger
 
-LARGEST = 4 << 20  # bytes of one snapshot: about 50 000 samples, a tenth of a second of the master's time
+LARGEST = 2 << 20  # bytes of one snapshot: some 30 000 samples, and half a second of a busy master
 ACCUMULATING = frozenset({"counter", "histogram", "summary"})
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z"
@@ -29,7 +29,7 @@ _Name = Annotated[str, msgspec.Meta(pattern="^" + _NAME)]
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One number of a family; its name is the family's with `suffix`."""
 
     suffix: str
@@ -41,7 +41,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
         return self.suffix, tuple(sorted(self.labels.items()))
 
 
-class Family(msgspec.Struct, array_like=True):
+class Family(msgspec.Struct, array_like=True, gc=False):
     """A metric as the text format knows it: name, type, help and samples."""
 
     name: _Name

@@ -281,5 +281,5 @@ def test_a_registry_that_is_too_large_is_left_out(serve: Serve) -> None:
     ).wait_ready()
     with service.client() as client:
         assert scrape(client) == {}
-        service.wait_output(r"left out of /metrics: 6000 samples in \d+ bytes, more than 4194304")
+        service.wait_output(r"left out of /metrics: 6000 samples in \d+ bytes, more than 2097152")
         assert client.post("/inference", json=1).json() == 1
