@@ -88,18 +88,14 @@ class Recorder:
     def encoded(self) -> bytes:
         """The families as bytes; none of them, and an error in the log, where they are more than `LARGEST`."""
         families = self.families()
-        try:
-            body = msgspec.msgpack.encode(families)
-        except UnicodeEncodeError as error:
-            self._report(f"what this process recorded is left out of /metrics, for a text that is no text: {error}")
-        else:
-            if len(body) <= LARGEST:
-                return body
-            count = sum(len(family.samples) for family in families)
-            self._report(
-                f"what this process recorded is left out of /metrics: {count} samples in {len(body)} bytes, "
-                f"more than {LARGEST}. Use labels with fewer values"
-            )
+        body = msgspec.msgpack.encode(families)
+        if len(body) <= LARGEST:
+            return body
+        count = sum(len(family.samples) for family in families)
+        self._report(
+            f"what this process recorded is left out of /metrics: {count} samples in {len(body)} bytes, "
+            f"more than {LARGEST}. Use labels with fewer values"
+        )
         return msgspec.msgpack.encode([])
 
     def families(self) -> list[Family]:
@@ -128,10 +124,11 @@ class Recorder:
             if suffixes is None or metric.name + suffix != sample.name or suffix not in suffixes or not _legal(sample):
                 self._report(f"/metrics lacks {metric.name!r}: {sample.name!r} is no name of a {metric.type}'s sample")
                 return []
-            samples.append(Sample(suffix, dict(sample.labels), float(sample.value)))
+            labels = {name: _text(value) for name, value in sample.labels.items()}
+            samples.append(Sample(suffix, labels, float(sample.value)))
         if self._inherited:
             samples = self._without_inherited(metric, samples)
-        return [Family(metric.name, metric.type, metric.documentation, samples)]
+        return [Family(metric.name, metric.type, _text(metric.documentation), samples)]
 
     def _without_inherited(self, metric: Any, samples: Iterable[Sample]) -> list[Sample]:
         """Counts less those of the parent; of the rest only what has another value than in the parent."""
@@ -155,6 +152,11 @@ class Recorder:
 
 def _legal(sample: Any) -> bool:
     return all(re.match(_NAME, name) for name in (sample.name, *sample.labels))
+
+
+def _text(value: object) -> str:
+    """What UTF-8 can say of it: collectors of the user's give anything."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _names_of_any_process(client: Any) -> set[str]:

@@ -112,16 +112,26 @@ def test_a_forked_process_says_what_it_recorded_itself() -> None:
     assert by_name["untouched"] == []
 
 
-def test_a_label_that_is_no_text_is_said_once() -> None:
+def test_labels_and_help_that_are_no_text_become_one() -> None:
     families, log = recorded(
         """
         import prometheus_client as p
-        p.Counter("c", "count", ["a"]).labels(chr(0xd800)).inc()
-        recorder.encoded()
+        from prometheus_client.core import Metric
+
+        class Odd:
+            def describe(self):
+                return []
+
+            def collect(self):
+                odd = Metric("odd", chr(0xd800) + "é", "gauge")
+                odd.add_sample("odd", {"a": 5}, True)
+                yield odd
+
+        p.REGISTRY.register(Odd())
         """
     )
-    assert families == []
-    assert len(log.splitlines()) == 1
+    assert families == [["odd", "gauge", "?é", [["", {"a": "5"}, 1.0]]]]
+    assert log == ""
 
 
 REFUSED = {
