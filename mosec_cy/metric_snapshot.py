@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from mosec_cy.log import get_logger
 LARGEST = 2 << 20  # bytes of one snapshot: some 30 000 samples, and half a second of a busy master
 ACCUMULATING = frozenset({"counter", "histogram", "summary"})
 
-_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z"
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
 _SUFFIXES = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -25,7 +25,6 @@ _SUFFIXES = {
     "stateset": ("",),
     "unknown": ("",),
 }
-_Name = Annotated[str, msgspec.Meta(pattern="^" + _NAME)]
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -33,7 +32,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One number of a family; its name is the family's with `suffix`."""
 
     suffix: str
-    labels: dict[_Name, str]
+    labels: dict[str, str]
     value: float
 
     @property
@@ -44,7 +43,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Family(msgspec.Struct, array_like=True, gc=False):
     """A metric as the text format knows it: name, type, help and samples."""
 
-    name: _Name
+    name: str
     kind: Literal["counter", "gauge", "summary", "histogram", "gaugehistogram", "info", "stateset", "unknown"]
     help: str
     samples: list[Sample]
@@ -64,9 +63,14 @@ def decode(body: object) -> list[Family]:
         families = _decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise ValueError(f"no snapshot of metrics: {error}") from None
+    names = {family.name for family in families}
     for family in families:
+        names.update(*(sample.labels for sample in family.samples))
         if any(sample.suffix not in _SUFFIXES[family.kind] for sample in family.samples):
             raise ValueError(f"the {family.kind} {family.name!r} has a sample that no {family.kind} has")
+    for name in names:
+        if not _NAME.match(name):
+            raise ValueError(f"no snapshot of metrics: {name!r} is no name of a metric or label")
     return families
 
 
@@ -151,7 +155,7 @@ class Recorder:
 
 
 def _legal(sample: Any) -> bool:
-    return all(re.match(_NAME, name) for name in (sample.name, *sample.labels))
+    return all(_NAME.match(name) for name in (sample.name, *sample.labels))
 
 
 def _text(value: object) -> str:
