@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import Serve, Service
+from tests.interop.scrape import Samples, scrape
+from tests.service import Serve
 
 COUNTING = """
     import ctypes, os, sys, time
@@ -47,33 +47,16 @@ COUNTING = """
         server.run()
 """
 START_METHODS = pytest.mark.parametrize("method", ["spawn", "fork"])
-Samples = dict[str, float]
-
-
-def scrape(client: httpx.Client) -> Samples:
-    """The users' samples by their text: name and sorted labels."""
-    page = client.get("/metrics")
-    assert page.status_code == 200
-    return {
-        sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(page.text)
-        for sample in family.samples
-        if not sample.name.startswith("mosec_service_")
-    }
 
 
 def ask(client: httpx.Client, kind: str = "plain", size: int = 2, **more: str) -> httpx.Response:
     return client.post("/inference", json={"kind": kind, "size": size, **more})
 
 
-def wait_for_workers(service: Service, count: int) -> None:
-    service.wait_outputs(r"> ready", count)
-
-
 @START_METHODS
 def test_counts_of_all_processes_are_summed(serve: Serve, method: str) -> None:
     service = serve(COUNTING, method).wait_ready()
-    wait_for_workers(service, 4)
+    service.wait_outputs("> ready", 4)
     with service.client() as client:
 
         def call(number: int) -> list[int]:
@@ -102,7 +85,7 @@ def test_counts_of_all_processes_are_summed(serve: Serve, method: str) -> None:
 @START_METHODS
 def test_a_dead_workers_counts_are_kept_and_its_gauges_are_not(serve: Serve, method: str) -> None:
     service = serve(COUNTING, method).wait_ready()
-    wait_for_workers(service, 4)
+    service.wait_outputs("> ready", 4)
     with service.client() as client:
         pid, _ = ask(client, size=7).json()["pids"]
         before = scrape(client)
@@ -112,7 +95,7 @@ def test_a_dead_workers_counts_are_kept_and_its_gauges_are_not(serve: Serve, met
         after = scrape(client)
         assert after["held"] == 7
         assert {k: v for k, v in after.items() if k != "held"} == {k: v for k, v in before.items() if k != "held"}
-        wait_for_workers(service, 5)
+        service.wait_outputs("> ready", 5)
         for _ in range(4):
             assert ask(client, size=7).status_code == 200
         assert scrape(client)["calls_total kind=plain stage=First"] == 5
@@ -121,7 +104,7 @@ def test_a_dead_workers_counts_are_kept_and_its_gauges_are_not(serve: Serve, met
 @START_METHODS
 def test_a_worker_that_leaves_says_what_it_counted_since_the_last_page(serve: Serve, method: str) -> None:
     service = serve(COUNTING, method).wait_ready()
-    wait_for_workers(service, 4)
+    service.wait_outputs("> ready", 4)
     with service.client() as client:
         assert ask(client, kind="leave").status_code == 500
         service.wait_output("ended by itself")
@@ -135,7 +118,7 @@ def test_a_worker_whose_gil_is_held_is_represented_by_what_it_said_last(
     fifo, mark = tmp_path / "fifo", tmp_path / "mark"
     os.mkfifo(fifo)
     service = serve(COUNTING, method, "--timeout", "60000").wait_ready()
-    wait_for_workers(service, 4)
+    service.wait_outputs("> ready", 4)
     with service.client() as client, service.client() as second, ThreadPoolExecutor(1) as pool:
         assert ask(client).status_code == 200
         assert scrape(client)["calls_total kind=plain stage=First"] == 1
@@ -157,7 +140,7 @@ def test_a_worker_whose_gil_is_held_is_represented_by_what_it_said_last(
 
 def test_pages_asked_for_at_the_same_time_under_load(serve: Serve) -> None:
     service = serve(COUNTING, "spawn").wait_ready()
-    wait_for_workers(service, 4)
+    service.wait_outputs("> ready", 4)
 
     def scrapes(_: int) -> list[float]:
         with service.client() as client:
@@ -175,57 +158,6 @@ def test_pages_asked_for_at_the_same_time_under_load(serve: Serve) -> None:
         assert counts == sorted(counts)  # a counter never falls
     with service.client() as client:
         assert scrape(client)["calls_total kind=plain stage=First"] == 400
-
-
-CLASHING = """
-    import os
-    from prometheus_client import REGISTRY, Counter, Gauge
-    from prometheus_client.core import GaugeMetricFamily
-    from mosec_cy import Server, Worker
-
-    class Clash(Worker):
-        def __init__(self):
-            Gauge("mosec_service_throughput", "ours").set(1)
-            (Gauge if self.worker_id == 1 else Counter)("twofold", "a gauge, or a counter", ["a"]).labels("x").inc()
-            Gauge("labelled", "has one label or the other", [f"label{self.worker_id}"]).labels("x").inc()
-            Gauge("fine", "in both").set(1)
-            if self.worker_id == 2:
-                REGISTRY.register(Broken())
-
-        def forward(self, data):
-            return data
-
-    class Broken:
-        def describe(self):
-            return []
-
-        def collect(self):
-            yield GaugeMetricFamily("given", "before it raises", 3)
-            raise LookupError("no such sensor")
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Clash, num=2)
-        server.run()
-"""
-
-
-def test_clashes_are_logged_once_and_the_page_is_whole(serve: Serve) -> None:
-    service = serve(CLASHING).wait_ready()
-    wait_for_workers(service, 2)
-    with service.client() as client:
-        for _ in range(3):
-            samples = scrape(client)
-    assert samples == {"twofold a=x": 1, "labelled label1=x": 1, "fine": 2, "given": 3}
-    service.stop()
-    errors = sorted(record["fields"]["message"] for record in service.records if record["level"] == "ERROR")
-    lacks = "/metrics lacks some of what was recorded as"
-    assert errors == [
-        f"{lacks} 'labelled': it has other labels in one process than in another",
-        f"{lacks} 'mosec_service_throughput': the name 'mosec_service_throughput' belongs to the service's own metrics",
-        f"{lacks} 'twofold': it is a gauge in one process and a counter in another",
-        "/metrics lacks what a collector of this process should have said: LookupError('no such sensor')",
-    ]
 
 
 FORKING = """
@@ -284,63 +216,3 @@ def test_signals_are_the_main_threads(serve: Serve) -> None:
         (blocked,) = re.findall(r"^SigBlk:\s+(\w+)", (task / "status").read_text(), re.MULTILINE)
         alarm = int(blocked, 16) >> (signal.SIGALRM - 1) & 1
         assert alarm == (task.name != str(pid))
-
-
-HOSTILE = """
-    import os, stat
-    from mosec_cy import Server, Worker, messages
-
-    class Liar(Worker):
-        def forward(self, data):
-            if data is None:
-                return os.getpid()
-            for fd in range(3, 64):
-                try:
-                    if stat.S_ISSOCK(os.fstat(fd).st_mode):
-                        import socket
-                        messages.send(socket.socket(fileno=os.dup(fd)), {"metrics": bytes.fromhex(data)})
-                except OSError:
-                    pass
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Liar)
-        server.run()
-"""
-
-
-@pytest.mark.parametrize("body", [b"", b"\x01", b"\x91\x94\xa3a b\xa5gauge\xa0\x90", b"\x91\x94\xa1a\xa4evil\xa0\x90"])
-def test_what_is_no_snapshot_ends_its_sender(serve: Serve, body: bytes) -> None:
-    service = serve(HOSTILE).wait_ready()
-    with service.client() as client:
-        client.post("/inference", json=body.hex())
-        service.wait_output("killed, user code has written into its control socket: no snapshot of metrics")
-        service.wait_outputs("ready", 2)
-        assert client.get("/metrics").status_code == 200
-
-
-def test_a_registry_that_is_too_large_is_left_out(serve: Serve) -> None:
-    service = serve(
-        """
-        from prometheus_client import Counter
-        from mosec_cy import Server, Worker
-
-        class Large(Worker):
-            def __init__(self):
-                many = Counter("many", "too many labels", ["user"])
-                for number in range(6000):
-                    many.labels(str(number) * 300).inc()
-
-            def forward(self, data):
-                return data
-
-        if __name__ == "__main__":
-            server = Server()
-            server.append_worker(Large)
-            server.run()
-        """
-    ).wait_ready()
-    with service.client() as client:
-        assert scrape(client) == {}
-        service.wait_output(r"left out of /metrics: 6000 samples in \d+ bytes, more than 2097152")
-        assert client.post("/inference", json=1).json() == 1
