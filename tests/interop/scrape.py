@@ -1,7 +1,11 @@
 """The users' part of `/metrics`, read by Prometheus' own parser."""
 
+import time
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import PATIENCE
 
 Samples = dict[str, float]
 
@@ -16,3 +20,11 @@ def scrape(client: httpx.Client) -> Samples:
         for sample in family.samples
         if not sample.name.startswith("mosec_service_")
     }
+
+
+def scrape_until(client: httpx.Client, expected: Samples) -> Samples:
+    """Scrapes until the page has these samples: on a busy machine a worker may answer too late for the first one."""
+    deadline = time.monotonic() + PATIENCE
+    while not expected.items() <= (samples := scrape(client)).items():
+        assert time.monotonic() < deadline, f"{expected} did not come: {samples}"
+    return samples

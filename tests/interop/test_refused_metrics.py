@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.interop.scrape import scrape
+from tests.interop.scrape import scrape, scrape_until
 from tests.service import Serve
 
 CLASHING = """
@@ -42,9 +42,9 @@ def test_clashes_are_logged_once_and_the_page_is_whole(serve: Serve) -> None:
     service = serve(CLASHING).wait_ready()
     service.wait_outputs("> ready", 2)
     with service.client() as client:
+        shown = {"twofold a=x": 1.0, "labelled label1=x": 1.0, "fine": 2.0, "given": 3.0}
         for _ in range(3):
-            samples = scrape(client)
-    assert samples == {"twofold a=x": 1, "labelled label1=x": 1, "fine": 2, "given": 3}
+            assert scrape_until(client, shown) == shown
     service.stop()
     errors = sorted(record["fields"]["message"] for record in service.records if record["level"] == "ERROR")
     lacks = "/metrics lacks some of what was recorded as"

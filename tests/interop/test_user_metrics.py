@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.interop.scrape import Samples, scrape
+from tests.interop.scrape import Samples, scrape, scrape_until
 from tests.service import Serve
 
 COUNTING = """
@@ -68,16 +68,22 @@ def test_counts_of_all_processes_are_summed(serve: Serve, method: str) -> None:
             while len(pids) < 4:  # until each worker has had a share
                 pids.update(pid for answer in pool.map(call, range(40)) for pid in answer)
                 rounds += 1
-        samples = scrape(client)
+        samples = scrape_until(
+            client,
+            {
+                "calls_total kind=start stage=main": 5,  # once, though forked workers have inherited it
+                "calls_total kind=plain stage=First": 40 * rounds,
+                "calls_total kind=plain stage=Second": 40 * rounds,
+                "sizes_bucket le=1.0": 4 * rounds,
+                "sizes_bucket le=10.0": 22 * rounds,
+                "sizes_bucket le=+Inf": 80 * rounds,
+                "sizes_count": 80 * rounds,
+                "sizes_sum": 2 * sum(range(40)) * rounds,
+                "times_sum": 2 * sum(range(40)) * rounds,
+                "times_count": 80 * rounds,
+            },
+        )
         text = client.get("/metrics").text
-    assert samples["calls_total kind=start stage=main"] == 5  # once, though forked workers have inherited it
-    assert samples["calls_total kind=plain stage=First"] == 40 * rounds
-    assert samples["calls_total kind=plain stage=Second"] == 40 * rounds
-    assert samples["sizes_bucket le=1.0"] == 4 * rounds
-    assert samples["sizes_bucket le=10.0"] == 22 * rounds
-    assert samples["sizes_bucket le=+Inf"] == samples["sizes_count"] == 80 * rounds
-    assert samples["sizes_sum"] == samples["times_sum"] == 2 * sum(range(40)) * rounds
-    assert samples["times_count"] == 80 * rounds
     assert "# HELP calls_total calls of forward,\\nby kind\n" in text
     assert not [name for name in samples if name.startswith(("process_", "python_")) or "_created" in name]
 
@@ -88,8 +94,7 @@ def test_a_dead_workers_counts_are_kept_and_its_gauges_are_not(serve: Serve, met
     service.wait_outputs("> ready", 4)
     with service.client() as client:
         pid, _ = ask(client, size=7).json()["pids"]
-        before = scrape(client)
-        assert before["held"] == 14  # one worker of each stage
+        before = scrape_until(client, {"held": 14})  # one worker of each stage
         os.kill(pid, signal.SIGKILL)
         service.wait_output("ended by itself")
         after = scrape(client)
@@ -98,7 +103,7 @@ def test_a_dead_workers_counts_are_kept_and_its_gauges_are_not(serve: Serve, met
         service.wait_outputs("> ready", 5)
         for _ in range(4):
             assert ask(client, size=7).status_code == 200
-        assert scrape(client)["calls_total kind=plain stage=First"] == 5
+        scrape_until(client, {"calls_total kind=plain stage=First": 5})
 
 
 @START_METHODS
@@ -121,21 +126,18 @@ def test_a_worker_whose_gil_is_held_is_represented_by_what_it_said_last(
     service.wait_outputs("> ready", 4)
     with service.client() as client, service.client() as second, ThreadPoolExecutor(1) as pool:
         assert ask(client).status_code == 200
-        assert scrape(client)["calls_total kind=plain stage=First"] == 1
+        scrape_until(client, {"calls_total kind=plain stage=First": 1})
         stuck = pool.submit(ask, second, kind="hold the GIL", fifo=str(fifo), mark=str(mark))
         while not mark.exists():
             threading.Event().wait(0.01)
         for count in range(2, 5):
             assert ask(client).status_code == 200
-            samples = scrape(client)
-            assert samples["calls_total kind=plain stage=Second"] == count
+            samples = scrape_until(client, {"calls_total kind=plain stage=Second": count})
             assert "calls_total kind=hold the GIL stage=First" not in samples
         with fifo.open("wb", buffering=0) as end:
             end.write(b"!!")  # a byte for each stage
         assert stuck.result().status_code == 200
-        while (held := scrape(client).get("calls_total kind=hold the GIL stage=First")) is None:
-            pass  # its answer to an earlier page is on its way, or this one asks anew
-    assert held == 1
+        scrape_until(client, {"calls_total kind=hold the GIL stage=First": 1})
 
 
 def test_pages_asked_for_at_the_same_time_under_load(serve: Serve) -> None:
@@ -157,7 +159,7 @@ def test_pages_asked_for_at_the_same_time_under_load(serve: Serve) -> None:
     for counts in seen:
         assert counts == sorted(counts)  # a counter never falls
     with service.client() as client:
-        assert scrape(client)["calls_total kind=plain stage=First"] == 400
+        scrape_until(client, {"calls_total kind=plain stage=First": 400})
 
 
 FORKING = """
@@ -197,12 +199,12 @@ def test_user_code_that_forks_while_it_is_asked(serve: Serve) -> None:
     service = serve(FORKING, "--timeout", "60000").wait_ready()
     pages: list[Samples] = []
     with service.client() as client, service.client() as second, ThreadPoolExecutor(1) as pool:
-        assert scrape(client)["forks_total"] == 2  # in __init__ and in the warm-up
+        scrape_until(client, {"forks_total": 2})  # in __init__ and in the warm-up
         answer = pool.submit(second.post, "/inference", json=200)
         while not answer.done():
             pages.append(scrape(client))
         assert answer.result().json() == ["mosec_cy-control"]
-        assert scrape(client)["forks_total"] == 202
+        scrape_until(client, {"forks_total": 202})
     counts = [page["forks_total"] for page in pages]
     assert counts == sorted(counts)
 
