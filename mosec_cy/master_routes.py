@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
 
 from mosec_cy._channel import Channel
 from mosec_cy._segment import STATUS_CODES, Segment
@@ -11,12 +15,23 @@ from mosec_cy.metrics import ServiceMetrics
 from mosec_cy.openapi import OpenAPI
 from mosec_cy.options import Options
 from mosec_cy.plan import MASTER_ROW, METRICS, TEXT, Plan, Resource
+from mosec_cy.user_metrics import UserMetrics
+
+if TYPE_CHECKING:
+    from mosec_cy._payload import Item
 
 MASTER_INCARNATION = 1
 
+_NOT_FOUND = Resource(b"not found", TEXT)
+_INTERNAL_ERROR = Resource(b"inference internal error", TEXT)
+
 
 class MasterRoutes:
-    """Answers what core hands to the master: `/metrics`, and what is below `/openapi`."""
+    """Answers what core hands to the master: what is below `/openapi`, and `/metrics` once the workers have said what
+    they recorded.
+    """
+
+    user_metrics: UserMetrics  # set before the first request can come
 
     def __init__(self, segment: Segment, core_bell_fd: int, plan: Plan, options: Options) -> None:
         self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -26,34 +41,53 @@ class MasterRoutes:
         self._content_types = {text: number for number, text in enumerate(plan.content_types)}
         segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
         self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
+        self._unanswered = 0
         self._channel.take_now()  # nothing yet; from now on a task rings the bell
 
     def answer(self) -> None:
         """Answer all requests that are there; called when `bell_fd` is readable."""
         os.eventfd_read(self.bell_fd)
-        items = self._channel.take_now()
-        try:
-            for number, item in enumerate(items):
-                self._channel.answer(item, *self._respond(bytes(item), len(items) - number))
-        except RuntimeError:  # some process has spoilt this row's ring: its requests time out, the users' go on
-            get_logger().exception("cannot answer requests to the server itself")
+        scrapes = []
+        for item in self._channel.take_now():
+            path = bytes(item).partition(b"?")[0].decode("ascii", errors="replace")
+            if path == "/metrics":
+                scrapes.append(item)
+            else:
+                self._answer([item], *self._openapi_resource(path))
+        if scrapes:
+            self._unanswered += len(scrapes)
+            self.user_metrics.collect(functools.partial(self._send_metrics, scrapes))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What no metric of user code may be called."""
+        return self._metrics.names(self._segment.stats())
 
     def close(self) -> None:
         os.close(self.bell_fd)
 
-    def _respond(self, target: bytes, unanswered: int) -> tuple[int, bytes, int]:
-        """Status, body, content type."""
-        path = target.partition(b"?")[0].decode("ascii", errors="replace")
+    def _openapi_resource(self, path: str) -> tuple[int, Resource]:
         try:
-            found = self._metrics_page(unanswered) if path == "/metrics" else self._openapi.resource(path)
+            found = self._openapi.resource(path)
         except Exception:
             get_logger().exception("cannot answer GET %s", path)
-            return 500, b"inference internal error", self._content_types[TEXT]
-        if found is None:
-            return 404, b"not found", self._content_types[TEXT]
-        return 200, found.body, self._content_types[found.content_type]
+            return 500, _INTERNAL_ERROR
+        return (200, found) if found else (404, _NOT_FOUND)
 
-    def _metrics_page(self, unanswered: int) -> Resource:
-        stats = self._segment.stats()
-        stats["remaining"] = max(stats["remaining"] - unanswered, 0)  # the gauge is of the users' tasks
-        return Resource(self._metrics.render(stats), METRICS)
+    def _send_metrics(self, scrapes: list[Item], users: list[Metric]) -> None:
+        try:
+            stats = self._segment.stats()
+            stats["remaining"] = max(stats["remaining"] - self._unanswered, 0)  # the gauge is of the users' tasks
+            page = 200, Resource(self._metrics.render(stats, users), METRICS)
+        except Exception:
+            get_logger().exception("cannot answer GET /metrics")
+            page = 500, _INTERNAL_ERROR
+        self._unanswered -= len(scrapes)
+        self._answer(scrapes, *page)
+
+    def _answer(self, items: list[Item], status: int, found: Resource) -> None:
+        try:
+            for item in items:
+                self._channel.answer(item, status, found.body, self._content_types[found.content_type])
+        except RuntimeError:  # some process has spoilt this row's ring: its requests time out, the users' go on
+            get_logger().exception("cannot answer requests to the server itself")

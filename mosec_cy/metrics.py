@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from mosec_cy.metric_merge import names_taken
 from mosec_cy.plan import Plan, Stage
 
 _FIRST_SECONDS = 0.001
@@ -35,13 +36,20 @@ class ServiceMetrics(Collector):
         self._status_codes = status_codes
         self._duration_buckets = (timeout - 1).bit_length() + 1
         self._stats: dict[str, Any] | None = None
+        self._users: Iterable[Metric] = ()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def render(self, stats: dict[str, Any]) -> bytes:
-        """The page of `/metrics` for what `Segment.stats` returned."""
+    def render(self, stats: dict[str, Any], users: Iterable[Metric] = ()) -> bytes:
+        """The page of `/metrics` for what `Segment.stats` returned, followed by the metrics of user code."""
         self._stats = stats
+        self._users = users
         return generate_latest(self._registry)
+
+    def names(self, stats: dict[str, Any]) -> list[str]:
+        """What no metric of user code may be called."""
+        self._stats = stats
+        return [name for metric in self.collect() for name in names_taken(metric.name, metric.type)]
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
@@ -56,6 +64,7 @@ class ServiceMetrics(Collector):
             f"{self._namespace}_remaining_task", "remaining tasks for the whole service", stats["remaining"]
         )
         yield GaugeMetricFamily(f"{self._namespace}_open_connections", "open client connections", stats["connections"])
+        yield from self._users
 
     def _throughput(self, counts: Sequence[Sequence[int]]) -> Metric:
         family = CounterMetricFamily(

@@ -13,7 +13,6 @@ from mosec_cy.limits import default_budget
 from mosec_cy.log import get_logger
 
 _LOG_LEVELS = ("info", "debug", "warning", "error")
-_NOT_AVAILABLE = ("dry_run",)
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
@@ -43,7 +42,7 @@ class Options:
     namespace: str = _option("mosec_service", "prefix of the names of the Prometheus metrics")
     debug: bool = _option(False, "(deprecated) the same as --log-level debug")
     log_level: str = _option("info", "least level that is logged", choices=_LOG_LEVELS)
-    dry_run: bool = _option(False, "not available yet")
+    dry_run: bool = _option(False, "pass the examples of the first stages through all routes, and end")
     compression: bool = _option(
         False, "decode request bodies with content-encoding gzip or zstd, compress answers by accept-encoding"
     )
@@ -81,9 +80,6 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], defaults: Mappin
         parser.add_option(field)
     parsed, _ = parser.parse_known_args(arguments)
     values = dict(defaults) | parser.from_environment(environ) | vars(parsed)
-    for name in _NOT_AVAILABLE:
-        if values.get(name):
-            parser.error(f"{_flag(name)} is not available yet")
     if values.pop("debug", False):
         get_logger().warning("--debug is deprecated: use --log-level debug")
         values["log_level"] = "debug"

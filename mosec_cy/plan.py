@@ -20,6 +20,7 @@ STYLE = "text/css; charset=utf-8"
 PNG = "image/png"
 MASTER_ROW = 0
 MASTER_STAGE = 0
+_MASTER_BATCH = 16  # requests that master gets at a time; those for /metrics share one look at the workers
 _LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
 _RESERVED = ("/metrics", "/openapi")
 _MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
@@ -69,7 +70,7 @@ class Plan:
 
     def ring_capacities(self) -> list[tuple[int, int]]:
         """(submit, complete) capacity of each row's rings, powers of two; row 0 is master's."""
-        capacities = [(64, 64)]
+        capacities = [(4 * _MASTER_BATCH, 4 * _MASTER_BATCH)]
         for stage in self.stages:
             # Room for the batch that runs, one handed ahead, and results that core has not taken yet.
             room = _power_of_two(max(4 * stage.runtime.max_batch_size, 64))
@@ -83,7 +84,14 @@ class Plan:
         return _power_of_two(capacity * depth + running)
 
     def stage_configs(self, options: Options) -> list[dict[str, Any]]:
-        master = {"max_batch_size": 1, "max_wait_ns": 0, "timeout_ns": 0, "first_row": 0, "rows": 1, "name": "master"}
+        master = {
+            "max_batch_size": _MASTER_BATCH,
+            "max_wait_ns": 0,
+            "timeout_ns": 0,
+            "first_row": MASTER_ROW,
+            "rows": 1,
+            "name": "master",
+        }
         return [master, *(_stage_config(stage, options) for stage in self.stages)]
 
     def route_configs(self) -> list[dict[str, Any]]:

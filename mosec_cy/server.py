@@ -110,6 +110,8 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT, or the end of a registered daemon; requests in flight are finished.
 
+        With `--dry-run`: pass the examples through all routes, print sizes and durations, and return.
+
         Raises:
             ValueError, TypeError: nothing is registered, or a worker class cannot be served.
             OSError: the address cannot be listened on.
@@ -117,8 +119,10 @@ class Server:
             SystemExit: the server could not go on (status 1); the reason is in the log.
         """
         plan = make_plan(self._routes)
-        from mosec_cy import supervisor  # the engine with it, which only the process that runs needs
+        from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
 
-        status = supervisor.serve(plan, self._options, self._daemons)
+        supervisor.check_place()
+        serve = dry_run.run if self._options.dry_run else supervisor.serve
+        status = serve(plan, self._options, self._daemons)
         if status:
             sys.exit(status)

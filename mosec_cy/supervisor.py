@@ -26,6 +26,7 @@ from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
+from mosec_cy.user_metrics import UserMetrics
 from mosec_cy.worker_row import CommonBoot
 from mosec_cy.workforce import Workforce
 
@@ -44,9 +45,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
 
     Raises:
         OSError: the address cannot be listened on, or core cannot be started.
-        RuntimeError: this is not the place to start a service, or a daemon has ended already.
+        RuntimeError: a daemon has ended already.
     """
-    _check_place()
     with ExitStack() as closing:
         title = getproctitle()
         setproctitle("mosec_cy: master")
@@ -92,7 +92,9 @@ class Supervisor:
             strict_warmup=options.strict_warmup,
             max_decoded=options.max_request_size if options.compression else None,
         )
-        self._workers = Workforce(plan, engine, common, reactor, self, self._release_in_child)
+        user_metrics = UserMetrics(reactor, engine.master_routes.metric_names)
+        engine.master_routes.user_metrics = user_metrics
+        self._workers = Workforce(plan, engine, common, reactor, self, user_metrics, self._release_in_child)
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""
@@ -222,7 +224,8 @@ class Supervisor:
         _close_all(self._daemons)
 
 
-def _check_place() -> None:
+def check_place() -> None:
+    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, or on an old kernel."""
     if getattr(multiprocessing_process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "run() was called while a worker process imports the program's main module: "

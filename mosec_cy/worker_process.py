@@ -16,7 +16,11 @@ from typing import Any, NoReturn
 
 from mosec_cy import content_coding, log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
+from mosec_cy.errors import MosecTimeoutError
+from mosec_cy.metric_snapshot import Recorder
+from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
+from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_shutdown_to_master
 
 
@@ -39,6 +43,13 @@ class Boot:
     max_decoded: int | None
     log_level: str
     strict_warmup: bool
+    dry_run: bool
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """Those that there are: a dry run has neither memory nor core."""
+        names = ("control_fd", "segment_fd", "core_bell_fd")
+        return {name: getattr(self, name) for name in names if getattr(self, name) >= 0}
 
 
 def main(boot_fd: int, master_pid: int) -> None:
@@ -57,7 +68,7 @@ def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     die_with_parent(boot.master_pid)
     leave_shutdown_to_master()
-    _end(_run(boot, lambda: worker))
+    _end(_run(boot, lambda: worker, forked=True))
 
 
 def _end(status: int) -> NoReturn:
@@ -67,20 +78,27 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _run(boot: Boot, load: Callable[[], type[Worker]]) -> int:
+def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
     log.configure(boot.log_level)
+    recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
         try:
             worker = _make_worker(boot, load())
-            _warm_up(worker, boot.strict_warmup)
-        except (Exception, SystemExit):
+            if not boot.dry_run:
+                _warm_up(worker, boot.strict_warmup)
+        except (Exception, MosecTimeoutError, SystemExit):
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
+        if boot.dry_run:
+            rehearse(worker, control)
+            return 0
+        thread = ControlThread(control, recorder)
         try:
-            _serve(boot, worker, control)
+            _serve(boot, worker, control, thread)
         except BaseException:  # user code may raise SystemExit
             traceback.print_exc()
+            thread.send_metrics()
             return 1
     return 0
 
@@ -100,15 +118,13 @@ def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
 
 def _warm_up(worker: Worker, strict: bool) -> None:
     name = f"<{worker.stage}|{worker.worker_id}>"
-    examples = worker.multi_examples
+    examples = examples_of(worker)
     if not len(examples):
-        if worker.example is None:
-            return
-        examples = [worker.example]
+        return
     try:
         for example in examples:
             worker.forward(example)
-    except Exception:
+    except (Exception, MosecTimeoutError):
         if strict:
             raise
         log.get_logger().exception(
@@ -118,7 +134,7 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
+def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
     from mosec_cy.stage_loop import serve
@@ -127,7 +143,8 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket) -> None:
     worker._channel = channel
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
-    messages.send(control, {"ready": True})
+    messages.send(control, {"ready": True})  # before the thread may write
+    thread.start()
     serve(
         channel,
         worker,

@@ -10,12 +10,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mosec_cy import child, worker_process
-from mosec_cy.messages import Inbox
+from mosec_cy import child, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
 from mosec_cy.worker import Worker
@@ -42,7 +42,8 @@ class CommonBoot:
     master_pid: int
     log_level: str
     strict_warmup: bool
-    max_decoded: int | None
+    max_decoded: int | None = None
+    dry_run: bool = False
 
 
 class WorkerRow:
@@ -54,7 +55,7 @@ class WorkerRow:
         self.incarnation = 0
         self.state = State.DOWN
         self.process: child.Child | None = None
-        self.inbox: Inbox | None = None
+        self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
         self.restart: Timer | None = None
@@ -91,13 +92,23 @@ class WorkerRow:
         finally:
             theirs.close()
         self._control = ours
-        self.inbox = Inbox(ours)
+        self.inbox = messages.Inbox(ours)
         self.state = State.STARTING
 
     def fileno(self) -> int:
         """Of the control socket, while there is a process."""
         assert self._control is not None
         return self._control.fileno()
+
+    def ask_for_metrics(self) -> None:
+        """The answer arrives in `inbox`, unless the process cannot give one."""
+        with suppress(OSError):  # it has ended, or reads nothing any more
+            self.send({"collect": True}, socket.MSG_DONTWAIT)
+
+    def send(self, message: dict[str, Any], flags: int = 0) -> None:
+        """As `messages.send`. Raises OSError if the process has ended."""
+        assert self._control is not None
+        messages.send(self._control, message, flags)
 
     def became_ready(self) -> None:
         self.state = State.READY
@@ -151,19 +162,19 @@ class WorkerRow:
             log_level=common.log_level,
             strict_warmup=common.strict_warmup,
             max_decoded=common.max_decoded,
+            dry_run=common.dry_run,
         )
         variables = runtime.env[self._worker_id - 1]
         if runtime.start_method == "spawn":
             return _spawn(boot, runtime.worker, variables)
 
         def in_child() -> NoReturn:
-            kept = [os.dup(fd) for fd in (boot.control_fd, boot.segment_fd, boot.core_bell_fd)]
+            kept: dict[str, Any] = {name: os.dup(fd) for name, fd in boot.descriptors.items()}
             ours.close()
             theirs.close()
             release_master()
             os.environ.update(variables)
-            own = dataclasses.replace(boot, control_fd=kept[0], segment_fd=kept[1], core_bell_fd=kept[2])
-            worker_process.run_forked(own, runtime.worker)
+            worker_process.run_forked(dataclasses.replace(boot, **kept), runtime.worker)
 
         return child.fork(in_child)
 
@@ -181,7 +192,7 @@ def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> ch
             f"import sys; sys.path[:] = {main_module['sys_path']!r}; "
             f"from mosec_cy.worker_process import main; main({file}, {boot.master_pid})"
         )
-        keep = [file, boot.control_fd, boot.segment_fd, boot.core_bell_fd]
+        keep = [file, *boot.descriptors.values()]
         return child.execute(subprocess._args_from_interpreter_flags(), code, keep, variables)  # type: ignore[attr-defined]
     finally:
         os.close(file)

@@ -12,6 +12,7 @@ from mosec_cy.engine import Engine
 from mosec_cy.log import get_logger
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
+from mosec_cy.user_metrics import UserMetrics
 from mosec_cy.worker_row import CommonBoot, State, WorkerRow
 
 _log = get_logger()
@@ -41,6 +42,7 @@ class Workforce:
         common: CommonBoot,
         reactor: Reactor,
         observer: Observer,
+        user_metrics: UserMetrics,
         release_master: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -48,6 +50,7 @@ class Workforce:
         self._common = common
         self._reactor = reactor
         self._observer = observer
+        self._user_metrics = user_metrics
         self._release_master = release_master
         self._stopping = False
         self._rows = {
@@ -143,6 +146,8 @@ class Workforce:
                     self._on_ready(row)
                 elif "failed" in message:
                     row.failure = message["failed"]
+                elif "metrics" in message:
+                    self._user_metrics.answered(row.index, message["metrics"])
         except ValueError as error:
             row.process.kill()
             row.inbox.closed = True
@@ -152,6 +157,7 @@ class Workforce:
 
     def _on_ready(self, row: WorkerRow) -> None:
         row.became_ready()
+        self._user_metrics.joined(row.index, row.ask_for_metrics)
         _log.info("%s ready", row.name)
         self._link.send(ToCore.ROW_READY, row.index, row.incarnation)
         self._stages_awaited.discard(row.stage.number)
@@ -172,6 +178,7 @@ class Workforce:
         elif not self._stopping:
             _log.error("%s ended by itself with %s", row.name, child.describe(status))
         row.ended()
+        self._user_metrics.left(row.index)
         self._observer.on_worker_gone()
         self._restart_when_free(row)
 

@@ -67,7 +67,7 @@ def test_replicas_and_their_environment(serve: Serve, start_method: str, tmp_pat
         assert about["env"][0] == (name if start_method == "spawn" else None)
         assert about["state"] == ("as imported" if start_method == "spawn" else "as changed by main")
         assert about["argv"][1:3] == ["--model", str(place)]
-        assert about["threads"] == 1
+        assert about["threads"] == 2  # this one, and the one that answers the master
         assert about["cwd"] == str(Path.cwd())
 
 

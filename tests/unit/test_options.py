@@ -67,7 +67,6 @@ def test_debug_is_a_log_level() -> None:
         (["--log-level", "loud"], {}, "--log-level: must be one of info, debug, warning, error, but is 'loud'"),
         ([], {"MOSEC_PORT": "x"}, "environment variable MOSEC_PORT: must be a whole number"),
         ([], {"MOSEC_DEBUG": "perhaps"}, "environment variable MOSEC_DEBUG: must be true or false"),
-        (["--dry-run"], {}, "--dry-run is not available yet"),
     ],
 )
 def test_wrong_ones_end_the_program(

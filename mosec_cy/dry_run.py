@@ -1,0 +1,133 @@
+"""`--dry-run`: the examples go through each route, with one process a stage and without a port."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from mosec_cy import child
+from mosec_cy.daemon import Daemon
+from mosec_cy.log import get_logger
+from mosec_cy.options import Options
+from mosec_cy.plan import Plan, Stage
+from mosec_cy.rehearsal import LARGEST_MESSAGE
+from mosec_cy.worker_row import CommonBoot, WorkerRow
+
+_log = get_logger()
+
+
+class _Failure(Exception):
+    """The dry run is over; the text says why."""
+
+
+def run(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
+    """Try all routes; the exit status: 0, or 1 after an error in the log."""
+    with ExitStack() as closing:
+        for daemon in daemons:
+            closing.callback(daemon.wait)
+            closing.callback(daemon.kill)
+        try:
+            stages = _start(plan, options, closing)
+            for path, numbers in plan.routes.items():
+                _try_route(path, [stages[number] for number in numbers])
+        except _Failure as failure:
+            _log.error("%s", failure)
+            return 1
+    _log.info("dry run successful")
+    return 0
+
+
+def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage]:
+    """All stages at once, as when serving: models are loaded side by side."""
+    common = CommonBoot(
+        segment_fd=-1,
+        core_bell_fd=-1,
+        master_pid=os.getpid(),
+        log_level=options.log_level,
+        strict_warmup=False,
+        dry_run=True,
+    )
+    stages: dict[int, _Stage] = {}
+
+    def close_all() -> None:  # in a forked child too
+        for stage in stages.values():
+            stage.row.close()
+
+    for stage in plan.stages:
+        stages[stage.number] = started = _Stage(plan, stage)
+        started.row.start(common, close_all)
+        closing.callback(started.end)
+    for started in stages.values():
+        started.examples = started.answer()["examples"]
+    return stages
+
+
+def _try_route(path: str, stages: Sequence[_Stage]) -> None:
+    first = stages[0]
+    if not first.examples:
+        raise _Failure(
+            f"route {path!r} cannot be tried: give {first.stage.runtime.worker.__qualname__}, its first stage, "
+            "an `example`, one argument of `forward` (with max_batch_size > 1 a list), or several as `multi_examples`"
+        )
+    for index in range(first.examples):
+        print(f"{path}: example {index + 1} of {first.examples}", flush=True)
+        payloads: list[bytes] = []
+        for place, stage in enumerate(stages):
+            last = place == len(stages) - 1
+            question = {"items": payloads} if place else {"example": index}
+            answer = stage.ask(question | {"last": last})
+            payloads = answer["items"]
+            print(_line(stage.stage, answer, "to the client" if last else "to the next stage"), flush=True)
+
+
+def _line(stage: Stage, answer: Mapping[str, Any], whither: str) -> str:
+    payloads = answer["items"]
+    sizes = " + ".join(str(len(payload)) for payload in payloads[:8]) + (" + ..." if len(payloads) > 8 else "")
+    total = f" = {sum(map(len, payloads))}" if len(payloads) > 1 else ""
+    sent = f"{sizes}{total} bytes {whither}" if payloads else "events to the client"
+    return f"  {stage.name}: {answer['calls']} x forward, {answer['seconds'] * 1000:.3f} ms, {sent}"
+
+
+class _Stage:
+    """The process of a stage, in conversation."""
+
+    def __init__(self, plan: Plan, stage: Stage) -> None:
+        self.stage = stage
+        self.row = WorkerRow(stage, stage.first_row, plan.is_first(stage), plan.is_last(stage))
+        self.examples = 0
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        with suppress(OSError):  # it has ended; `answer` says how
+            self.row.send(question)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """Waits for the process's next message. Raises _Failure if that is of a failure, or the process ends."""
+        process, inbox = self.row.process, self.row.inbox
+        assert process is not None
+        assert inbox is not None
+        inbox.largest = LARGEST_MESSAGE
+        waiting = select.poll()
+        waiting.register(self.row.fileno(), select.POLLIN)
+        waiting.register(process.pidfd, select.POLLIN)
+        while True:
+            waiting.poll()
+            status = process.reap()  # before its last words are read
+            for message in inbox.take():
+                if "failed" in message:
+                    raise _Failure(f"{self.row.name} failed in the dry run\n{message['failed']}")
+                return message
+            if inbox.closed:
+                status = process.reap(block=True)
+            if status is not None:
+                raise _Failure(f"{self.row.name} ended in the dry run with {child.describe(status)}")
+
+    def end(self) -> None:
+        process = self.row.process
+        assert process is not None
+        process.kill()
+        process.reap(block=True)
+        self.row.close()
