@@ -1,9 +1,10 @@
 """Compares texts by meaning, with OpenAI's client: `python examples/embedding/client.py [--url URL] TEXT TEXT...`"""
 
 import argparse
+import sys
 
 import numpy as np
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
 
 def main() -> None:
@@ -13,7 +14,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     with OpenAI(base_url=arguments.url, api_key="none is needed") as client:
-        answer = client.embeddings.create(model="all-MiniLM-L6-v2", input=arguments.texts)
+        try:
+            answer = client.embeddings.create(model="all-MiniLM-L6-v2", input=arguments.texts)
+        except APIStatusError as error:
+            sys.exit(f"{error.status_code}: {error.body}")  # the reason as text
     vectors = np.array([item.embedding for item in answer.data])
     for text, similarity in zip(arguments.texts, vectors @ vectors[0], strict=True):
         print(f"{similarity:.3f} {text}")

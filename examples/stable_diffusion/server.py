@@ -22,7 +22,7 @@ MAX_BATCH_SIZE = 4
 class Request(msgspec.Struct):
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
     negative_prompt: Annotated[str, msgspec.Meta(max_length=1000)] = ""  # what the picture should not show
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0  # the same prompt and seed: the same picture
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0  # the same prompt and seed: the same picture
 
 
 class TextToImage(Worker):
@@ -36,7 +36,7 @@ class TextToImage(Worker):
         self.torch = torch
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float16 if self.device == "cuda" else torch.float32
-        self.pipeline = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=dtype).to(self.device)
+        self.pipeline = StableDiffusionPipeline.from_pretrained(MODEL).to(self.device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def deserialize(self, data: Any) -> Request:

@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "examples"
 def running(
     name: str, directory: Path, env: Mapping[str, str] | None = None, patience: float = PATIENCE
 ) -> Iterator[Service]:
-    """The server of an example, ready within `patience` s; shut down in order and checked to leave nothing at the end."""
+    """The server of an example, ready within `patience` s; shut down in order at the end, with nothing left behind."""
     with Service(EXAMPLES / name / "server.py", directory=directory, env=env) as service:
         yield service.wait_ready(patience)
 

@@ -86,7 +86,7 @@ def test_tokens_in_place_of_text(api: openai.OpenAI, model: Any) -> None:
 def test_refusals_are_readable(api: openai.OpenAI, wrong: dict[str, Any], text: str) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         api.embeddings.create(**{"model": MODEL, "input": "a text", **wrong})
-    assert str(refused.value).startswith(f"request validation error: {text}")
+    assert str(refused.value.body).startswith(f"request validation error: {text}")
 
 
 def test_no_json(service: Service) -> None:

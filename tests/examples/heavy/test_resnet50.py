@@ -1,7 +1,6 @@
 """examples/resnet50: the real loading code, on a small model of the same architecture with random weights."""
 
 import io
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def service(run_example: Run, folder: Path) -> Service:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> Iterator[Any]:
+def reference(folder: Path) -> Any:
     """Scores by the library itself: its own preprocessing, one picture at a time."""
     model = ResNetForImageClassification.from_pretrained(folder).eval()
     prepare = ConvNextImageProcessorPil(
@@ -62,7 +61,7 @@ def reference(folder: Path) -> Iterator[Any]:
             found = model(**prepare(image, return_tensors="pt")).logits.softmax(dim=1)[0]
         return dict(zip(LABELS, found.tolist(), strict=True))
 
-    yield scores
+    return scores
 
 
 def pictures() -> list[bytes]:
