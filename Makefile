@@ -23,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors check format bench docs develop package clean
+.PHONY: help serve test test-floors examples heavy-examples check format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -43,6 +43,13 @@ test: $(VENV)/.group-test $(VENV)/.examples ## run all tests
 
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10)
 	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON)
+
+examples: ## run the tests of the examples on real models and frameworks, in .venv-examples: large to install, minutes to run
+	@PIP_CONSTRAINT=tests/examples/heavy/constraints.txt $(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
+
+heavy-examples: $(VENV)/.group-test $(VENV)/.heavy-examples
+	$(call say,pytest tests/examples/heavy)
+	@$(BIN)/python -m pytest tests/examples/heavy
 
 check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warnings as errors, rules of the house
 	$(call say,ruff check)
@@ -79,7 +86,7 @@ package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons wh
 	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
-	rm -rf build dist site .venv .venv-floors .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site .venv .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.
@@ -110,4 +117,12 @@ $(VENV)/.group-%: pyproject.toml | $(ENGINE_STAMP)
 $(VENV)/.examples: pyproject.toml | $(ENGINE_STAMP)
 	$(call say,packages and models of the examples)
 	@$(PIP) --quiet --no-build-isolation --editable '.[examples]'
+	@touch $@
+
+# The recogniser's package asks for the OpenCV that needs a graphical system's libraries; the headless one is the same module.
+$(VENV)/.heavy-examples: pyproject.toml | $(ENGINE_STAMP)
+	$(call say,packages and models of all examples)
+	@$(PIP) --no-build-isolation --editable '.[examples,examples-embedding,examples-jax,examples-ocr,examples-torch]'
+	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	@$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@touch $@

@@ -86,12 +86,12 @@ class Service:
         """Its log records."""
         return [json.loads(line) for line in self.lines if line.startswith('{"timestamp"')]
 
-    def wait_output(self, pattern: str) -> re.Match[str]:
+    def wait_output(self, pattern: str, patience: float = PATIENCE) -> re.Match[str]:
         """Wait for a line in which the regular expression is found (also one that has been waited past)."""
         for seen in self.lines:
             if match := re.search(pattern, seen):
                 return match
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while (line := self._next_line(deadline)) is not None:
             if match := re.search(pattern, line):
                 return match
@@ -107,7 +107,7 @@ class Service:
         try:
             line = self._arrivals.get(timeout=max(deadline - time.monotonic(), 0))
         except queue.Empty:
-            raise AssertionError(f"nothing came within {PATIENCE} s after:\n{self.output}") from None
+            raise AssertionError(f"nothing more came in time after:\n{self.output}") from None
         if line is not None:
             self.lines.append(line)
         else:
@@ -122,9 +122,10 @@ class Service:
 
     # ---- its life ----------------------------------------------------------------------------------
 
-    def wait_ready(self) -> Service:
-        """Wait until it listens; sets `address`."""
-        self.address = self.wait_output(r"listening on (\S+?)\"?[},]|listening on (\S+)$").expand(r"\1\2")
+    def wait_ready(self, patience: float = PATIENCE) -> Service:
+        """Wait until it listens, at most `patience` s; sets `address`."""
+        found = self.wait_output(r"listening on (\S+?)\"?[},]|listening on (\S+)$", patience)
+        self.address = found.expand(r"\1\2")
         return self
 
     def client(self, **options: Any) -> httpx.Client:

@@ -6,16 +6,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.service import ROOT, Service
+from tests.service import PATIENCE, ROOT, Service
 
 EXAMPLES = ROOT / "examples"
 
 
 @contextlib.contextmanager
-def running(name: str, directory: Path, env: Mapping[str, str] | None = None) -> Iterator[Service]:
-    """The server of an example, ready; shut down in order and checked to leave nothing at the end."""
+def running(
+    name: str, directory: Path, env: Mapping[str, str] | None = None, patience: float = PATIENCE
+) -> Iterator[Service]:
+    """The server of an example, ready within `patience` s; shut down in order at the end, with nothing left behind."""
     with Service(EXAMPLES / name / "server.py", directory=directory, env=env) as service:
-        yield service.wait_ready()
+        yield service.wait_ready(patience)
 
 
 def client(name: str, service: Service, *arguments: str, path: str = "") -> list[str]:
