@@ -216,5 +216,8 @@ class StreamLoop(StageLoop):
 
 def serve(channel: Channel, worker: Worker, *, is_first: bool | None, is_last: bool | None, content_type: int) -> None:
     """Serves one row until it is asked to stop; see `StageLoop`."""
-    loop = StreamLoop if isinstance(worker, SSEWorker) and is_last is not False else StageLoop
-    loop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type).run()
+    if isinstance(worker, SSEWorker) and is_last is not False:
+        loop: StageLoop = StreamLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type)
+    else:
+        loop = StageLoop(channel, worker, is_first=is_first, is_last=is_last, content_type=content_type)
+    loop.run()

@@ -39,6 +39,7 @@ class Engine:
     Args:
         stages: number of stages.
         rows: replicas of each stage.
+        streams: the last stage answers with events.
         options: of the core's configuration, over the defaults here; `stage`: of each stage.
     """
 
@@ -89,7 +90,13 @@ class Engine:
                 ),
             ],
             "routes": [
-                {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))},
+                {
+                    "path": "/inference",
+                    "method": "POST",
+                    "prefix": False,
+                    "stages": list(range(1, stages + 1)),
+                    "streams": options.pop("streams", False),
+                },
                 {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]},
             ],
             **options,
