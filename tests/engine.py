@@ -89,16 +89,7 @@ class Engine:
                     for i in range(stages)
                 ),
             ],
-            "routes": [
-                {
-                    "path": "/inference",
-                    "method": "POST",
-                    "prefix": False,
-                    "stages": list(range(1, stages + 1)),
-                    "streams": options.pop("streams", False),
-                },
-                {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]},
-            ],
+            "routes": routes(stages, options.pop("streams", False)),
             **options,
         }
         reader, writer = os.pipe()
@@ -195,6 +186,12 @@ class Engine:
         os.close(self.core_bell)
         os.close(self.master_bell)
         self.segment.close()
+
+
+def routes(stages: int, streams: bool) -> list[dict[str, Any]]:
+    """One through all stages, and the master's."""
+    users = {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))}
+    return [{**users, "streams": streams}, {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]}]
 
 
 def request(body: bytes, path: str = "/inference", headers: str = "", method: str = "POST") -> bytes:

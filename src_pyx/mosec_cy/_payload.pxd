@@ -10,7 +10,7 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
-    STREAM_EVENT = 8                   # to core: an event of the answer (another status than 200: its end), which goes on
+    STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
 
 cdef enum:
     # Bytes of events that one stream may have under way: sent by the row, not yet with the client's kernel. One event
