@@ -13,9 +13,10 @@ cdef enum:                             # Descriptor.flags
     STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
 
 cdef enum:
-    # Bytes of events that one stream may have under way: sent by the row, not yet with the client's kernel. One event
-    # may be larger, if it is alone.
+    # Bytes of events that one stream may have under way: sent by the row, not yet with the kernel. Where it is little,
+    # one more event may go, whatever its size.
     STREAM_WINDOW = 1 << 20
+    STREAM_LITTLE = 1 << 16
 
 cdef class Item:
     cdef Payloads payloads

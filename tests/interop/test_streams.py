@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from mosec_cy._channel import Channel
 from mosec_cy._segment import STATUS_CODES
 from mosec_cy._sender import Sender
 from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine, receive_all, request
-from tests.interop.http1 import barrier, get
+from tests.interop.http1 import barrier, core, get
+from tests.interop.rows import stopped
 from tests.interop.streams import WINDOW, Reader, streaming
 
 TIMED_OUT = b"event: error\ndata: SSE inference error: 408: Request Timeout: inference timeout\n\n"
@@ -261,3 +264,41 @@ def test_many_streams_on_one_row_by_turns() -> None:
             for i, reader in enumerate(readers):
                 reader.answer()
                 assert reader.rest_of_stream() == data(*[f"{round}-{i}:{n}" for n in range(200)])
+
+
+def test_core_is_behind_and_not_the_client() -> None:
+    """A batch of two whose worker has sent more than the window before core gets to see any of it."""
+    taken, behind, done = threading.Event(), threading.Event(), threading.Event()
+    texts = [BIG] * 5
+
+    def serve(channel: Channel) -> None:
+        sender = Sender(channel)
+        items = channel.take()
+        assert len(items) == 2
+        taken.set()
+        assert behind.wait(30)
+        for text in texts:
+            sent.extend(sender.send(text, index) for index in range(2))
+            if len(sent) == 6:
+                done.set()  # three quarters of each window; the next but one has to wait for core
+        for item in items:
+            channel.publish_end(item)
+        assert channel.take() is None
+
+    sent: list[bool] = []
+    stage = {"max_batch_size": 2, "max_wait_ns": 60 * SECOND}
+    with core(streams=True, stage=stage) as engine, ExitStack() as stack:
+        thread = threading.Thread(target=serve, args=(engine.channel(),))
+        thread.start()
+        readers = [stack.enter_context(Reader(engine)) for _ in range(2)]
+        for reader in readers:
+            reader.begin()
+        assert taken.wait(30)
+        with stopped(engine):
+            behind.set()
+            assert done.wait(30)
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(Reader.rest_of_stream, readers)) == [data(*texts)] * 2
+        assert sent == [True] * 10
+        engine.segment.stop_row(1)
+        thread.join()
