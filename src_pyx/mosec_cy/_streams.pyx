@@ -1,7 +1,7 @@
 """Streams of events, from the rows' rings to the clients.
 
-A row may have so many bytes under way on each stream, see _fits; it learns of what has gone out by a word in shared memory,
-which core writes and never reads: its own count decides.
+A row may have so many bytes under way on each stream, see _fits. It learns of what has gone out by a word in shared
+memory, which core writes and never reads: its own count decides.
 """
 
 from libc.stdint cimport uint8_t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,11 @@ from tests.engine import Engine, request
 from tests.interop.http1 import Answer, Client, serving
 
 WINDOW = 1 << 20  # bytes of events that may be under way on one stream
+TIMED_OUT = b"event: error\ndata: SSE inference error: 408: Request Timeout: inference timeout\n\n"
+
+
+def data(*texts: str) -> bytes:
+    return b"".join(b"data: %s\n\n" % text.encode() for text in texts)
 
 
 class Reader(Client):
@@ -77,3 +83,22 @@ def streaming(forward: Callable[[Sender, Any], None], **options: Any) -> Iterato
 
     with serving(answer, streams=True, **options) as engine:
         yield engine
+
+
+class Gate:
+    """A worker that sends one event, waits to be told, and goes on as long as it may."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.go = threading.Event()
+        self.sent = 0
+        self.refused = threading.Event()
+
+    def __call__(self, sender: Sender, item: Any) -> None:
+        sender.send("first", 0)
+        assert self.go.wait(30)
+        for text in self.texts:
+            if not sender.send(text, 0):
+                self.refused.set()
+                return
+            self.sent += 1

@@ -1,35 +1,25 @@
-"""Streams of events over real sockets: what is on the wire, slow readers, departures and time-outs."""
+"""Streams of events over real sockets: what is on the wire, departures, time-outs, the end."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from mosec_cy._channel import Channel
 from mosec_cy._segment import STATUS_CODES
 from mosec_cy._sender import Sender
 from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine, receive_all, request
-from tests.interop.http1 import barrier, core, get
-from tests.interop.rows import stopped
-from tests.interop.streams import WINDOW, Reader, streaming
-
-TIMED_OUT = b"event: error\ndata: SSE inference error: 408: Request Timeout: inference timeout\n\n"
-BIG = "x" * (WINDOW // 4)
+from tests.interop.http1 import barrier, get
+from tests.interop.streams import TIMED_OUT, Gate, Reader, data, streaming
 
 
 def letters(sender: Sender, item: Any) -> None:
     """An event for each letter of the request."""
     for letter in bytes(item).decode():
         assert sender.send(letter, 0)
-
-
-def data(*texts: str) -> bytes:
-    return b"".join(b"data: %s\n\n" % text.encode() for text in texts)
 
 
 def count(engine: Engine, status: int) -> int:
@@ -123,25 +113,6 @@ def test_thousands_of_events(engine: Engine) -> None:
     assert results == [True] * 4
 
 
-class Gate:
-    """A worker that sends one event, waits to be told, and goes on as long as it may."""
-
-    def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
-        self.go = threading.Event()
-        self.sent = 0
-        self.refused = threading.Event()
-
-    def __call__(self, sender: Sender, item: Any) -> None:
-        sender.send("first", 0)
-        assert self.go.wait(30)
-        for text in self.texts:
-            if not sender.send(text, 0):
-                self.refused.set()
-                return
-            self.sent += 1
-
-
 def test_a_client_that_leaves() -> None:
     """`send` says so, and nothing is counted."""
     gate = Gate(["x"])
@@ -156,55 +127,6 @@ def test_a_client_that_leaves() -> None:
         assert count(engine, 200) == 0
 
 
-def test_a_client_that_reads_nothing() -> None:
-    """The worker waits, core holds no more than the window and its framing; when the client reads, all of it comes."""
-    gate = Gate([BIG] * 100)
-    gate.go.set()
-    with streaming(gate) as engine, Reader(engine) as reader:
-        reader.begin()
-        engine.wait_until(lambda stats: stats["charged"] >= WINDOW // 2)  # the kernel takes no more
-        with engine.connect() as other:  # the loop serves others meanwhile
-            other.sendall(get(headers="connection: close\r\n"))
-            assert b"MOSEC service" in receive_all(other)
-        assert engine.segment.stats()["charged"] <= 4 * WINDOW
-        assert gate.sent < 100
-        expected = data("first", *[BIG] * 100)
-        got = b""
-        while len(got) < len(expected):
-            got += reader.chunk()
-            assert engine.segment.stats()["charged"] <= 4 * WINDOW
-        assert got == expected
-        assert reader.chunk() == b"" and gate.sent == 100
-
-
-def test_a_client_that_leaves_while_the_worker_waits() -> None:
-    gate = Gate([BIG] * 100)
-    gate.go.set()
-    with streaming(gate) as engine:
-        with Reader(engine) as reader:
-            reader.begin()
-            engine.wait_until(lambda stats: stats["charged"] >= WINDOW // 2)
-        assert gate.refused.wait(30) and gate.sent < 100
-
-
-def test_a_client_that_never_reads_is_cut_off() -> None:
-    gate = Gate([BIG] * 100)
-    gate.go.set()
-    with streaming(gate, write_timeout_ns=SECOND // 5) as engine, Reader(engine) as reader:
-        reader.begin()
-        assert gate.refused.wait(30) and gate.sent < 100
-        engine.wait_until(lambda stats: stats["connections"] == 0)
-
-
-def test_one_event_may_be_larger_than_the_window() -> None:
-    text = "x" * (5 * WINDOW)
-    gate = Gate([text, text])
-    gate.go.set()
-    with streaming(gate) as engine, Reader(engine) as reader:
-        reader.begin()
-        assert reader.rest_of_stream() == data("first", text, text)
-
-
 def test_service_timeout_in_a_stream() -> None:
     gate = Gate(["late"])
     with streaming(gate, service_timeout_ns=SECOND // 5) as engine, Reader(engine) as reader:
@@ -214,15 +136,6 @@ def test_service_timeout_in_a_stream() -> None:
         assert gate.refused.wait(30)
         assert (count(engine, 200), count(engine, 408)) == (0, 1)
         assert reader.ask(get()).body == b"MOSEC service"
-
-
-def test_service_timeout_while_the_worker_waits_for_the_client() -> None:
-    gate = Gate([BIG] * 100)
-    gate.go.set()
-    with streaming(gate, service_timeout_ns=SECOND // 2) as engine, Reader(engine) as reader:
-        reader.begin()
-        assert gate.refused.wait(30)
-        assert reader.rest_of_stream() == data("first", *[BIG] * gate.sent) + TIMED_OUT
 
 
 def test_comments_while_nothing_is_sent() -> None:
@@ -264,41 +177,3 @@ def test_many_streams_on_one_row_by_turns() -> None:
             for i, reader in enumerate(readers):
                 reader.answer()
                 assert reader.rest_of_stream() == data(*[f"{round}-{i}:{n}" for n in range(200)])
-
-
-def test_core_is_behind_and_not_the_client() -> None:
-    """A batch of two whose worker has sent more than the window before core gets to see any of it."""
-    taken, behind, done = threading.Event(), threading.Event(), threading.Event()
-    texts = [BIG] * 5
-
-    def serve(channel: Channel) -> None:
-        sender = Sender(channel)
-        items = channel.take()
-        assert len(items) == 2
-        taken.set()
-        assert behind.wait(30)
-        for text in texts:
-            sent.extend(sender.send(text, index) for index in range(2))
-            if len(sent) == 6:
-                done.set()  # three quarters of each window; the next but one has to wait for core
-        for item in items:
-            channel.publish_end(item)
-        assert channel.take() is None
-
-    sent: list[bool] = []
-    stage = {"max_batch_size": 2, "max_wait_ns": 60 * SECOND}
-    with core(streams=True, stage=stage) as engine, ExitStack() as stack:
-        thread = threading.Thread(target=serve, args=(engine.channel(),))
-        thread.start()
-        readers = [stack.enter_context(Reader(engine)) for _ in range(2)]
-        for reader in readers:
-            reader.begin()
-        assert taken.wait(30)
-        with stopped(engine):
-            behind.set()
-            assert done.wait(30)
-        with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(Reader.rest_of_stream, readers)) == [data(*texts)] * 2
-        assert sent == [True] * 10
-        engine.segment.stop_row(1)
-        thread.join()
