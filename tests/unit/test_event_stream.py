@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
-from httpx_sse import ServerSentEvent
-from httpx_sse._decoders import SSEDecoder, SSELineDecoder
+from httpx_sse import EventSource, ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,9 +38,8 @@ def test_name_and_prefix() -> None:
 
 
 def decode(raw: bytes) -> list[ServerSentEvent]:
-    lines, decoder = SSELineDecoder(), SSEDecoder()
-    events = [decoder.decode(line) for line in [*lines.decode(raw.decode()), *lines.flush()]]
-    return [event for event in events if event is not None]
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=raw)
+    return list(EventSource(response).iter_sse())
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("\r\n: "))))
