@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import queue
+import signal
 import subprocess
 import tempfile
 import threading
@@ -108,3 +110,5 @@ def _end(browser: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         browser.kill()
         browser.wait()
+    with contextlib.suppress(ProcessLookupError):  # its helpers, where it could not end them
+        os.killpg(browser.pid, signal.SIGKILL)
