@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import select
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
+
+import pytest
 
 from mosec_cy._channel import Channel
 from mosec_cy._sender import Sender
 from tests.engine import SECOND, receive_all
 from tests.interop.http1 import core, get
-from tests.interop.rows import stopped
+from tests.interop.rows import shared_memory, stopped
 from tests.interop.streams import TIMED_OUT, WINDOW, Gate, Reader, data, streaming
 
 BIG = "x" * (WINDOW // 4)
@@ -110,3 +117,71 @@ def test_core_is_behind_and_not_the_client() -> None:
         assert sent == [True] * 10
         engine.segment.stop_row(1)
         thread.join()
+
+
+def entries(memory: mmap.mmap, ring: int) -> int:
+    """How many a ring holds: the producer's index less the consumer's."""
+    (head,), (tail,) = struct.unpack_from("Q", memory, ring), struct.unpack_from("Q", memory, ring + 64)
+    return head - tail
+
+
+def test_more_events_than_the_ring_holds() -> None:
+    """While core stands still the worker waits, and keeps room for the answer; then all of it comes."""
+    texts = [str(number) for number in range(2000)]
+    gate = Gate(texts)
+    with streaming(gate) as engine, Reader(engine) as reader:
+        reader.begin()
+        assert reader.until(b"\n\n") == data("first")
+        memory, ring = shared_memory(engine), engine.segment.layout()["rings"][1][1]
+        with stopped(engine):
+            gate.go.set()
+            while entries(memory, ring) < 128:
+                select.select([], [], [], 0.001)
+            assert entries(memory, ring) == 128  # half of it
+        assert reader.rest_of_stream() == data(*texts)
+
+
+@pytest.mark.parametrize("how", ["forward returns", "the row is to end"])
+def test_a_thread_that_waits_for_a_client(how: str) -> None:
+    """It is told that it waits for nothing."""
+    answers: list[bool] = []
+
+    def send(sender: Sender) -> None:
+        while not answers or answers[-1]:
+            answers.append(sender.send(BIG, 0))
+
+    with core(streams=True) as engine, Reader(engine) as reader:
+        channel = engine.channel()
+        sender = Sender(channel)
+        reader.begin()
+        (item,) = channel.take()
+        thread = threading.Thread(target=send, args=(sender,))
+        thread.start()
+        engine.wait_until(lambda stats: stats["charged"] >= WINDOW // 2)
+        if how == "forward returns":
+            channel.publish_end(item)
+            sender.stir()
+        else:
+            engine.segment.stop_row(1)
+        thread.join()
+        assert answers[-1] is False
+        if how != "forward returns":
+            channel.publish_end(item)
+        assert reader.rest_of_stream() == data(*[BIG] * (len(answers) - 1))
+
+
+def test_a_child_of_a_worker_has_no_stream() -> None:
+    """A process that user code forks shares the memory, but is not the row."""
+
+    def forward(sender: Sender, item: Any) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(sender.send("the child's", 0))
+        statuses.append(os.waitpid(pid, 0)[1])
+        sender.send("the worker's", 0)
+
+    statuses: list[int] = []
+    with streaming(forward) as engine, Reader(engine) as reader:
+        reader.begin()
+        assert reader.rest_of_stream() == data("the worker's")
+        assert statuses == [0]
