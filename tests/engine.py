@@ -50,6 +50,7 @@ class Engine:
     Args:
         stages: number of stages.
         rows: replicas of each stage.
+        streams: the last stage answers with events.
         options: of the core's configuration, over the defaults here; `stage`: of each stage.
     """
 
@@ -89,10 +90,7 @@ class Engine:
                 stage_config("master", 0, 1),
                 *(stage_config(f"stage_{i + 1}", 1 + i * rows, rows) | (stage or {}) for i in range(stages)),
             ],
-            "routes": [
-                {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))},
-                {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]},
-            ],
+            "routes": routes(stages, options.pop("streams", False)),
             **options,
         }
         reader, writer = os.pipe()
@@ -189,6 +187,12 @@ class Engine:
         os.close(self.core_bell)
         os.close(self.master_bell)
         self.segment.close()
+
+
+def routes(stages: int, streams: bool) -> list[dict[str, Any]]:
+    """One through all stages, and the master's."""
+    users = {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))}
+    return [{**users, "streams": streams}, {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]}]
 
 
 def request(body: bytes, path: str = "/inference", headers: str = "", method: str = "POST") -> bytes:

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes (WHATWG HTML, section 9.2): lines of `event:` and `data:`, an empty one at the end."""
+"""Server-sent events as bytes (WHATWG HTML, section 9.2): `event:` and `data:` lines, and an empty one."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t

@@ -40,6 +40,9 @@ cdef const char *LAST_CHUNK = b"0\r\n\r\n"
 
 cdef enum:
     CHUNK_FRAME = 20               # bytes around a chunk's data: 16 digits at most, and two line ends
+    # Bytes that are sent at once. Not more than STREAM_LITTLE: who sees its events taken and yet more than that under
+    # way knows that the socket is full.
+    MUCH = 1 << 16
 
 
 cdef void stream_begin(Http1Io *io, uint32_t slot) noexcept nogil:
@@ -129,7 +132,9 @@ cdef void stream_put(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t 
     to = _begin_chunk(h, to, n)
     memcpy(to, event, n)
     _end_chunk(c, h, to + n)
-    if not _is_blocked(c):
+    if c.payload_n >= MUCH:
+        stream_flush(io, slot)
+    elif not _is_blocked(c):
         connection_list(&io.connections, slot)
 
 

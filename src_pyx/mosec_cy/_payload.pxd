@@ -10,7 +10,7 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
-    STREAM_EVENT = 8                   # to core: an event of an answer, which goes on (other status than 200: its end)
+    STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
     BODY_GZIP = 256                    # to a first row: the body has this content coding
     BODY_ZSTD = 512
     ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
@@ -20,9 +20,10 @@ cdef enum:                             # Descriptor.flags
     ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 cdef enum:
-    # Bytes of events that one stream may have under way: sent by the row, not yet with the client's kernel. One event
-    # may be larger, if it is alone.
+    # Bytes of events that one stream may have under way: sent by the row, not yet with the kernel. Where it is little,
+    # one more event may go, whatever its size.
     STREAM_WINDOW = 1 << 20
+    STREAM_LITTLE = 1 << 16
 
 cdef class Item:
     cdef Payloads payloads

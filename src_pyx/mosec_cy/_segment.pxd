@@ -1,7 +1,6 @@
 # The shared memory of a service: one sealed memfd, mapped by all its processes.
 #
-#   header | core's bell | rows | task words | acknowledged bytes of streams | statistics | rings | pool words |
-#   pool data (sparse)
+#   header | core's bell | rows | task words | acknowledged bytes | statistics | rings | pool words | pool data (sparse)
 #
 # Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at
 # attach and keeps it in private memory, so that nobody can move it later.

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from mosec_cy._channel cimport Channel
 from mosec_cy._event_stream cimport event_bytes, event_write
 from mosec_cy._linux cimport load_acquire_u32, load_acquire_u64, mosec_futex_wait, mosec_futex_wake
-from mosec_cy._payload cimport STREAM_EVENT, STREAM_WINDOW, TASK_LAST, Item
+from mosec_cy._payload cimport STREAM_EVENT, STREAM_LITTLE, STREAM_WINDOW, TASK_LAST, Item
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET
 from mosec_cy._ring cimport NO_BLOCK, Descriptor, bell_force, bell_prepare, ring_free
 from mosec_cy._segment cimport ROW_STOP
@@ -17,6 +17,11 @@ from mosec_cy._word cimport word_cancelled
 
 cdef enum:
     EVERYBODY = 0x7FFFFFFF             # of those who sleep on a futex
+
+cdef enum Wait:                        # until
+    WAIT_RING                          # there is room for events in the ring
+    WAIT_CLIENT                        # the event may go out
+    WAIT_CORE                          # core has taken what was sent before, or the event may go out
 
 cdef bytes TOO_SLOW = b"the client reads too slowly for a batch of streams"
 
@@ -47,16 +52,19 @@ cdef class Sender:
     cdef bint _is_within_window(self, Item item, uint64_t n) noexcept:
         # Acquire; pairs with the release in stream_acknowledge.
         cdef uint64_t under_way = item.streamed - load_acquire_u64(&self.acknowledged[<uint32_t>item.task])
-        return under_way == 0 or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
+        return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
-    cdef bint _has_ring(self) noexcept:
-        # The other half is kept for the answers: core hands out no more tasks than fit there.
-        return ring_free(&self.channel.complete) > (self.channel.complete.mask + 1) // 2
+    cdef bint _may_stop_waiting(self, Item item, uint64_t n, Wait what) noexcept:
+        cdef uint32_t free = ring_free(&self.channel.complete)
+        cdef uint32_t capacity = <uint32_t>self.channel.complete.mask + 1
+        if what == WAIT_RING:
+            # The other half is kept for the answers: core hands out no more tasks than fit there.
+            return free > capacity // 2
+        return self._is_within_window(item, n) or what == WAIT_CORE and free == capacity
 
-    cdef int _wait(self, Item item, uint64_t n, bint for_client) except -1:
-        # Until core has moved on; with n bytes and for_client until so many may go out.
+    cdef int _wait(self, Item item, uint64_t n, Wait what) except -1:
         cdef uint32_t seen = bell_prepare(&self.channel.shared.stream_bell)
-        if self._is_over(item) or self._has_ring() and (not for_client or self._is_within_window(item, n)):
+        if self._is_over(item) or self._may_stop_waiting(item, n, what):
             return 0
         self.waiting += 1
         with nogil:
@@ -66,16 +74,17 @@ cdef class Sender:
         return 0
 
     cdef bint _may_send(self, Item item, uint64_t n) except -1:
-        cdef bint is_alone = len(self.channel.batch) == 1
+        cdef Wait for_window = WAIT_CLIENT if len(self.channel.batch) == 1 else WAIT_CORE
         while not self._is_over(item):
-            if not self._has_ring():
-                self._wait(item, n, False)
+            if not self._may_stop_waiting(item, n, WAIT_RING):
+                self._wait(item, n, WAIT_RING)
             elif self._is_within_window(item, n):
                 return True
-            elif is_alone:
-                self._wait(item, n, True)
+            elif not self._may_stop_waiting(item, n, for_window):
+                self._wait(item, n, for_window)
             else:
-                self._end_slow(item)                 # others of the batch shall not wait for this one
+                # Core has taken all of it, the client has not: others of the batch shall not wait for that.
+                self._end_slow(item)
         return False
 
     cdef int _end_slow(self, Item item) except -1:

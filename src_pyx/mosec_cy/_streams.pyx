@@ -1,7 +1,7 @@
 """Streams of events, from the rows' rings to the clients.
 
-A row may have STREAM_WINDOW bytes under way on each stream; it learns of what has gone out by a word in shared memory,
-which core writes and never reads: its own count decides.
+A row may have so many bytes under way on each stream, see _fits. It learns of what has gone out by a word in shared
+memory, which core writes and never reads: its own count decides.
 """
 
 from libc.stdint cimport uint8_t
@@ -9,7 +9,7 @@ from libc.string cimport strlen
 
 from mosec_cy._batcher cimport NO_INDEX, TASK_HANDED, Task, batcher_holds, task_of
 from mosec_cy._linux cimport store_release_u64
-from mosec_cy._payload cimport STREAM_WINDOW
+from mosec_cy._payload cimport STREAM_LITTLE, STREAM_WINDOW
 from mosec_cy._pool cimport pool_block_data
 from mosec_cy._ring cimport NO_BLOCK
 from mosec_cy._router cimport Route
@@ -33,7 +33,7 @@ cdef inline bint _is_streaming(const Service *s, const Task *task) noexcept nogi
 cdef inline bint _fits(const Task *task, uint64_t n) noexcept nogil:
     # Rows keep to this by themselves: what they know of acknowledged bytes is not newer than what core knows.
     cdef uint64_t under_way = task.streamed - task.acknowledged
-    return under_way == 0 or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
+    return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
 
 cdef void _pass_on(Service *s, uint32_t slot, const Descriptor *d) noexcept nogil:

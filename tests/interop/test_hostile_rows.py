@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import mmap
 import random
-import signal
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from mosec_cy._pool import BlockPool, lessee
-from mosec_cy._ring import Ring
-from tests.engine import MIB, Engine
+from tests.engine import Engine
+from tests.interop.rogue import BUDGET, NO_BLOCK, ROW, Rogue, answer_to, pause, rogue_row
 from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
 
 SPOILT = (500, b"inference internal error: the worker sent an impossible answer")
-BUDGET = 4 * MIB
-NO_BLOCK = 0xFFFFFFFF
-STARTED = 2  # of a task's word
-ROW = 1
-
-
-class Rogue:
-    """A row written by hand: its ends of the rings, and its view of the pool."""
-
-    def __init__(self, engine: Engine, memory: mmap.mmap) -> None:
-        layout = engine.segment.layout()
-        submit, complete = layout["rings"][ROW]
-        self.tasks = Ring(memory, 256, submit)
-        self.answers = Ring(memory, 256, complete)
-        self.lessee = lessee(ROW, 1)
-        self.memory = memory
-        self.words = layout["words"]
-        self.pool = BlockPool(memoryview(memory)[layout["pool"] :], BUDGET, 65536, 1 + ROW, engine.rows + 1)
-
-    def task(self, engine: Engine) -> tuple[int, ...]:
-        """The next task, started."""
-        engine.wait_until(lambda stats: self.tasks.has_news())
-        descriptor = self.tasks.pop()
-        self.tasks.release()
-        assert descriptor is not None
-        word = self.words + (descriptor[0] & 0xFFFFFFFF) * 8
-        self.memory[word : word + 8] = struct.pack("Q", descriptor[1] << 32 | STARTED)
-        return descriptor
-
-    def answer(self, engine: Engine, *descriptors: tuple[int, ...]) -> None:
-        for descriptor in descriptors:
-            assert self.answers.push(descriptor)
-        self.answers.publish()
-        ring_core(engine)
-
-
-def answer_to(task: tuple[int, ...], **fields: int) -> tuple[int, ...]:
-    values = {"task": task[0], "sequence": task[1], "block": NO_BLOCK, "length": 0, "offset": 0, "batch": 0}
-    values |= {"batch_size": 0, "status": 200, "content_type": TEXT, "flags": 0}
-    return tuple((values | fields).values())
-
-
-def pause(channel: Any, say: Any) -> None:
-    signal.pause()
 
 
 @pytest.fixture
 def rogue() -> Iterator[tuple[Engine, Rogue, Worker]]:
-    """A core, and a row whose process sleeps while the test writes in its name."""
-    with running(budget=BUDGET) as engine:
-        worker = Worker(engine, pause)
-        yield engine, Rogue(engine, shared_memory(engine)), worker
-        if worker in Worker.alive:
-            worker.kill()
-            worker.ended()
+    with rogue_row() as parts:
+        yield parts
 
 
 IMPOSSIBLE = {
@@ -238,10 +186,13 @@ def test_entries_of_rows_scribbled_over() -> None:
             worker.reap()
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_everything_scribbled_over(seed: int) -> None:
+def test_everything_scribbled_over(seed: int, streams: bool) -> None:
     """Nothing that is written anywhere in the shared memory crashes core; what is answered then is another matter."""
-    engine = Engine(rows=2, budget=BUDGET, stage={"timeout_ns": 50_000_000}, service_timeout_ns=200_000_000)
+    engine = Engine(
+        rows=2, streams=streams, budget=BUDGET, stage={"timeout_ns": 50_000_000}, service_timeout_ns=200_000_000
+    )
     memory = shared_memory(engine)
     with clients(engine, 8) as eight:
         generator = random.Random(seed)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, Worker
+from mosec_cy import DecodingError, EncodingError, SSEWorker, Worker
 
 
 class Echo(Worker):
@@ -46,3 +46,16 @@ def test_new_buffer_outside_a_server() -> None:
     buffer = Echo().new_buffer(5)
     buffer[:] = b"12345"
     assert bytes(buffer) == b"12345"
+
+
+class Count(SSEWorker):
+    def forward(self, data: int) -> int:
+        return sum(self.send_stream_event(str(number)) for number in range(data))
+
+
+def test_stream_outside_a_server() -> None:
+    """As in a warm-up: nobody listens, nobody has left."""
+    worker = Count()
+    assert worker.forward(3) == 3
+    assert worker.is_cancelled() is False
+    assert worker.resp_mime_type == "text/event-stream"
