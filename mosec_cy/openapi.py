@@ -15,7 +15,7 @@ from mosec_cy.openapi_schemas import Schemas
 from mosec_cy.options import Options
 from mosec_cy.plan import JSON, Plan, Resource
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import Worker
+from mosec_cy.worker import SSEWorker, Worker
 
 _BYTES = "application/octet-stream"
 _EVENTS = "text/event-stream"
@@ -81,7 +81,8 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
     """How a route is asked, and what it answers."""
     first, last = runtimes[0].worker, runtimes[-1].worker
     request = schemas.of(runtimes[0], ParseTarget.INPUT)
-    answer_type = last.resp_mime_type
+    # The mixin of its requests' codec may have named another type.
+    answer_type = _EVENTS if issubclass(last, SSEWorker) else last.resp_mime_type
     # What `forward` returns is no part of a stream, and JSON Schema has no word for events.
     answer = {} if answer_type.startswith(_EVENTS) else schemas.of(runtimes[-1], ParseTarget.RETURN)
     return {

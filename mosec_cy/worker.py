@@ -44,18 +44,30 @@ class Worker(ABC):
 
     @property
     def worker_id(self) -> int:
-        """Which replica of the stage this is, from 1 to `num`."""
+        """Which replica of the stage this is, from 1 to `num`. It can be set where there is no server, as in a test."""
         return self._worker_id
+
+    @worker_id.setter
+    def worker_id(self, value: int) -> None:
+        self._worker_id = value
 
     @property
     def stage(self) -> str:
         """Name of the stage: the class's name and the stage's number in the server, from 1 (`Model_1`)."""
         return self._stage
 
+    @stage.setter
+    def stage(self, value: str) -> None:
+        self._stage = value
+
     @property
     def max_batch_size(self) -> int:
         """The `max_batch_size` that the stage was appended with."""
         return self._max_batch_size
+
+    @max_batch_size.setter
+    def max_batch_size(self, value: int) -> None:
+        self._max_batch_size = value
 
     @abstractmethod
     def forward(self, data: Any, /) -> Any:

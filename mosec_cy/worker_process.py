@@ -109,9 +109,9 @@ def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
     setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
     worker = worker_class.__new__(worker_class)
     # Before __init__, so that the user's can read them.
-    worker._stage = boot.stage
-    worker._worker_id = boot.worker_id
-    worker._max_batch_size = boot.max_batch_size
+    worker.stage = boot.stage
+    worker.worker_id = boot.worker_id
+    worker.max_batch_size = boot.max_batch_size
     worker.__init__()  # type: ignore[misc]
     return worker
 

@@ -145,7 +145,7 @@ def test_a_batch_that_overruns_fails_as_a_whole() -> None:
 
     def serve_batches(channel: Any, say: Any) -> None:
         worker = Batching()
-        worker._max_batch_size = 3
+        worker.max_batch_size = 3
         serve(channel, worker, is_first=True, is_last=True, content_type=JSON)
 
     stage = {"max_batch_size": 3, "max_wait_ns": 60 * SECOND, "timeout_ns": 100 * MS}

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from mosec_cy import Runtime, Worker
+from mosec_cy import Runtime, SSEWorker, Worker
 from mosec_cy.forward_types import ParseTarget
+from mosec_cy.mixin import MsgpackMixin
 from mosec_cy.openapi import OpenAPI
 from mosec_cy.options import Options
 from mosec_cy.plan import make_plan
@@ -169,6 +170,11 @@ class Streams(Worker):
         pass
 
 
+class StreamsByMsgpack(MsgpackMixin, SSEWorker):
+    def forward(self, data: int) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("worker", "request_body", "answer"),
     [
@@ -181,6 +187,7 @@ class Streams(Worker):
             {"application/json": {"type": "integer"}},
             {"text/event-stream; charset=utf-8": {}},
         ),
+        (StreamsByMsgpack, {"application/msgpack": {"type": "integer"}}, {"text/event-stream": {}}),
     ],
 )
 def test_an_own_codec_is_not_described_by_annotations(

@@ -22,6 +22,9 @@ def test_properties_outside_a_server() -> None:
     worker = Echo()
     assert (worker.worker_id, worker.stage, worker.max_batch_size) == (0, "", 1)
     assert worker.resp_mime_type == "application/json"
+    worker.worker_id, worker.stage, worker.max_batch_size = 2, "Echo_1", 8
+    assert (worker.worker_id, worker.stage, worker.max_batch_size) == (2, "Echo_1", 8)
+    assert (Echo().worker_id, Echo().stage, Echo().max_batch_size) == (0, "", 1)
 
 
 def test_json_by_default() -> None:
