@@ -1,5 +1,8 @@
 """Examples on models and frameworks that take minutes to install and to load: `make examples` runs them."""
 
+import atexit
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +15,13 @@ from tests.service import Service
 FOLDER = Path(__file__).parent
 LOADING = 300.0  # s; how long a model may take to load on a machine that is busy
 Run = Callable[..., Service]
+
+# Tests leave nothing in /tmp. Torch keeps there what it compiles; ONNX Runtime, which Diffusers imports where it is
+# installed, keeps there whom it reports on.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+_cache = tempfile.TemporaryDirectory()
+atexit.register(_cache.cleanup)
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _cache.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from tests.service import Service
 
 @pytest.fixture(scope="module")
 def service(run_example: Run) -> Service:
-    return run_example("ocr")
+    return run_example("ocr", {"ORT_DISABLE_TELEMETRY": "0"})  # the program has to switch it off itself
 
 
 def read(service: Service, picture: bytes) -> list[dict[str, Any]]:

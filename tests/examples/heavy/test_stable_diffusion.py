@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_encoder=CLIPTextModel(text),
         tokenizer=words,
         unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False),
+        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
