@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -26,6 +27,8 @@ class _Failure(Exception):
 def run(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
     """Try all routes; the exit status: 0, or 1 after an error in the log."""
     with ExitStack() as closing:
+        # A shell ignores it for what a script runs in the background; as when serving, it ends this all the same.
+        closing.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         for daemon in daemons:
             closing.callback(daemon.wait)
             closing.callback(daemon.kill)

@@ -80,7 +80,7 @@ class MasterRoutes:
             stats["remaining"] = max(stats["remaining"] - self._unanswered, 0)  # the gauge is of the users' tasks
             page = 200, Resource(self._metrics.render(stats, users), METRICS)
         except Exception:
-            get_logger().exception("cannot answer GET /metrics")
+            get_logger().exception("cannot answer GET %s", "/metrics")
             page = 500, _INTERNAL_ERROR
         self._unanswered -= len(scrapes)
         self._answer(scrapes, *page)

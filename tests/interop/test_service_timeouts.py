@@ -25,7 +25,7 @@ GATED = """
                 try:
                     open(sys.argv[1])
                 except MosecTimeoutError:
-                    print("interrupted", flush=True)
+                    os.write(1, b"interrupted\\n")  # in one piece: the master writes there too
                     raise
             if data == "deaf":
                 hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)

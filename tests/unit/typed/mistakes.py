@@ -40,4 +40,4 @@ server.append_worker(Mistyped, route=3)  # wrong
 server.register_runtime([Runtime(Mistyped)])  # wrong
 Runtime(Mistyped, env={"DEVICE": "0"})  # wrong
 name: str = Mistyped().worker_id  # wrong
-Mistyped().worker_id = 2  # wrong
+Mistyped().worker_id = "2"  # wrong
