@@ -9,14 +9,12 @@ The stage in the middle is one `Runtime` in all three routes: one set of process
 different formats go through the model in the same batch.
 """
 
-from typing import Any
-
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 import mosec_cy
 from mosec_cy import ClientError, DecodingError, Runtime, Server, ValidationError, Worker
+from mosec_cy.mixin import TypedJSONMixin
 
 Vector = npt.NDArray[np.float32]
 MAX_BATCH_SIZE = 16
@@ -29,16 +27,8 @@ def checked(values: Vector) -> Vector:
     return values
 
 
-class FromJSON(Worker):
+class FromJSON(TypedJSONMixin, Worker):
     """`[1, 2, 3]`"""
-
-    def deserialize(self, data: Any) -> list[float]:
-        try:
-            return msgspec.json.decode(data, type=list[float])
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except msgspec.DecodeError as error:
-            raise DecodingError(str(error)) from error
 
     def forward(self, data: list[float]) -> Vector:
         return checked(np.asarray(data, np.float32))

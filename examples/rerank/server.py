@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from mosec_cy import DecodingError, Server, ValidationError, Worker
+from mosec_cy import Server, Worker
+from mosec_cy.mixin import TypedJSONMixin
 
 MAX_BATCH_SIZE = 16
 
@@ -35,7 +36,7 @@ class Ranking(msgspec.Struct):
     results: list[Result]  # the best first
 
 
-class Rerank(Worker):
+class Rerank(TypedJSONMixin, Worker):
     multi_examples = [[Request("a", ["b"])], [Request("a", ["b"] * 32)]]
 
     def __init__(self) -> None:
@@ -44,14 +45,6 @@ class Rerank(Worker):
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.model = load_model()
-
-    def deserialize(self, data: Any) -> Request:
-        try:
-            return msgspec.json.decode(data, type=Request)
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except msgspec.DecodeError as error:
-            raise DecodingError(str(error)) from error
 
     def forward(self, data: list[Request]) -> list[Ranking]:
         texts = [[request.query, *request.documents] for request in data]

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mosec_cy import DecodingError, Server, ValidationError, Worker
+from mosec_cy import Server, Worker
+from mosec_cy.mixin import TypedJSONMixin
 
 MODEL = os.environ.get("DIFFUSION_MODEL", "stable-diffusion-v1-5/stable-diffusion-v1-5")  # on the Hub, or a folder
 STEPS = int(os.environ.get("DIFFUSION_STEPS", "25"))  # more are better and slower
@@ -25,7 +26,7 @@ class Request(msgspec.Struct):
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0  # the same prompt and seed: the same picture
 
 
-class TextToImage(Worker):
+class TextToImage(TypedJSONMixin, Worker):
     resp_mime_type = "image/png"
     example = [Request("a lighthouse")]
 
@@ -38,14 +39,6 @@ class TextToImage(Worker):
         dtype = torch.float16 if self.device == "cuda" else torch.float32
         self.pipeline = StableDiffusionPipeline.from_pretrained(MODEL).to(self.device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
-
-    def deserialize(self, data: Any) -> Request:
-        try:
-            return msgspec.json.decode(data, type=Request)
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except msgspec.DecodeError as error:
-            raise DecodingError(str(error)) from error
 
     def forward(self, data: list[Request]) -> list[Any]:
         # A generator for each picture, on the CPU: who else is in the batch makes no difference to it.
