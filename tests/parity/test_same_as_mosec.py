@@ -102,6 +102,7 @@ PROGRAM = """
         server.run()
 """
 
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with running(PROGRAM, tmp_path_factory) as pair:

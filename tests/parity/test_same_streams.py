@@ -100,7 +100,15 @@ def error(text: str) -> Events:
 @pytest.mark.parametrize("path", ["/inference", "/alone"])
 @pytest.mark.parametrize(
     "texts",
-    [[], ["a"], ["a", " lead", "trail "], ["b\nc", "end\n", "\n"], ["data: x\n\nevent: y", ":"], ["\u00e4 \u20ac"], ["a\rb"]],
+    [
+        [],
+        ["a"],
+        ["a", " lead", "trail "],
+        ["b\nc", "end\n", "\n"],
+        ["data: x\n\nevent: y", ":"],
+        ["\u00e4 \u20ac"],
+        ["a\rb"],
+    ],
     ids=repr,
 )
 def test_events(pair: Pair, path: str, texts: list[str]) -> None:
