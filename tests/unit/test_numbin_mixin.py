@@ -45,6 +45,12 @@ def test_written_as_the_package_writes(name: str) -> None:
     assert bytes(Passes().serialize_ipc(ARRAYS[name])) == numbin.dumps(ARRAYS[name])
 
 
+def test_scalars_of_numpy() -> None:
+    worker = Passes()
+    assert bytes(worker.serialize_ipc(np.float32(3.5))) == numbin.dumps(np.array(3.5, np.float32))
+    assert worker.deserialize_ipc(worker.serialize_ipc(np.True_)).shape == ()
+
+
 def test_read_in_place() -> None:
     buffer = bytearray(numbin.dumps(np.arange(3)))
     array = Passes().deserialize_ipc(memoryview(buffer))
