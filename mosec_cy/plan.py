@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -128,7 +128,7 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
     content_types = list(_MASTER_TYPES)
     stages: dict[Runtime, Stage] = {}
     row = MASTER_ROW + 1
-    for runtime in _distinct(routes.values()):
+    for runtime in sorted({runtime for runtimes in routes.values() for runtime in runtimes}, key=_order):
         content_type = _content_type(runtime)
         if content_type not in content_types:
             content_types.append(content_type)
@@ -189,13 +189,8 @@ def _content_type(runtime: Runtime) -> str:
     return value
 
 
-def _distinct(pipelines: Iterable[Sequence[Runtime]]) -> Iterator[Runtime]:
-    seen = set()
-    for pipeline in pipelines:
-        for runtime in pipeline:
-            if runtime not in seen:
-                seen.add(runtime)
-                yield runtime
+def _order(runtime: Runtime) -> int:
+    return runtime.order
 
 
 def _power_of_two(least: int) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mosec_cy.worker import Worker
 
 StartMethod = Literal["spawn", "fork"]
+
+_numbers = itertools.count()
 
 
 class Runtime:
@@ -46,6 +49,7 @@ class Runtime:
         self.timeout = _checked_timeout(timeout)
         self.start_method = _checked_start_method(start_method, self.worker)
         self.env = _checked_env(env, self.num)
+        self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
     def __repr__(self) -> str:
         return f"Runtime({self.worker.__name__}, num={self.num}, max_batch_size={self.max_batch_size})"

@@ -61,6 +61,8 @@ class Server:
         Raises:
             TypeError, ValueError: an argument is wrong; the message says what would be right.
         """
+        if not isinstance(route, str | Sequence):
+            raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
         routes = [route] if isinstance(route, str) else list(route)
         if not routes:
             raise ValueError('route must name at least one path, like "/inference", but is empty')

@@ -32,13 +32,15 @@ class NumBinIPCMixin(Worker):
         return super().__new__(cls)
 
     def serialize_ipc(self, data: Any) -> Any:
-        """Encode an array of booleans or numbers, each dimension at most 65535 long.
+        """Encode an array (or scalar of NumPy) of booleans or numbers, each dimension at most 65535 long.
 
         Raises:
             EncodingError: the result is something else.
         """
         import numpy as np
 
+        if isinstance(data, np.generic):  # what arithmetic makes of an array without dimensions
+            data = np.asarray(data)
         if not isinstance(data, np.ndarray):
             raise EncodingError(f"NumBin holds one NumPy array, not {type(data).__name__}")
         dtype = data.dtype.newbyteorder("=")

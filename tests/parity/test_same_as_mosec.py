@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.service import PATIENCE, Serve
+from tests.parity.peer import TEXT, Answer, Pair, running
 
 PROGRAM = """
     from typing import Any, List
@@ -115,71 +102,11 @@ PROGRAM = """
         server.run()
 """
 
-PEER = "0.9.8"
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    content_type: str | None
-    body: Any
-
-    @classmethod
-    def of(cls, response: httpx.Response) -> Answer:
-        content_type = response.headers.get("content-type")
-        body: Any = response.content
-        with contextlib.suppress(ValueError):
-            if content_type == "application/json":
-                body = json.loads(body)
-        return cls(response.status_code, content_type, body)
-
-
-@contextlib.contextmanager
-def mosec(program: str, directory: Path) -> Iterator[str]:
-    """The address of the program under Mosec, which runs until the block ends."""
-    if importlib.metadata.version("mosec") != PEER:
-        pytest.fail(f"these tests know Mosec {PEER}, not {importlib.metadata.version('mosec')}")
-    script = directory / "service.py"
-    script.write_text(textwrap.dedent(program))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, str(script), "--address", "127.0.0.1", "--port", str(port), "--path", str(directory / "ipc")],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait_listening(process, port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(directory / "ipc", ignore_errors=True)
-
-
-def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "Mosec ended at its start"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)  # it has no other sign of being ready
-    pytest.fail("Mosec did not start")
-
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    pytest.importorskip("mosec", reason="Mosec is not installed")
-    with mosec(PROGRAM.replace("PACKAGE", "mosec"), tmp_path_factory.mktemp("mosec")) as address:
-        with httpx.Client(base_url=address, timeout=PATIENCE) as client:
-            yield client
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with running(PROGRAM, tmp_path_factory) as pair:
+        yield pair
 
 
 def raising(error: str, *arguments: Any) -> tuple[str, str, dict[str, Any]]:
@@ -235,48 +162,33 @@ SAME_STATUS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/square", {"content": bytes(11 << 20)}),
 ]
 
-# Mosec says no content type with its texts; ours is text/plain. HEAD is answered as GET would be.
-TEXT = "text/plain; charset=utf-8"
-
 
 def expected(theirs: Answer) -> Answer:
-    content_type = theirs.content_type
-    body = theirs.body
     if theirs.status == 404:
-        content_type, body = TEXT, b"not found"
-    elif theirs.status == 405:
-        content_type, body = TEXT, b"method not allowed"
-    elif content_type is None:
-        content_type = TEXT
-    return Answer(theirs.status, content_type, body)
+        return Answer(404, TEXT, b"not found")
+    if theirs.status == 405:
+        return Answer(405, TEXT, b"method not allowed")
+    return theirs.with_type()
 
 
-def test_the_same_answers(peer: httpx.Client, serve: Serve) -> None:
-    service = serve(PROGRAM.replace("PACKAGE", "mosec_cy")).wait_ready()
-    with service.client() as client:
-        for method, path, content in SAME:
-            theirs = Answer.of(peer.request(method, path, **content))
-            ours = Answer.of(client.request(method, path, **content))
-            assert ours == expected(theirs), (method, path, content)
+def test_the_same_answers(pair: Pair) -> None:
+    for method, path, content in SAME:
+        theirs, ours = pair.ask(method, path, **content)
+        assert ours == expected(theirs), (method, path, content)
 
 
-def test_the_same_statuses(peer: httpx.Client, serve: Serve) -> None:
-    service = serve(PROGRAM.replace("PACKAGE", "mosec_cy")).wait_ready()
-    with service.client() as client:
-        for method, path, content in SAME_STATUS:
-            theirs = peer.request(method, path, **content)
-            ours = client.request(method, path, **content)
-            assert ours.status_code == theirs.status_code, (method, path, ours.text, theirs.text)
+def test_the_same_statuses(pair: Pair) -> None:
+    for method, path, content in SAME_STATUS:
+        theirs, ours = pair.ask(method, path, **content)
+        assert ours.status == theirs.status, (method, path, ours, theirs)
 
 
-def test_the_same_metrics(peer: httpx.Client, serve: Serve) -> None:
+def test_the_same_metrics(pair: Pair) -> None:
     """The names, label names and buckets that a dashboard for Mosec relies on."""
-    service = serve(PROGRAM.replace("PACKAGE", "mosec_cy")).wait_ready()
-    with service.client() as client:
-        for one in (peer, client):
-            assert one.post("/square", json={"x": 3}).json() == {"x": 9}
-            assert one.post("/square", json={}).status_code == 422
-        assert samples(peer) <= samples(client)
+    for one in (pair.theirs, pair.ours):
+        assert one.post("/square", json={"x": 3}).json() == {"x": 9}
+        assert one.post("/square", json={}).status_code == 422
+    assert samples(pair.theirs) <= samples(pair.ours)
 
 
 def samples(client: httpx.Client) -> set[tuple[str, frozenset[tuple[str, str]]]]:

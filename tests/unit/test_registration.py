@@ -182,6 +182,17 @@ def test_stages_follow_their_order_of_registration(server: Server) -> None:
     assert plan.routes == {"/inference": (1, 2), "/b": (3,), "/c": (3,)}
 
 
+def test_a_route_may_be_continued_later(server: Server) -> None:
+    def register(server: Server) -> None:
+        server.append_worker(Echo, route="/a")
+        server.append_worker(Picture, route="/b")
+        server.append_worker(Echo, route="/a")
+
+    plan = planned(register, server)
+    assert [stage.name for stage in plan.stages] == ["Echo_1", "Picture_2", "Echo_3"]
+    assert plan.routes == {"/a": (1, 3), "/b": (2,)}
+
+
 def test_a_shared_runtime_is_one_stage(server: Server) -> None:
     shared, last = Runtime(Echo, num=2), Runtime(Picture)
     plan = planned(lambda server: server.register_runtime({"/a": [shared, last], "/b": [last, shared]}), server)
