@@ -37,6 +37,14 @@ def test_nothing_is_imported_for_a_process_that_records_nothing() -> None:
     assert recorded("recorder.encoded(); import sys; assert 'prometheus_client' not in sys.modules") == ([], "")
 
 
+def test_prometheus_client_is_being_imported() -> None:
+    """Another thread of the process imports it, while this one is asked."""
+    assert recorded("import sys, types; sys.modules['prometheus_client'] = types.ModuleType('prometheus_client')") == (
+        [],
+        "",
+    )
+
+
 def test_all_kinds() -> None:
     families, log = recorded(
         """
@@ -143,6 +151,7 @@ REFUSED = {
     "a name with one at its end": msgspec.msgpack.encode([["a\n", "gauge", "", []]]),
     "no such kind": msgspec.msgpack.encode([["a", "gouge", "", []]]),
     "a label that is no name": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b c": "x"}, 1.0]]]]),
+    "a label with a colon": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b:c": "x"}, 1.0]]]]),
     "a label that is a number": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b": 1}, 1.0]]]]),
     "a sample of another kind": msgspec.msgpack.encode([["a", "gauge", "", [["_total", {}, 1.0]]]]),
     "a value that is a text": msgspec.msgpack.encode([["a", "gauge", "", [["", {}, "1"]]]]),
