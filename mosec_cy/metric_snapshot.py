@@ -119,7 +119,7 @@ class Recorder:
             for metric in client.REGISTRY.collect():
                 if metric.name not in own:
                     families += self._family(metric)
-        except Exception as error:  # of a collector of the user's
+        except (Exception, SystemExit) as error:  # of a collector of the user's
             self._report(f"/metrics lacks what a collector of this process should have said: {error!r}")
         return families
 

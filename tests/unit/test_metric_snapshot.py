@@ -142,6 +142,26 @@ def test_labels_and_help_that_are_no_text_become_one() -> None:
     assert log == ""
 
 
+@pytest.mark.parametrize("error", ["OSError", "SystemExit"])
+def test_a_collector_that_raises(error: str) -> None:
+    """SystemExit would end the thread that answers the master, without a word."""
+    families, log = recorded(
+        f"""
+        import prometheus_client as p
+        p.Counter("before", "b").inc()
+        class Broken:
+            def collect(self):
+                raise {error}("no sensor")
+            def describe(self):
+                return []
+        p.REGISTRY.register(Broken())
+        """
+    )
+    assert [name for name, *_ in families] == ["before"]
+    (line,) = log.splitlines()
+    assert "/metrics lacks what a collector of this process should have said: " + error in line
+
+
 REFUSED = {
     "not bytes": "text",
     "too large": b"\xc4" * (LARGEST + 1),
