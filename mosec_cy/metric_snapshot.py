@@ -15,6 +15,7 @@ LARGEST = 2 << 20  # bytes of one snapshot: some 30 000 samples, and half a seco
 ACCUMULATING = frozenset({"counter", "histogram", "summary"})
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _SUFFIXES = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -25,6 +26,8 @@ _SUFFIXES = {
     "stateset": ("",),
     "unknown": ("",),
 }
+_COLLECTORS = ("PROCESS_COLLECTOR", "PLATFORM_COLLECTOR", "GC_COLLECTOR")  # of what is known of any process
+_NEEDED = ("REGISTRY", *_COLLECTORS)
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -63,14 +66,16 @@ def decode(body: object) -> list[Family]:
         families = _decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise ValueError(f"no snapshot of metrics: {error}") from None
-    names = {family.name for family in families}
+    labels: set[str] = set()
     for family in families:
-        names.update(*(sample.labels for sample in family.samples))
+        labels.update(*(sample.labels for sample in family.samples))
         if any(sample.suffix not in _SUFFIXES[family.kind] for sample in family.samples):
             raise ValueError(f"the {family.kind} {family.name!r} has a sample that no {family.kind} has")
-    for name in names:
-        if not _NAME.match(name):
-            raise ValueError(f"no snapshot of metrics: {name!r} is no name of a metric or label")
+        if not _NAME.match(family.name):
+            raise ValueError(f"no snapshot of metrics: {family.name!r} is no name of a metric")
+    for name in labels:
+        if not _LABEL_NAME.match(name):
+            raise ValueError(f"no snapshot of metrics: {name!r} is no name of a label")
     return families
 
 
@@ -104,8 +109,9 @@ class Recorder:
 
     def families(self) -> list[Family]:
         """All that user code has recorded, without what `prometheus_client` says of any process by itself."""
-        client = sys.modules.get("prometheus_client")
-        if client is None:  # then nothing can have been recorded
+        client: Any = sys.modules.get("prometheus_client")
+        # While it is imported, by another thread, it has not all of its names. Nothing can have been recorded then.
+        if not all(hasattr(client, name) for name in _NEEDED):
             return []
         own = _names_of_any_process(client)
         families: list[Family] = []
@@ -113,7 +119,7 @@ class Recorder:
             for metric in client.REGISTRY.collect():
                 if metric.name not in own:
                     families += self._family(metric)
-        except Exception as error:  # of a collector of the user's
+        except (Exception, SystemExit) as error:  # of a collector of the user's
             self._report(f"/metrics lacks what a collector of this process should have said: {error!r}")
         return families
 
@@ -155,7 +161,7 @@ class Recorder:
 
 
 def _legal(sample: Any) -> bool:
-    return all(_NAME.match(name) for name in (sample.name, *sample.labels))
+    return bool(_NAME.match(sample.name)) and all(map(_LABEL_NAME.match, sample.labels))
 
 
 def _text(value: object) -> str:
@@ -164,5 +170,4 @@ def _text(value: object) -> str:
 
 
 def _names_of_any_process(client: Any) -> set[str]:
-    collectors = (client.PROCESS_COLLECTOR, client.PLATFORM_COLLECTOR, client.GC_COLLECTOR)
-    return {metric.name for collector in collectors for metric in collector.collect()}
+    return {metric.name for name in _COLLECTORS for metric in getattr(client, name).collect()}

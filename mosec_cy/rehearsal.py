@@ -11,7 +11,7 @@ from typing import Any
 
 from mosec_cy import messages
 from mosec_cy.errors import MosecTimeoutError
-from mosec_cy.worker import Worker
+from mosec_cy.worker import SSEWorker, Worker
 
 LARGEST_MESSAGE = (1 << 31) - 1  # payloads pass through the control socket here, and this is msgpack's own limit
 
@@ -69,7 +69,7 @@ def _arguments(worker: Worker, payloads: list[bytes]) -> list[Any]:
 
 
 def _results(worker: Worker, argument: Any, value: Any, last: bool) -> list[Any]:
-    if last and hasattr(worker, "send_stream_event"):  # its answer is the events; what it returns is ignored
+    if last and isinstance(worker, SSEWorker):  # its answer is the events; what it returns is ignored
         return []
     if worker.max_batch_size == 1:
         return [value]

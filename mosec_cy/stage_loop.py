@@ -232,7 +232,7 @@ class StageLoop:
 
 
 class StreamLoop(StageLoop):
-    """Serves a row whose answers are streams, also where only some of its tasks are at the end of their route."""
+    """Serves a row whose answers are streams, for those of its tasks that are at the end of their route."""
 
     worker: SSEWorker
 
@@ -259,7 +259,7 @@ class StreamLoop(StageLoop):
 
 def serve(channel: Channel, worker: Worker, **place: Any) -> None:
     """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
-    if isinstance(worker, SSEWorker) and place["is_last"] is not False:
+    if isinstance(worker, SSEWorker):  # also where it is never the last stage: it is told so when it sends
         StreamLoop(channel, worker, **place).run()
     else:
         StageLoop(channel, worker, **place).run()

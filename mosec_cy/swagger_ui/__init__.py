@@ -64,8 +64,8 @@ def resource(path: str) -> Resource | None:
         return Resource(_PAGE, HTML)
     if path == "/start.js":
         return Resource(_START, SCRIPT)
-    name = path[1:]
-    return Resource(_read(name), _FILES[name]) if name in _FILES else None
+    slash, name = path[:1], path[1:]
+    return Resource(_read(name), _FILES[name]) if slash == "/" and name in _FILES else None
 
 
 @cache

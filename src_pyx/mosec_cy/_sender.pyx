@@ -122,7 +122,7 @@ cdef class Sender:
             raise RuntimeError("events are the answer: only the last stage of a route can send them")
         return item
 
-    def send(self, str text not None, Py_ssize_t index):
+    def send(self, text, Py_ssize_t index):
         """Sends an event whose data is `text` to the client of an item; `index` is its place in the batch.
 
         Waits, with the GIL released, while too much is under way to a client that reads slowly. In a batch of several
@@ -133,11 +133,14 @@ cdef class Sender:
 
         Raises:
             IndexError: the batch has no such place.
+            TypeError: `text` is no str.
             RuntimeError: the item's answer is not the client's, but goes to a next stage.
             UnicodeEncodeError: the text has lone surrogates.
             MosecTimeoutError: `forward` overran its time-out while this waited.
         """
         cdef Py_ssize_t length = 0
+        if not isinstance(text, str):     # an argument declared as str would refuse classes derived from it
+            raise TypeError(f"text must be a str, but is {text!r} ({type(text).__name__})")
         cdef const uint8_t *data = <const uint8_t *>PyUnicode_AsUTF8AndSize(text, &length)
         cdef Item item = self._item(index)
         cdef uint64_t n = event_bytes(NULL, b"", data, length)

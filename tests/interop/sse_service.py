@@ -79,6 +79,10 @@ STREAMS = """
             else:
                 self.send_stream_event("refused")
 
+    class Inner(SSEWorker):
+        def forward(self, data):
+            self.send_stream_event("lost")
+
     class Post(Worker):
         def forward(self, data):
             return data
@@ -92,7 +96,8 @@ STREAMS = """
             server.append_worker(Batch, max_batch_size=size, max_wait_time=30000, route=f"/batch{size}")
         server.append_worker(Plain, route="/plain")
         server.append_worker(Mixed, route=["/mixed", "/inner"])
-        server.append_worker(Post, route="/inner")
+        server.append_worker(Inner, route="/never")
+        server.append_worker(Post, route=["/inner", "/never"])
         server.run()
 """
 

@@ -208,3 +208,39 @@ def test_large_arrays_and_daemons(serve: Serve, tmp_path: Path) -> None:
     )
     assert service.wait_end() == 0
     assert "  Measure_2: 1 x forward, T, 8 bytes to the client" in printed(service)
+
+
+def test_only_an_sse_worker_answers_with_events(serve: Serve) -> None:
+    """Whatever another one calls its methods."""
+    service = serve(
+        """
+        from mosec_cy import SSEWorker, Server, Worker
+
+        class Events(SSEWorker):
+            example = "text"
+
+            def forward(self, data):
+                assert self.send_stream_event(data)
+
+        class Sender(Worker):
+            example = "text"
+
+            def send_stream_event(self, text):
+                raise AssertionError
+
+            def forward(self, data):
+                return data
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Events, route="/events")
+            server.append_worker(Sender, route="/plain")
+            server.run()
+        """,
+        "--dry-run",
+    )
+    assert service.wait_end() == 0
+    assert [line for line in printed(service) if line.startswith("  ")] == [
+        "  Events_1: 1 x forward, T, events to the client",
+        "  Sender_2: 1 x forward, T, 6 bytes to the client",
+    ]

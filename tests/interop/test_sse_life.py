@@ -85,6 +85,7 @@ def test_a_stage_that_is_last_on_one_route_only(service: Service) -> None:
     with service.client() as client:
         assert client.post("/inner", json="inner").json() == "plain"
         assert client.post("/inner", json="event").status_code == 500
+        assert client.post("/never", json="event").status_code == 500
     service.wait_output("only the last stage of a route can send them")
 
 

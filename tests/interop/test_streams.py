@@ -49,6 +49,23 @@ def test_what_is_on_the_wire(engine: Engine) -> None:
     assert body == b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n9\r\ndata: c\n\n\r\n0\r\n\r\n"
 
 
+def test_text_of_a_class_of_its_own() -> None:
+    """As tokenizers, numpy and enumerations have them."""
+
+    class Token(str):
+        __slots__ = ()
+
+    def forward(sender: Sender, _: Any) -> None:
+        assert sender.send(Token("token"), 0)
+        for wrong in (b"bytes", None, 1):
+            with pytest.raises(TypeError, match="text must be a str, but is "):
+                sender.send(wrong, 0)  # type: ignore[arg-type]
+
+    with streaming(forward) as engine, Reader(engine) as reader:
+        reader.begin()
+        assert reader.rest_of_stream() == data("token")
+
+
 def test_http_1_0(engine: Engine) -> None:
     """No chunks; the end is the end of the connection, whatever the client asked for."""
     with engine.connect() as client:

@@ -37,6 +37,14 @@ def test_nothing_is_imported_for_a_process_that_records_nothing() -> None:
     assert recorded("recorder.encoded(); import sys; assert 'prometheus_client' not in sys.modules") == ([], "")
 
 
+def test_prometheus_client_is_being_imported() -> None:
+    """Another thread of the process imports it, while this one is asked."""
+    assert recorded("import sys, types; sys.modules['prometheus_client'] = types.ModuleType('prometheus_client')") == (
+        [],
+        "",
+    )
+
+
 def test_all_kinds() -> None:
     families, log = recorded(
         """
@@ -134,6 +142,26 @@ def test_labels_and_help_that_are_no_text_become_one() -> None:
     assert log == ""
 
 
+@pytest.mark.parametrize("error", ["OSError", "SystemExit"])
+def test_a_collector_that_raises(error: str) -> None:
+    """SystemExit would end the thread that answers the master, without a word."""
+    families, log = recorded(
+        f"""
+        import prometheus_client as p
+        p.Counter("before", "b").inc()
+        class Broken:
+            def collect(self):
+                raise {error}("no sensor")
+            def describe(self):
+                return []
+        p.REGISTRY.register(Broken())
+        """
+    )
+    assert [name for name, *_ in families] == ["before"]
+    (line,) = log.splitlines()
+    assert "/metrics lacks what a collector of this process should have said: " + error in line
+
+
 REFUSED = {
     "not bytes": "text",
     "too large": b"\xc4" * (LARGEST + 1),
@@ -143,6 +171,7 @@ REFUSED = {
     "a name with one at its end": msgspec.msgpack.encode([["a\n", "gauge", "", []]]),
     "no such kind": msgspec.msgpack.encode([["a", "gouge", "", []]]),
     "a label that is no name": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b c": "x"}, 1.0]]]]),
+    "a label with a colon": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b:c": "x"}, 1.0]]]]),
     "a label that is a number": msgspec.msgpack.encode([["a", "gauge", "", [["", {"b": 1}, 1.0]]]]),
     "a sample of another kind": msgspec.msgpack.encode([["a", "gauge", "", [["_total", {}, 1.0]]]]),
     "a value that is a text": msgspec.msgpack.encode([["a", "gauge", "", [["", {}, "1"]]]]),

@@ -54,7 +54,18 @@ def test_a_file_is_read_once() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["//", "/__init__.py", "/VENDORED.md", "/../plan.py", "/./swagger-ui.css", "/swagger-ui.css/", "x", "\ufffd"],
+    [
+        "//",
+        "/__init__.py",
+        "/VENDORED.md",
+        "/../plan.py",
+        "/./swagger-ui.css",
+        "/swagger-ui.css/",
+        "x",
+        "xswagger-ui.css",
+        "swagger-ui.css",
+        "\ufffd",
+    ],
 )
 def test_no_other_file_is_served(path: str) -> None:
     assert swagger_ui.resource(path) is None
