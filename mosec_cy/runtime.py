@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -92,6 +93,13 @@ def _checked_start_method(value: object, worker: type[Worker]) -> StartMethod:
             f"worker {worker.__qualname__} is defined inside a function, where a spawned process cannot find it: "
             'define it at the top level of its module, or pass start_method="fork"'
         )
+    try:
+        pickle.dumps(worker)
+    except (pickle.PicklingError, AttributeError) as error:
+        raise ValueError(
+            f"worker {worker.__qualname__} cannot be found by a spawned process ({error}): "
+            'define it under its own name at the top level of its module, or pass start_method="fork"'
+        ) from None
     return "spawn"
 
 

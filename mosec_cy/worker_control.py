@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -10,6 +11,8 @@ import threading
 
 from mosec_cy import messages
 from mosec_cy.metric_snapshot import Recorder
+
+_PATIENCE = 1.0  # s
 
 
 class ControlThread:
@@ -29,8 +32,7 @@ class ControlThread:
 
     def start(self) -> None:
         """Signals stay with the main thread, whose sleep they are to interrupt."""
-        reading = self._reading
-        os.register_at_fork(before=reading.acquire, after_in_parent=reading.release, after_in_child=reading.release)
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
@@ -38,11 +40,23 @@ class ControlThread:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def send_metrics(self) -> None:
-        """Tell the master what has been recorded until now."""
-        with self._reading:
+        """Tell the master what has been recorded until now; nothing while a collector of user code blocks."""
+        if not self._hold():
+            return
+        try:
             body = self._recorder.encoded()
+        finally:
+            self._let_go()
         with self._writing:
             messages.send(self._control, {"metrics": body})
+
+    def _hold(self) -> bool:
+        # Not for ever: a collector may wait for what the thread that forks or ends holds.
+        return self._reading.acquire(timeout=_PATIENCE)
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not had in time
+            self._reading.release()
 
     def _answer(self) -> None:
         inbox = messages.Inbox(self._control)

@@ -112,6 +112,13 @@ def test_a_local_class_cannot_be_spawned(server: Server) -> None:
     server.append_worker(Local, start_method="fork")
 
 
+def test_a_class_without_the_name_that_it_gives_itself(server: Server) -> None:
+    renamed = type("Renamed", (Echo,), {"__module__": __name__})
+    with pytest.raises(ValueError, match=r'Renamed cannot be found by a spawned process.*or pass start_method="fork"'):
+        server.append_worker(renamed)
+    server.append_worker(renamed, start_method="fork")
+
+
 @pytest.mark.parametrize(
     ("routes", "error", "complaint"),
     [
