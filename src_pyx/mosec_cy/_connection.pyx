@@ -36,7 +36,7 @@ cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil:
     t.capacity = capacity
     t.free_head = NO_CONNECTION
     cdef uint32_t kind
-    for kind in range(TIMER_KINDS):
+    for kind in range(<uint32_t>TIMER_KINDS):
         t.timer_head[kind] = NO_CONNECTION
         t.timer_tail[kind] = NO_CONNECTION
     return 0
@@ -132,7 +132,7 @@ cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t 
 
 cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil:
     cdef uint32_t kind, slot
-    for kind in range(1, TIMER_KINDS):
+    for kind in range(1, <uint32_t>TIMER_KINDS):
         slot = t.timer_head[kind]
         if slot != NO_CONNECTION and t.all[slot].deadline <= now:
             return slot
@@ -142,7 +142,7 @@ cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil:
 cdef uint64_t connections_deadline(const Connections *t) noexcept nogil:
     cdef uint64_t soonest = 0x7FFFFFFFFFFFFFFF
     cdef uint32_t kind, slot
-    for kind in range(1, TIMER_KINDS):
+    for kind in range(1, <uint32_t>TIMER_KINDS):
         slot = t.timer_head[kind]
         if slot != NO_CONNECTION and t.all[slot].deadline < soonest:
             soonest = t.all[slot].deadline

@@ -57,7 +57,7 @@ def test_pyright(tmp_path: Path) -> None:
     config = tmp_path / "pyrightconfig.json"
     settings = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "include": [str(path) for path in PROGRAMS]}
     config.write_text(json.dumps(settings))
-    said = checker("pyright", "--outputjson", "--project", str(config))
+    said = checker("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(config))
     reports = json.loads(said)["generalDiagnostics"]
     found = {(Path(report["file"]).name, report["range"]["start"]["line"] + 1) for report in reports}
     assert found == mistakes(), said
