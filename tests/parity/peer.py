@@ -20,6 +20,17 @@ from tests.service import PATIENCE, Service
 
 PEER = "0.9.8"
 TEXT = "text/plain; charset=utf-8"
+# What a worker may raise, by name.
+ERRORS = (
+    "ClientError",
+    "DecodingError",
+    "EncodingError",
+    "ServerError",
+    "ValidationError",
+    "MosecError",
+    "MosecTimeoutError",
+    "ValueError",
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.parity.peer import TEXT, Answer, Pair, running
+from tests.parity.peer import ERRORS, TEXT, Answer, Pair, running
 
 PROGRAM = """
     from typing import Any, List
@@ -136,17 +136,7 @@ SAME: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/sleep", {"json": 0}),
     *(
         raising(error, *arguments)
-        for error in (
-            "ClientError",
-            "DecodingError",
-            "EncodingError",
-            "ServerError",
-            "ValidationError",
-            "MosecError",
-            "MosecTimeoutError",
-            "ValueError",
-            "KeyError",
-        )
+        for error in (*ERRORS, "KeyError")
         for arguments in ((), ("why",), ("a", "b"), ({"k": 1},), ("é",), ("one\ntwo",), ("",))
     ),
     ("POST", "/raises/too", {"json": {"error": "ClientError", "arguments": ["second route"]}}),

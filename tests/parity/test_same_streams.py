@@ -10,7 +10,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource
 
-from tests.parity.peer import TEXT, Pair, running
+from tests.parity.peer import ERRORS, TEXT, Pair, running
 
 PROGRAM = """
     import time
@@ -116,19 +116,7 @@ def test_events(pair: Pair, path: str, texts: list[str]) -> None:
     assert ours == theirs == message(*(text.replace("\r", "\n") for text in texts))
 
 
-CLASSES = [
-    "ClientError",
-    "DecodingError",
-    "EncodingError",
-    "ServerError",
-    "ValidationError",
-    "MosecError",
-    "MosecTimeoutError",
-    "ValueError",
-]
-
-
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("early", [True, False], ids=["before", "within"])
 def test_errors(pair: Pair, name: str, early: bool) -> None:
     for arguments in ([], ["why"], ["one\ntwo"], ["a", "b"]):
