@@ -79,11 +79,11 @@ def test_all_routes_are_tried(serve: Serve, method: str) -> None:
     assert sizes[1] == sizes[0] + 3  # "twenty" has three letters more than "one"
     assert [line for line in lines if "next stage" not in line] == [
         "/text: example 1 of 2",
-        "  Length_2: 1 x forward, T, 3 bytes to the client",
+        "  Length_1: 1 x forward, T, 3 bytes to the client",
         "/text: example 2 of 2",
-        "  Length_2: 1 x forward, T, 6 bytes to the client",
+        "  Length_1: 1 x forward, T, 6 bytes to the client",
         "/batch: example 1 of 1",
-        "  Length_2: 2 x forward, T, 1 + 2 + 3 = 6 bytes to the client",
+        "  Length_1: 2 x forward, T, 1 + 2 + 3 = 6 bytes to the client",
     ]
     batches = [message for message in service.messages if " of " in message]
     assert batches == ["lengths of 1", "lengths of 1", "batch of 3", "lengths of 2", "lengths of 1"]

@@ -77,4 +77,4 @@ def custom(schema: Callable[[str], Any], name: str = "Custom") -> Runtime:
         return schema(ref_template) if target is ParseTarget.INPUT else ({}, {})
 
     names = {"get_forward_json_schema": classmethod(get_forward_json_schema), "__module__": __name__}
-    return Runtime(type(name, (Untyped,), names))
+    return Runtime(type(name, (Untyped,), names), start_method="fork")  # nobody finds it by its name
