@@ -78,16 +78,28 @@ def spoilt(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data[:cut] if draw(st.booleans()) else data + draw(st.binary(max_size=4)))
 
 
+def shown(value: Any) -> Any:
+    """What a value holds, comparable: NaN is NaN, and extension types, whose `repr` is an address, are their bytes."""
+    match value:
+        case list() | tuple():
+            return [shown(inner) for inner in value]
+        case dict():
+            return [(shown(key), shown(inner)) for key, inner in value.items()]
+        case msgspec.msgpack.Ext():
+            return ["Ext", value.code, bytes(value.data)]
+    return repr(value)
+
+
 def try_decode(decode: Any, data: bytes, *refusals: type[Exception]) -> None:
     """It decodes them, or refuses them; and from each kind of buffer alike."""
-    seen = []
+    seen: list[Any] = []
     for kind in (bytes, bytearray, memoryview):
         try:
-            seen.append(repr(decode(kind(data))))
+            seen.append(shown(decode(kind(data))))
         except refusals as error:
             seen.append(str(error))
-    assert len(set(seen)) == 1
-    assert seen[0]  # a refusal says why
+    assert seen == seen[:1] * 3
+    assert seen[0] != ""  # a refusal says why
 
 
 @patient
@@ -95,6 +107,8 @@ def try_decode(decode: Any, data: bytes, *refusals: type[Exception]) -> None:
 @example(b"\xd7\xff" + b"\xff" * 8)  # a timestamp outside of its bounds
 @example(b"\xc7\x0c\xff" + b"\xff" * 12)
 @example(b"\x81\xc0\xc0")
+@example(b"\xd4\x00\x00")  # an extension type
+@example(b"\xca\x7f\xc0\x00\x00")  # NaN
 def test_any_bytes_as_msgpack(data: bytes) -> None:
     try_decode(PACKED.deserialize, data, DecodingError)
     try_decode(ANYTHING.deserialize, data, DecodingError, ValidationError)
