@@ -31,6 +31,7 @@ class FromCore(enum.IntEnum):
     ROW_OVERDUE = 102
     ROW_KILLED = 103
     STOPPED = 104  # nothing is in flight any more
+    RUNNING = 105  # it is set up and hears orders
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class CoreLink:
                 os.write(boot, marshal.dumps(full))
                 os.lseek(boot, 0, os.SEEK_SET)
                 self.process = _start(boot, [*keep, theirs.fileno()])
+            except BaseException:
+                self._socket.close()
+                raise
             finally:
                 os.close(boot)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -33,21 +32,24 @@ class MasterRoutes:
 
     user_metrics: UserMetrics  # set before the first request can come
 
-    def __init__(self, segment: Segment, core_bell_fd: int, plan: Plan, options: Options) -> None:
+    def __init__(self, plan: Plan, options: Options) -> None:
         self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._segment = segment
         self._metrics = ServiceMetrics(options.namespace, plan, STATUS_CODES, options.timeout)
         self._openapi = OpenAPI(plan, options)
         self._content_types = {text: number for number, text in enumerate(plan.content_types)}
-        segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
+        self._scrapes: list[Item] = []  # requests for /metrics that wait for the workers
+
+    def attach(self, segment: Segment, core_bell_fd: int) -> None:
+        """Answer the core of this memory from now on, where the row has been begun; clients of others have gone."""
+        self._segment = segment
+        self._scrapes.clear()
         self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
-        self._unanswered = 0
         self._channel.take_now()  # nothing yet; from now on a task rings the bell
 
     def answer(self) -> None:
         """Answer all requests that are there; called when `bell_fd` is readable."""
         os.eventfd_read(self.bell_fd)
-        scrapes = []
+        scrapes: list[Item] = []
         for item in self._channel.take_now():
             path = bytes(item).partition(b"?")[0].decode("ascii", errors="replace")
             if path == "/metrics":
@@ -55,8 +57,8 @@ class MasterRoutes:
             else:
                 self._answer([item], *self._openapi_resource(path))
         if scrapes:
-            self._unanswered += len(scrapes)
-            self.user_metrics.collect(functools.partial(self._send_metrics, scrapes))
+            self._scrapes += scrapes
+            self.user_metrics.collect(self._send_metrics)
 
     @property
     def metric_names(self) -> list[str]:
@@ -74,15 +76,17 @@ class MasterRoutes:
             return 500, _INTERNAL_ERROR
         return (200, found) if found else (404, _NOT_FOUND)
 
-    def _send_metrics(self, scrapes: list[Item], users: list[Metric]) -> None:
+    def _send_metrics(self, users: list[Metric]) -> None:
+        scrapes, self._scrapes = self._scrapes, []
+        if not scrapes:  # answered already, or core has died meanwhile
+            return
         try:
             stats = self._segment.stats()
-            stats["remaining"] = max(stats["remaining"] - self._unanswered, 0)  # the gauge is of the users' tasks
+            stats["remaining"] = max(stats["remaining"] - len(scrapes), 0)  # the gauge is of the users' tasks
             page = 200, Resource(self._metrics.render(stats, users), METRICS)
         except Exception:
             get_logger().exception("cannot answer GET %s", "/metrics")
             page = 500, _INTERNAL_ERROR
-        self._unanswered -= len(scrapes)
         self._answer(scrapes, *page)
 
     def _answer(self, items: list[Item], status: int, found: Resource) -> None:

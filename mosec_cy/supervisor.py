@@ -18,6 +18,8 @@ from multiprocessing import process as multiprocessing_process
 from setproctitle import getproctitle, setproctitle
 
 from mosec_cy import child, content_coding, limits
+from mosec_cy.attachments import Attachments
+from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon
 from mosec_cy.engine import Engine
@@ -27,7 +29,7 @@ from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
 from mosec_cy.user_metrics import UserMetrics
-from mosec_cy.worker_row import CommonBoot
+from mosec_cy.worker_row import CommonBoot, WorkerRow
 from mosec_cy.workforce import Workforce
 
 _log = get_logger()
@@ -82,7 +84,7 @@ class Supervisor:
         self._reactor = reactor
         self._listener = listener
         self._engine = engine
-        self._link = engine.link
+        self._core = CoreLife(engine, reactor, self)
         self._daemons = daemons
         common = CommonBoot(
             segment_fd=engine.segment.fd,
@@ -94,15 +96,17 @@ class Supervisor:
         )
         user_metrics = UserMetrics(reactor, engine.master_routes.metric_names)
         engine.master_routes.user_metrics = user_metrics
-        self._workers = Workforce(plan, engine, common, reactor, self, user_metrics, self._release_in_child)
+        attachments = Attachments(reactor, self._patience_for)
+        self._workers = Workforce(
+            plan, engine, common, reactor, self, user_metrics, attachments, self._release_in_child
+        )
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""
         if self._engine.codings:
             _log.info("compression is on: %s", content_coding.describe())
         self._reactor.take_signals(child.SHUTDOWN_SIGNALS, self._on_signal)
-        self._reactor.watch(self._link.fileno(), self._on_core_message)
-        self._reactor.watch(self._link.process.pidfd, self._on_core_exit)
+        self._core.begin()
         self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
@@ -112,11 +116,11 @@ class Supervisor:
 
     def end_all(self) -> None:
         """Kill what still runs, and wait for its end."""
-        self._link.process.kill()
+        self._engine.link.process.kill()
         self._workers.kill()
         for daemon in self._daemons.values():
             daemon.kill()
-        self._link.process.reap(block=True)
+        self._engine.link.process.reap(block=True)
         self._workers.reap()
         self._workers.close()
         for daemon in self._daemons.values():
@@ -127,7 +131,7 @@ class Supervisor:
     def on_worker_ready(self) -> None:
         if self._phase is Phase.STARTING and self._workers.complete:
             self._listener.listen()
-            self._link.send(ToCore.LISTEN)
+            self._engine.link.send(ToCore.LISTEN)
             self._phase = Phase.SERVING
             _log.info("listening on %s", self._listener.address)
 
@@ -157,13 +161,11 @@ class Supervisor:
             self._shut_down(int(status != 0))
         self._finish_if_alone()
 
-    def _on_core_message(self) -> None:
-        for message in self._link.take():
-            self._handle(message)
-        if self._link.closed:
-            self._reactor.unwatch(self._link.fileno())
+    @property
+    def wants_core(self) -> bool:
+        return self._phase < Phase.DRAINING
 
-    def _handle(self, message: Message) -> None:
+    def on_core_message(self, message: Message) -> None:
         if message.kind == FromCore.ROW_DEAD:
             self._workers.on_drained(message)
         elif message.kind == FromCore.ROW_OVERDUE:
@@ -173,16 +175,20 @@ class Supervisor:
         elif message.kind == FromCore.STOPPED and message.value:
             _log.warning("%d requests were not finished in time", message.value)
 
-    def _on_core_exit(self) -> None:
-        if not self._link.closed:
-            self._on_core_message()
-        self._reactor.unwatch(self._link.process.pidfd)
-        status = self._link.process.reap(block=True)
-        assert status is not None
-        if self._phase < Phase.DRAINING or status not in (0, child.UNKNOWN):
-            _log.error("core ended with %s: shutting down", child.describe(status))
+    def on_core_replaced(self) -> None:
+        if self._phase is Phase.SERVING:
+            self._engine.link.send(ToCore.LISTEN)
+        self._workers.on_core_replaced()
+
+    def on_core_gone(self, failure: str | None) -> None:
+        if failure is not None:
+            _log.error("%s: shutting down", failure)
             self._status = self._status or 1
         self._stop_workers()
+
+    def _patience_for(self, row: WorkerRow) -> float:
+        """Seconds after which a process that does not come back from `forward` is killed."""
+        return (row.stage.runtime.timeout or self._timeout) + self._grace
 
     # ---- shutdown ----------------------------------------------------------------------------------
 
@@ -192,9 +198,12 @@ class Supervisor:
         self._phase = Phase.DRAINING
         self._status = status
         self._workers.cancel_starts()
+        if not self._core.stop():
+            self._stop_workers()
+            return
         deadline = time.monotonic() + self._timeout
-        self._link.send(ToCore.SHUTDOWN, value=int(deadline * 1e9))
-        self._reactor.call_later(self._timeout + self._grace, self._link.process.kill)
+        self._engine.link.send(ToCore.SHUTDOWN, value=int(deadline * 1e9))
+        self._reactor.call_later(self._timeout + self._grace, self._engine.link.process.kill)
 
     def _stop_workers(self) -> None:
         self._phase = Phase.STOPPING
@@ -220,7 +229,7 @@ class Supervisor:
         self._reactor.close()
         self._listener.close_in_child()
         self._workers.close()
-        self._engine.close()
+        self._engine.leave_in_child()
         _close_all(self._daemons)
 
 

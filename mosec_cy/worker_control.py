@@ -1,22 +1,28 @@
-"""The thread of a worker that answers the master, while the main thread serves or user code runs."""
+"""The thread of a worker that hears the master, while the main thread serves or user code runs."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from mosec_cy import messages
 from mosec_cy.metric_snapshot import Recorder
+
+if TYPE_CHECKING:
+    from mosec_cy._channel import Channel
+    from mosec_cy._segment import Segment
 
 _PATIENCE = 1.0  # s
 
 
 class ControlThread:
-    """Waits in the kernel for a question of the master's, without the GIL: it costs nothing while nobody asks.
+    """Waits in the kernel for what the master says, without the GIL: it costs nothing while nobody does.
 
     It is started after `__init__` and warm-up of the user's class: until then the process has one thread, so that
     user code may fork in them as it likes. A child that it forks later has no copy of this thread, nor of a lock that
@@ -28,14 +34,14 @@ class ControlThread:
         self._recorder = recorder
         self._reading = threading.RLock()
         self._writing = threading.Lock()
-        self._thread = threading.Thread(target=self._answer, name="mosec_cy-control", daemon=True)
 
-    def start(self) -> None:
+    def start(self, channel: Channel) -> None:
         """Signals stay with the main thread, whose sleep they are to interrupt."""
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        thread = threading.Thread(target=self._listen, args=(channel,), name="mosec_cy-control", daemon=True)
         try:
-            self._thread.start()
+            thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
@@ -58,8 +64,8 @@ class ControlThread:
         with contextlib.suppress(RuntimeError):  # it was not had in time
             self._reading.release()
 
-    def _answer(self) -> None:
-        inbox = messages.Inbox(self._control)
+    def _listen(self, channel: Channel) -> None:
+        inbox = messages.DescriptorInbox(self._control)
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
         try:
@@ -68,5 +74,28 @@ class ControlThread:
                 for message in inbox.take():
                     if message.get("collect"):
                         self.send_metrics()
+                    elif "attach" in message:
+                        self._attach(channel, message["attach"], *inbox.claim(2))
         except (OSError, ValueError):  # closed, or spoilt by user code; the master notices by itself
             return
+
+    def _attach(self, channel: Channel, number: int, segment_fd: int, core_bell_fd: int) -> None:
+        """Have the main thread serve the core of that number."""
+        from mosec_cy._segment import Segment
+
+        offer = Segment.attach(segment_fd), core_bell_fd
+        replaced = channel.offer(*offer, functools.partial(self._attached, number))
+        if replaced is not None:
+            _close(*replaced)
+
+    def _attached(self, number: int, segment: Segment, core_bell_fd: int) -> None:
+        # In the main thread; the descriptors are those of the core before.
+        _close(segment, core_bell_fd)
+        with self._writing:
+            messages.send(self._control, {"attached": number})
+
+
+def _close(segment: Segment, core_bell_fd: int) -> None:
+    """Close descriptors; what is mapped stays for those who look into it."""
+    segment.close()
+    os.close(core_bell_fd)

@@ -144,7 +144,7 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlTh
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
     messages.send(control, {"ready": True})  # before the thread may write
-    thread.start()
+    thread.start(channel)
     serve(
         channel,
         worker,

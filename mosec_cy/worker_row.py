@@ -9,7 +9,7 @@ import pickle
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
@@ -105,10 +105,14 @@ class WorkerRow:
         with suppress(OSError):  # it has ended, or reads nothing any more
             self.send({"collect": True}, socket.MSG_DONTWAIT)
 
-    def send(self, message: dict[str, Any], flags: int = 0) -> None:
+    def ask_to_attach(self, number: int, descriptors: Sequence[int]) -> None:
+        """To the core of that number; the answer arrives in `inbox`. Raises OSError if the process cannot be told."""
+        self.send({"attach": number}, socket.MSG_DONTWAIT, descriptors)
+
+    def send(self, message: dict[str, Any], flags: int = 0, descriptors: Sequence[int] = ()) -> None:
         """As `messages.send`. Raises OSError if the process has ended."""
         assert self._control is not None
-        messages.send(self._control, message, flags)
+        messages.send(self._control, message, flags, descriptors)
 
     def became_ready(self) -> None:
         self.state = State.READY

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Protocol
 
 from mosec_cy import child
-from mosec_cy.core_link import CoreLink, Message, ToCore
+from mosec_cy.attachments import Attachments
+from mosec_cy.core_link import Message, ToCore
 from mosec_cy.engine import Engine
 from mosec_cy.log import get_logger
 from mosec_cy.plan import Plan
@@ -43,14 +45,15 @@ class Workforce:
         reactor: Reactor,
         observer: Observer,
         user_metrics: UserMetrics,
+        attachments: Attachments,
         release_master: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._link: CoreLink = engine.link
         self._common = common
         self._reactor = reactor
         self._observer = observer
         self._user_metrics = user_metrics
+        self._attachments = attachments
         self._release_master = release_master
         self._stopping = False
         self._rows = {
@@ -88,6 +91,20 @@ class Workforce:
 
     def on_killed(self, message: Message) -> None:
         _log.error("%s killed, it did not end after its timeout", self._rows[message.row].name)
+
+    def on_core_replaced(self) -> None:
+        """Tell the new core of all processes, and those of the new core; see `attachments` for what becomes of each."""
+        segment_fd, core_bell_fd = self._engine.descriptors
+        self._common = dataclasses.replace(self._common, segment_fd=segment_fd, core_bell_fd=core_bell_fd)
+        for row in self._rows.values():
+            if row.process is None:
+                row.drained = True
+                self._restart_when_free(row)
+            else:
+                row.drained = False
+                self._engine.segment.begin_row(row.index, row.incarnation)
+                self._introduce(row)
+                self._attachments.ask(row, self._engine)
 
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""
@@ -133,9 +150,15 @@ class Workforce:
             self._restart_when_free(row)
             return
         assert row.process is not None
-        self._link.send(ToCore.ROW_STARTED, row.index, row.incarnation, row.process.pid, pidfd=row.process.pidfd)
+        self._introduce(row)
         self._reactor.watch(row.fileno(), functools.partial(self._on_message, row))
         self._reactor.watch(row.process.pidfd, functools.partial(self._on_exit, row))
+
+    def _introduce(self, row: WorkerRow) -> None:
+        """Tell core of the row's process."""
+        assert row.process is not None
+        pid, pidfd = row.process.pid, row.process.pidfd
+        self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, pid, pidfd=pidfd)
 
     def _on_message(self, row: WorkerRow) -> None:
         assert row.inbox is not None
@@ -146,6 +169,9 @@ class Workforce:
                     self._on_ready(row)
                 elif "failed" in message:
                     row.failure = message["failed"]
+                elif "attached" in message:
+                    self._attachments.done(row, message["attached"])
+                    self._offer(row)
                 elif "metrics" in message:
                     self._user_metrics.answered(row.index, message["metrics"])
         except ValueError as error:
@@ -159,9 +185,15 @@ class Workforce:
         row.became_ready()
         self._user_metrics.joined(row.index, row.ask_for_metrics)
         _log.info("%s ready", row.name)
-        self._link.send(ToCore.ROW_READY, row.index, row.incarnation)
+        self._attachments.expect(row)
+        self._offer(row)
         self._stages_awaited.discard(row.stage.number)
         self._observer.on_worker_ready()
+
+    def _offer(self, row: WorkerRow) -> None:
+        """Tell core that the row may get work, unless its process still serves a core before."""
+        if row.state is State.READY and not self._attachments.is_missing(row):
+            self._engine.link.send(ToCore.ROW_READY, row.index, row.incarnation)
 
     def _on_exit(self, row: WorkerRow) -> None:
         assert row.process is not None
@@ -178,6 +210,7 @@ class Workforce:
         elif not self._stopping:
             _log.error("%s ended by itself with %s", row.name, child.describe(status))
         row.ended()
+        self._attachments.forget(row)
         self._user_metrics.left(row.index)
         self._observer.on_worker_gone()
         self._restart_when_free(row)

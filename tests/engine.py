@@ -23,7 +23,7 @@ from mosec_cy._segment import Segment
 
 MESSAGE = struct.Struct("=IIIiQ")
 ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
-ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED = 101, 102, 103, 104
+ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING = 101, 102, 103, 104, 105
 MIB = 1 << 20
 SECOND = 1_000_000_000
 CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]
@@ -107,11 +107,14 @@ class Engine:
         socket.send_fds(self.control, [message], [fd] if fd >= 0 else [])
 
     def news(self) -> tuple[int, int, int, int, int]:
-        """The next report of core; waits for it."""
+        """The next report of core, after the one that it runs; waits for it."""
         self.control.settimeout(20)
-        data = self.control.recv(64)
-        assert data, "core is gone"
-        return MESSAGE.unpack(data)  # type: ignore[return-value]
+        while True:
+            data = self.control.recv(64)
+            assert data, "core is gone"
+            message = MESSAGE.unpack(data)
+            if message[0] != RUNNING:
+                return message  # type: ignore[return-value]
 
     def ready(self, row: int, incarnation: int = 1, pid: int = 0, fd: int = -1) -> None:
         self.order(ROW_STARTED, row, incarnation, pid, fd=fd)

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from mosec_cy._payload cimport Item, Payloads
 from mosec_cy._ring cimport Bell, Descriptor, RingEnd
-from mosec_cy._segment cimport RowShared
+from mosec_cy._segment cimport RowShared, Segment
 
 cdef class Channel:
     cdef Payloads payloads
@@ -17,7 +17,13 @@ cdef class Channel:
     cdef uint32_t capacity
     cdef uint32_t task_slots
     cdef bint spoilt                   # the ring of tasks
+    cdef uint32_t row
+    cdef uint32_t incarnation
+    cdef tuple offered                 # what `offer` was given, until `take` goes over to it
     cdef public list batch             # of `Item`: what `forward` works on, by place; None between batches
+    cdef int _open(self, Segment segment, int core_bell_fd) except -1
+    cdef int _go_over(self) except -1
+    cdef bint has_lost(self, Item item) noexcept     # the core that gave it out is known to have ended
     cdef list _started(self, uint32_t most)
     cdef int _sleep(self) except -1
     # Shows core a descriptor; its ring has room for it.

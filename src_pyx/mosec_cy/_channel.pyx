@@ -18,7 +18,7 @@ from mosec_cy._linux cimport (
     store_release_u32,
 )
 from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD, PAYLOAD_FRAMED, Item, OutputBlock, Payloads
-from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data
+from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data, pool_drop_lease
 from mosec_cy._ring cimport (
     NO_BLOCK,
     RING_BROKEN,
@@ -33,7 +33,15 @@ from mosec_cy._ring cimport (
     ring_push,
     ring_release,
 )
-from mosec_cy._segment cimport PHASE_DECODE, PHASE_ENCODE, PHASE_FORWARD, PHASE_IDLE, ROW_STOP, Segment
+from mosec_cy._segment cimport (
+    PHASE_DECODE,
+    PHASE_ENCODE,
+    PHASE_FORWARD,
+    PHASE_IDLE,
+    ROW_STOP,
+    Segment,
+    row_rouse,
+)
 from mosec_cy._word cimport word_cancelled, word_start
 
 
@@ -56,20 +64,62 @@ cdef class Channel:
     def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
         if row >= segment.rows:
             raise ValueError(f"row {row} of {segment.rows}")
-        self.payloads = Payloads(segment, row, incarnation)
-        segment.attach_submit(row, &self.submit)
-        segment.attach_complete(row, &self.complete)
-        self.shared = segment.row(row)
+        self.row = row
+        self.incarnation = incarnation
+        self._open(segment, core_bell_fd)
+
+    cdef int _open(self, Segment segment, int core_bell_fd) except -1:
+        self.payloads = Payloads(segment, self.row, self.incarnation)
+        segment.attach_submit(self.row, &self.submit)
+        segment.attach_complete(self.row, &self.complete)
+        self.shared = segment.row(self.row)
         self.core_bell = segment.core_bell()
         self.words = segment.words()
         self.core_bell_fd = core_bell_fd
-        self.capacity = segment.submit_capacity(row)
+        self.capacity = segment.submit_capacity(self.row)
         self.task_slots = segment.task_slots
+        return 0
 
     @property
     def leased_bytes(self):
         """Bytes of answered payloads that something in this process still looks into."""
         return self.payloads.leased_bytes
+
+    # ---- another core ----------------------------------------------------------------------------
+
+    def offer(self, Segment segment not None, int core_bell_fd, done not None):
+        """Has `take` go over to the memory of another core, because this one's has ended. In any thread.
+
+        From now on this core's tasks are cancelled and their streams have ended. Answers to them go nowhere; objects
+        that look into their payloads stay valid, and the last one that is collected takes the old mapping with it.
+
+        Args:
+            segment: the new memory, in which this row has been begun.
+            core_bell_fd: eventfd of the new core; borrowed.
+            done: called by the thread that takes, with the (segment, core_bell_fd) that it has left.
+
+        Returns:
+            (segment, core_bell_fd) of an offer that this one replaces, before it was taken up; or None.
+        """
+        if self.row >= segment.rows:
+            raise ValueError(f"row {self.row} of {segment.rows}")
+        cdef tuple replaced = self.offered
+        self.offered = (segment, core_bell_fd, done)
+        row_rouse(self.shared)         # after the offer: who is about to sleep sees it, or another count
+        return None if replaced is None else replaced[:2]
+
+    cdef int _go_over(self) except -1:
+        # The old payloads go last: while Python may let another thread run, all that this object refers to is mapped.
+        cdef Payloads old = self.payloads
+        cdef int old_bell_fd = self.core_bell_fd
+        segment, core_bell_fd, done = self.offered
+        self.offered = None
+        self._open(segment, core_bell_fd)
+        done(old.segment, old_bell_fd)
+        return 0
+
+    cdef bint has_lost(self, Item item) noexcept:
+        return self.offered is not None or item.payloads is not self.payloads
 
     # ---- taking ----------------------------------------------------------------------------------
 
@@ -98,7 +148,8 @@ cdef class Channel:
     cdef int _sleep(self) except -1:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
-        if not ring_has_news(&self.submit) and load_acquire_u32(&self.shared.command) == 0:     # as in take
+        if self.offered is None and not ring_has_news(&self.submit) and \
+                load_acquire_u32(&self.shared.command) == 0:     # as in take
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
         bell_awake(&self.shared.bell)
@@ -118,6 +169,8 @@ cdef class Channel:
         store_release_u32(&self.shared.phase, PHASE_IDLE)        # pairs with core's look at an overrun
         self.batch = None
         while True:
+            while self.offered is not None:
+                self._go_over()
             if ring_has_news(&self.submit):
                 items = self._started(self.capacity)
                 if items:
@@ -162,7 +215,7 @@ cdef class Channel:
 
     def is_cancelled(self, Item item not None):
         """True when nobody waits for this item's answer any more."""
-        return word_cancelled(&self.words[<uint32_t>item.task], item.sequence)
+        return self.has_lost(item) or word_cancelled(&self.words[<uint32_t>item.task], item.sequence)
 
     # ---- publishing ------------------------------------------------------------------------------
 
@@ -171,6 +224,11 @@ cdef class Channel:
         cdef Descriptor d
         if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot answer its tasks")
+        if item.payloads is not self.payloads:
+            item.settle()
+            if block != NO_BLOCK:
+                pool_drop_lease(&self.payloads.pool, block, self.payloads.lessee)
+            return 0
         memset(&d, 0, sizeof(Descriptor))
         d.task = item.task
         d.sequence = item.sequence

@@ -38,7 +38,7 @@ from mosec_cy._service cimport (
     service_row_started,
     service_wake,
 )
-from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
+from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_RUNNING, REPORT_STOPPED
 
 cdef extern from *:
     """
@@ -104,7 +104,7 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     message.kind = kind
     message.row = row
     message.value = value
-    if kind != REPORT_STOPPED:
+    if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
         message.incarnation = core.service.links[row].incarnation
         message.pid = core.service.links[row].pid
     if kind != REPORT_ROW_DEAD and kind != REPORT_STOPPED:
@@ -260,6 +260,7 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
 
 cdef void core_run(Core *core) noexcept nogil:
     cdef int i, n
+    core_report(core, REPORT_RUNNING, 0, 0)
     while not core.done:
         n = _wait(core)
         writer_set_time(&core.io.writer, time(NULL))

@@ -139,8 +139,7 @@ cdef class Payloads:
         segment.attach_pool(&self.pool, 1 + row)
         self.lessee = pool_lessee(row, incarnation)
         self.lease_limit = segment.budget // LEASE_SHARE
-        reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _disable(reference()))
+        _of_this_process.add(self)
 
     cdef Item item(self, const Descriptor *d):
         cdef Item item = Item.__new__(Item)
@@ -201,7 +200,14 @@ cdef int _make_private(Item item) except -1:
     return 0
 
 
-def _disable(Payloads payloads):
+_of_this_process = weakref.WeakSet()
+
+
+def _disable_all():
     # A child that user code forked shares the memory, but is not the row.
-    if payloads is not None:
+    cdef Payloads payloads
+    for payloads in _of_this_process:
         payloads.disabled = True
+
+
+os.register_at_fork(after_in_child=_disable_all)

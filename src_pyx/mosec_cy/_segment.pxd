@@ -87,6 +87,8 @@ cdef class Segment:
     cdef uint32_t submit_capacity(self, uint32_t row) noexcept nogil
     cdef int attach_pool(self, Pool *pool, uint32_t process) noexcept nogil
 
+# Wakes whoever sleeps in the row's process, whatever it announced: who was to ring may have died before its call.
+cdef void row_rouse(RowShared *shared) noexcept nogil
 cdef uint32_t status_index(int status) noexcept nogil
 cdef void histogram_add_ns(Histogram *histogram, uint64_t ns) noexcept nogil
 cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nogil

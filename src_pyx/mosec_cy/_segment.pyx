@@ -5,7 +5,7 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from mosec_cy._linux cimport load_relaxed_u64, mosec_futex_wake, store_relaxed_u64, store_release_u32
 from mosec_cy._pool cimport pool_attach, pool_data_bytes, pool_layout, pool_words_bytes
@@ -71,6 +71,13 @@ cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nog
 
 cdef inline uint64_t _page_up(uint64_t n) noexcept nogil:
     return (n + PAGE - 1) & ~(<uint64_t>PAGE - 1)
+
+
+cdef void row_rouse(RowShared *shared) noexcept nogil:
+    bell_force(&shared.bell)
+    mosec_futex_wake(&shared.bell.counter, 1)
+    bell_force(&shared.stream_bell)
+    mosec_futex_wake(&shared.stream_bell.counter, EVERYBODY)
 
 
 cdef class Segment:
@@ -192,9 +199,14 @@ cdef class Segment:
             os.close(self.fd)
             self.fd = -1
 
-    def __dealloc__(self):
+    def unmap(self):
+        """Gives the mapping up. For a forked copy of a process that used it: nothing may look into it any more."""
         if self.base != NULL:
             c_munmap(self.base, self.size)
+            self.base = NULL
+
+    def __dealloc__(self):
+        self.unmap()
         free(self.at_rings)
         free(self.capacities)
 
@@ -252,10 +264,21 @@ cdef class Segment:
         """Asks the row's process to finish what is in its ring and to end."""
         cdef RowShared *shared = self.row(self._row(row))
         store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
-        bell_force(&shared.bell)                        # core may have died between its look and its wake-up
-        mosec_futex_wake(&shared.bell.counter, 1)
-        bell_force(&shared.stream_bell)
-        mosec_futex_wake(&shared.stream_bell.counter, EVERYBODY)
+        row_rouse(shared)
+
+    def continue_counts(self, Segment old not None):
+        """Goes on counting where `old` stopped, whose core has ended; before the core of this one starts.
+
+        What is a state, and no count, begins anew.
+
+        Raises:
+            ValueError: they are of different services.
+        """
+        cdef Statistics *s = self.statistics()
+        if (self.rows, self.routes) != (old.rows, old.routes):
+            raise ValueError(f"{old.rows} rows and {old.routes} routes where {self.rows} and {self.routes} were expected")
+        memcpy(s, old.statistics(), self.at_rings[0] - self.at_statistics)
+        s.remaining = s.connections = s.charged = 0
 
     def stats(self):
         """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""

@@ -11,7 +11,7 @@ from mosec_cy._event_stream cimport event_bytes, event_write
 from mosec_cy._linux cimport load_acquire_u32, load_acquire_u64, mosec_futex_wait, mosec_futex_wake
 from mosec_cy._payload cimport STREAM_EVENT, STREAM_LITTLE, STREAM_WINDOW, TASK_LAST, Item
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET
-from mosec_cy._ring cimport NO_BLOCK, Descriptor, bell_force, bell_prepare, ring_free
+from mosec_cy._ring cimport NO_BLOCK, Bell, Descriptor, bell_force, bell_prepare, ring_free
 from mosec_cy._segment cimport ROW_STOP
 from mosec_cy._word cimport word_cancelled
 
@@ -34,24 +34,24 @@ cdef class Sender:
     """
 
     cdef Channel channel
-    cdef uint64_t *acknowledged        # a word each task slot, by core: bytes of events that are with the client
     cdef Py_ssize_t waiting            # threads
 
     def __init__(self, Channel channel not None):
         self.channel = channel
-        self.acknowledged = channel.payloads.segment.acknowledged()
 
     cdef bint _is_over(self, Item item) noexcept:
-        # The client has left or was told the end, `forward` has returned, or the row is to end.
-        if item.answered or item.stream_ended or self.channel.payloads.disabled:
+        # The client has left or was told the end, `forward` has returned, core has ended, or the row is to end.
+        if item.answered or item.stream_ended or self.channel.payloads.disabled or self.channel.has_lost(item):
             return True
         if word_cancelled(&self.channel.words[<uint32_t>item.task], item.sequence):
             return True
         return load_acquire_u32(&self.channel.shared.command) & ROW_STOP != 0     # pairs with the release in stop_row
 
     cdef bint _is_within_window(self, Item item, uint64_t n) noexcept:
+        # A word each task slot, by core: bytes of events that are with the client.
+        cdef const uint64_t *acknowledged = &item.payloads.segment.acknowledged()[<uint32_t>item.task]
         # Acquire; pairs with the release in stream_acknowledge.
-        cdef uint64_t under_way = item.streamed - load_acquire_u64(&self.acknowledged[<uint32_t>item.task])
+        cdef uint64_t under_way = item.streamed - load_acquire_u64(acknowledged)
         return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
     cdef bint _may_stop_waiting(self, Item item, uint64_t n, Wait what) noexcept:
@@ -63,12 +63,13 @@ cdef class Sender:
         return self._is_within_window(item, n) or what == WAIT_CORE and free == capacity
 
     cdef int _wait(self, Item item, uint64_t n, Wait what) except -1:
-        cdef uint32_t seen = bell_prepare(&self.channel.shared.stream_bell)
+        cdef Bell *bell = &self.channel.shared.stream_bell   # the item keeps it mapped, if the channel leaves it
+        cdef uint32_t seen = bell_prepare(bell)
         if self._is_over(item) or self._may_stop_waiting(item, n, what):
             return 0
         self.waiting += 1
         with nogil:
-            mosec_futex_wait(&self.channel.shared.stream_bell.counter, seen, NULL)
+            mosec_futex_wait(&bell.counter, seen, NULL)
         self.waiting -= 1
         PyErr_CheckSignals()           # an overrun of the stage's time-out is told by a signal
         return 0

@@ -77,3 +77,4 @@ cdef enum:                         # reports to master (and the numbers of the c
     REPORT_ROW_OVERDUE = 102
     REPORT_ROW_KILLED = 103
     REPORT_STOPPED = 104
+    REPORT_RUNNING = 105           # set up: orders are heard

@@ -203,12 +203,17 @@ def test_descriptors_of_dead_workers_are_closed(serve: Serve) -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_death_of_core_ends_the_service(serve: Serve) -> None:
-    service = serve(TWO_STAGES).wait_ready()
+def test_death_of_core_during_a_shutdown_is_a_failure(serve: Serve, gate: Path) -> None:
+    service = serve(GATED, str(gate), "--timeout", "60000").wait_ready()
     core = service.wait_process("mosec_cy: core")
-    os.kill(core, signal.SIGKILL)
-    assert service.wait_end() == 1
-    assert "core ended with SIGKILL: shutting down" in service.messages
+    with request_under_way(service):
+        service.signal(signal.SIGTERM)
+        service.wait_output("shutting down")
+        os.kill(core, signal.SIGKILL)
+        service.wait_output("core ended with SIGKILL: shutting down")
+        gate.write_text("done")  # to nobody
+        assert service.wait_end() == 1
+    assert not [message for message in service.messages if "is back" in message]
 
 
 DAEMON = ECHO.replace(
