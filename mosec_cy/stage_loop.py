@@ -157,6 +157,7 @@ class StageLoop:
                     step(items)
                 except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
                     self._fail(items, error)
+                del items  # they keep the memory mapped that they came in, also when its core is gone
         finally:
             signal.signal(signal.SIGALRM, previous)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.interop.wakeups import assert_nobody_wakes
 from tests.service import ECHO, Serve, Service
 
 TWO_STAGES = """
@@ -267,17 +267,4 @@ def test_idle_means_that_nobody_wakes(serve: Serve) -> None:
     service.wait_output("<First_3.1> ready")
     with service.client() as client:
         assert client.post("/inference", json=1).status_code == 200
-    for _ in range(5):  # the end of that connection may still have to be heard
-        asleep = switches(service)
-        threading.Event().wait(1.0)  # what is measured is this second
-        if switches(service) == asleep:
-            return
-    raise AssertionError(f"{asleep} became {switches(service)}")
-
-
-def switches(service: Service) -> dict[int, list[str]]:
-    """How often each process was scheduled."""
-    return {
-        pid: re.findall(r"ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-        for pid in service.processes()
-    }
+    assert_nobody_wakes(service)
