@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -69,6 +70,16 @@ def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Map
             [sys.executable, *flags, "-c", code], pass_fds=keep, env=environment, stdin=subprocess.DEVNULL
         )
     return Child(popen.pid, popen)
+
+
+def execute_small(module: str, arguments: Sequence[int], keep: Sequence[int]) -> Child:
+    """Start `main(*arguments)` of a module of this package in a small interpreter; the rest is as for `execute`.
+
+    It is isolated and without `site`: the module has the standard library and this package, and none of the user's.
+    """
+    parent = str(Path(__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.append({parent!r}); from {module} import main; main(*{list(arguments)!r})"
+    return execute(["-I", "-S"], code, keep)
 
 
 def fork(body: Callable[[], NoReturn]) -> Child:

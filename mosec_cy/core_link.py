@@ -10,7 +10,6 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mosec_cy import child
@@ -57,7 +56,9 @@ class CoreLink:
             try:
                 os.write(boot, marshal.dumps(full))
                 os.lseek(boot, 0, os.SEEK_SET)
-                self.process = _start(boot, [*keep, theirs.fileno()])
+                self.process = child.execute_small(
+                    "mosec_cy.core_process", [boot, os.getpid()], [*keep, theirs.fileno(), boot]
+                )
             except BaseException:
                 self._socket.close()
                 raise
@@ -108,12 +109,3 @@ class CoreLink:
     def close(self) -> None:
         self._socket.close()
         self.process.close()
-
-
-def _start(boot: int, keep: list[int]) -> child.Child:
-    # Isolated and without `site`: core needs the standard library's builtins and this package, and stays small.
-    parent = str(Path(__file__).resolve().parent.parent)
-    code = (
-        f"import sys; sys.path.append({parent!r}); from mosec_cy.core_process import main; main({boot}, {os.getpid()})"
-    )
-    return child.execute(["-I", "-S"], code, [*keep, boot])

@@ -21,7 +21,7 @@ from mosec_cy import child, content_coding, limits
 from mosec_cy.attachments import Attachments
 from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
-from mosec_cy.daemon import Daemon
+from mosec_cy.daemon import Daemon, start_guard
 from mosec_cy.engine import Engine
 from mosec_cy.listener import Listener
 from mosec_cy.log import get_logger
@@ -61,6 +61,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         engine = Engine(plan, options, listener.fds)
         closing.callback(engine.close)
         supervisor = Supervisor(plan, options, reactor, listener, engine, watched)
+        if watched:
+            closing.callback(start_guard(watched).reap, block=True)
         closing.callback(supervisor.end_all)
         return supervisor.run()
 
