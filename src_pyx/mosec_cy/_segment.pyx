@@ -276,7 +276,8 @@ cdef class Segment:
         """
         cdef Statistics *s = self.statistics()
         if (self.rows, self.routes) != (old.rows, old.routes):
-            raise ValueError(f"{old.rows} rows and {old.routes} routes where {self.rows} and {self.routes} were expected")
+            raise ValueError(
+                f"{old.rows} rows and {old.routes} routes where {self.rows} and {self.routes} were expected")
         memcpy(s, old.statistics(), self.at_rings[0] - self.at_statistics)
         s.remaining = s.connections = s.charged = 0
 

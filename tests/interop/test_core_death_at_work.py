@@ -99,11 +99,13 @@ def test_a_worker_that_hangs_is_replaced(serve: Serve) -> None:
 
         if __name__ == "__main__":
             server = Server()
-            server.append_worker(Hanging, timeout=2.5)
+            server.append_worker(Hanging, timeout=0.5)
             server.run()
         """,
         "--kill-grace",
         "100",
+        "--timeout",
+        "60000",
     ).wait_ready()
     worker = service.wait_process("mosec_cy: Hanging")
     with lost_request(service, "hang"):
