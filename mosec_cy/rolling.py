@@ -156,7 +156,8 @@ class Rolling(Generic[P]):
     # ---- one replica ---------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._waiting = deque(row for row in self._rows if row.worker_id is not None)
+        replicas = [row for row in self._rows if row.worker_id is not None]
+        self._waiting = deque(sorted(replicas, key=lambda row: (row.stage_number, row.worker_id)))
         self._again = False
         self._began = self._clock()
         self._count = len(self._waiting)
