@@ -54,11 +54,13 @@ class Load:
     Attributes:
         answers: what was answered, in order.
         counts: answers by status, after the end. Anything but the right answer is an error there.
+        in_flight: as many of the next answers may have been given already, and lie in sockets.
     """
 
     def __init__(self, service: Service, connections: int = 8) -> None:
         self.answers: list[Any] = []
         self.counts: Counter[int] = Counter()
+        self.in_flight = 2 * connections  # each has one; whose turn it is in that round is open
         self._port = service.port
         self._connections = connections
         self._over = threading.Event()
