@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
 
 
@@ -62,7 +63,7 @@ def describe(status: int) -> str:
 def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Mapping[str, str] | None = None) -> Child:
     """Start this interpreter on `code`, with no descriptors but 0 to 2 and `keep`.
 
-    Shutdown signals are blocked in the child until it has decided what to do with them.
+    The master's signals are blocked in the child until it has decided what to do with them.
     """
     environment = None if not variables else {**os.environ, **variables}
     with _signals_held():
@@ -98,7 +99,7 @@ def fork(body: Callable[[], NoReturn]) -> Child:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SHUTDOWN_SIGNALS)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ _MESSAGE = struct.Struct("=IIIiQ")  # kind, row, incarnation, pid, value: one da
 
 
 class ToCore(enum.IntEnum):
-    ROW_STARTED = 1  # row, incarnation, pid, and the pidfd beside it
+    ROW_STARTED = 1  # row, incarnation, pid, and the pidfd beside it; value: the row whose counts it continues
     ROW_READY = 2
     ROW_DRAIN = 3
     LISTEN = 4  # accept from now on
@@ -31,6 +31,7 @@ class FromCore(enum.IntEnum):
     ROW_KILLED = 103
     STOPPED = 104  # nothing is in flight any more
     RUNNING = 105  # it is set up and hears orders
+    ROW_IDLE = 106  # a row that was told to drain holds no task any more
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from mosec_cy._process import die_with_parent, set_title
 def main(boot_fd: int, master_pid: int) -> None:
     """Run core on the configuration in the memory file `boot_fd`; ends the process."""
     die_with_parent(master_pid)
-    # Master decides when core ends; these were blocked by it until now.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # Master acts on these; they were blocked by it until now.
+    of_master = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in of_master:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, of_master)
     set_title(b"mosec_cy: core")
     with open(boot_fd, "rb") as file:
         config = marshal.load(file)

@@ -56,6 +56,11 @@ class Options:
     write_timeout: int = _option(10000, "longest time in which a client takes nothing of its answer", "ms", 1)
     idle_timeout: int = _option(75000, "time that a connection is kept open between requests", "ms", 1)
     kill_grace: int = _option(5000, "time after which a worker that ignores its timeout is killed", "ms", 1)
+    rolling: str = _option(
+        "surge",
+        "how SIGHUP replaces workers: surge starts the new one first, replace ends the old one first",
+        choices=("surge", "replace"),
+    )
     strict_warmup: bool = _option(False, "a worker whose warm-up fails does not start")
 
 

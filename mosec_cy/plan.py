@@ -36,12 +36,16 @@ class Resource(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """One runtime in its place: `number` counts from 1, in the order of registration."""
+    """One runtime in its place: `number` counts from 1, in the order of registration.
+
+    `spares`: rows beyond those of its replicas, for replacements that start while these still serve.
+    """
 
     number: int
     runtime: Runtime
     first_row: int
     content_type: int
+    spares: int = 0
 
     @property
     def name(self) -> str:
@@ -49,7 +53,12 @@ class Stage:
 
     @property
     def rows(self) -> range:
+        """Where its replicas begin, in the order of their ids; a replica may move to the spare row."""
         return range(self.first_row, self.first_row + self.runtime.num)
+
+    @property
+    def all_rows(self) -> range:
+        return range(self.first_row, self.rows.stop + self.spares)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Plan:
         for stage in self.stages:
             # Room for the batch that runs, one handed ahead, and results that core has not taken yet.
             room = _power_of_two(max(4 * stage.runtime.max_batch_size, 64))
-            capacities += [(room, 4 * room)] * stage.runtime.num
+            capacities += [(room, 4 * room)] * len(stage.all_rows)
         return capacities
 
     def task_slots(self, capacity: int) -> int:
@@ -113,8 +122,12 @@ class Plan:
         return users + masters
 
 
-def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
+def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
     """Number the stages and give out the rows; a runtime that several routes share is one stage.
+
+    Args:
+        routes: for each path its stages in order.
+        spares: rows of each stage beyond those of its replicas.
 
     Raises:
         ValueError: there is no route, or a worker's `resp_mime_type` is too long.
@@ -132,8 +145,8 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]]) -> Plan:
         content_type = _content_type(runtime)
         if content_type not in content_types:
             content_types.append(content_type)
-        stages[runtime] = Stage(len(stages) + 1, runtime, row, content_types.index(content_type))
-        row += runtime.num
+        stages[runtime] = stage = Stage(len(stages) + 1, runtime, row, content_types.index(content_type), spares)
+        row = stage.all_rows.stop
     numbers = {path: tuple(stages[runtime].number for runtime in runtimes) for path, runtimes in routes.items()}
     return Plan(tuple(stages.values()), numbers, tuple(content_types))
 
@@ -170,7 +183,7 @@ def _stage_config(stage: Stage, options: Options) -> dict[str, Any]:
         "max_wait_ns": (runtime.max_wait_time or options.wait) * 1_000_000 if runtime.max_batch_size > 1 else 0,
         "timeout_ns": int(runtime.timeout * 1e9) or options.timeout * 1_000_000,
         "first_row": stage.first_row,
-        "rows": runtime.num,
+        "rows": len(stage.all_rows),
         "name": stage.name,
     }
 

@@ -120,7 +120,7 @@ class Server:
             RuntimeError: not called from the main thread of the program's main process.
             SystemExit: the server could not go on (status 1); the reason is in the log.
         """
-        plan = make_plan(self._routes)
+        plan = make_plan(self._routes, spares=int(self._options.rolling == "surge"))
         from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
 
         supervisor.check_place()

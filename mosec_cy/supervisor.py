@@ -18,7 +18,6 @@ from multiprocessing import process as multiprocessing_process
 from setproctitle import getproctitle, setproctitle
 
 from mosec_cy import child, content_coding, limits
-from mosec_cy.attachments import Attachments
 from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon, start_guard
@@ -29,7 +28,7 @@ from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
 from mosec_cy.user_metrics import UserMetrics
-from mosec_cy.worker_row import CommonBoot, WorkerRow
+from mosec_cy.worker_row import CommonBoot
 from mosec_cy.workforce import Workforce
 
 _log = get_logger()
@@ -55,6 +54,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         closing.callback(setproctitle, title)
         reactor = Reactor()
         closing.callback(reactor.close)
+        # From now on none of them does what is usual; they are acted on once the loop runs.
+        reactor.take_signals(_signals(), lambda number: supervisor.on_signal(number))
         listener = Listener(options.address, options.port)
         closing.callback(listener.close)
         watched = _watch_daemons(daemons, closing)
@@ -98,16 +99,12 @@ class Supervisor:
         )
         user_metrics = UserMetrics(reactor, engine.master_routes.metric_names)
         engine.master_routes.user_metrics = user_metrics
-        attachments = Attachments(reactor, self._patience_for)
-        self._workers = Workforce(
-            plan, engine, common, reactor, self, user_metrics, attachments, self._release_in_child
-        )
+        self._workers = Workforce(plan, options, engine, common, reactor, self, user_metrics, self._release_in_child)
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""
         if self._engine.codings:
             _log.info("compression is on: %s", content_coding.describe())
-        self._reactor.take_signals(child.SHUTDOWN_SIGNALS, self._on_signal)
         self._core.begin()
         self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
         for pidfd, daemon in self._daemons.items():
@@ -136,6 +133,7 @@ class Supervisor:
             self._engine.link.send(ToCore.LISTEN)
             self._phase = Phase.SERVING
             _log.info("listening on %s", self._listener.address)
+            self._workers.on_serving()
 
     def on_hopeless_worker(self, name: str) -> None:
         _log.error("%s never got ready, the server gives up", name)
@@ -144,7 +142,10 @@ class Supervisor:
     def on_worker_gone(self) -> None:
         self._finish_if_alone()
 
-    def _on_signal(self, number: signal.Signals) -> None:
+    def on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            self._workers.roll()
+            return
         if self._phase >= Phase.DRAINING:
             _log.warning("%s again: ending at once", number.name)
             self._status = 128 + number
@@ -170,6 +171,8 @@ class Supervisor:
     def on_core_message(self, message: Message) -> None:
         if message.kind == FromCore.ROW_DEAD:
             self._workers.on_drained(message)
+        elif message.kind == FromCore.ROW_IDLE:
+            self._workers.on_idle(message)
         elif message.kind == FromCore.ROW_OVERDUE:
             self._workers.on_overdue(message)
         elif message.kind == FromCore.ROW_KILLED:
@@ -187,10 +190,6 @@ class Supervisor:
             _log.error("%s: shutting down", failure)
             self._status = self._status or 1
         self._stop_workers()
-
-    def _patience_for(self, row: WorkerRow) -> float:
-        """Seconds after which a process that does not come back from `forward` is killed."""
-        return (row.stage.runtime.timeout or self._timeout) + self._grace
 
     # ---- shutdown ----------------------------------------------------------------------------------
 
@@ -245,6 +244,12 @@ def check_place() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("run() must be called in the main thread, where signals arrive")
     limits.check_kernel(os.uname().release)
+
+
+def _signals() -> frozenset[signal.Signals]:
+    """Those that the master acts on. Under nohup, or with SIGHUP ignored otherwise, it stays so."""
+    hang_up_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return child.SHUTDOWN_SIGNALS if hang_up_is_ignored else child.MASTER_SIGNALS
 
 
 def _watch_daemons(daemons: Sequence[Daemon], closing: ExitStack) -> dict[int, Daemon]:

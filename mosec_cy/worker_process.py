@@ -5,6 +5,7 @@ Started either as a fresh interpreter (`main`) or as a copy of the master (`run_
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
@@ -21,7 +22,7 @@ from mosec_cy.metric_snapshot import Recorder
 from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
 from mosec_cy.worker_control import ControlThread
-from mosec_cy.worker_signals import leave_shutdown_to_master
+from mosec_cy.worker_signals import leave_signals_to_master
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Boot:
 def main(boot_fd: int, master_pid: int) -> None:
     """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
     die_with_parent(master_pid)
-    leave_shutdown_to_master()
+    leave_signals_to_master()
     with open(boot_fd, "rb") as file:
         boot, main_module, pickled_class = pickle.load(file)
     status = _run(boot, lambda: _import_class(main_module, pickled_class))
@@ -67,7 +68,7 @@ def main(boot_fd: int, master_pid: int) -> None:
 def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     die_with_parent(boot.master_pid)
-    leave_shutdown_to_master()
+    leave_signals_to_master()
     _end(_run(boot, lambda: worker, forked=True))
 
 
@@ -94,13 +95,15 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
             rehearse(worker, control)
             return 0
         thread = ControlThread(control, recorder)
+        status = 0
         try:
             _serve(boot, worker, control, thread)
         except BaseException:  # user code may raise SystemExit
             traceback.print_exc()
+            status = 1
+        with contextlib.suppress(OSError):  # user code has closed it
             thread.send_metrics()
-            return 1
-    return 0
+    return status
 
 
 def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:

@@ -31,6 +31,7 @@ class State(enum.Enum):
     DOWN = "down"
     STARTING = "starting"
     READY = "ready"
+    RETIRING = "retiring"  # no more work for it, its successor is ready or will be started
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,22 @@ class CommonBoot:
 
 
 class WorkerRow:
-    """A replica of a stage: its process now, its state, and how long to wait before the next one."""
+    """A row of a stage: its process now, its state, and how long to wait before the next one.
+
+    `worker_id`: of the replica that it is, from 1; None: it is spare.
+    """
 
     def __init__(self, stage: Stage, index: int, is_first: bool | None, is_last: bool | None) -> None:
         self.stage = stage
         self.index = index
+        self.worker_id = index - stage.first_row + 1 if index in stage.rows else None
         self.incarnation = 0
         self.state = State.DOWN
         self.process: child.Child | None = None
         self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
+        self.last_words = ""
         self.restart: Timer | None = None
         self._is_first = is_first
         self._is_last = is_last
@@ -68,12 +74,36 @@ class WorkerRow:
 
     @property
     def name(self) -> str:
-        return f"<{self.stage.name}|{self._worker_id}>"
+        return f"<{self.stage.name}|{self.worker_id or 'spare'}>"
+
+    @property
+    def stage_number(self) -> int:
+        return self.stage.number
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0: it has none."""
+        return self.process.pid if self.process is not None else 0
+
+    @property
+    def home(self) -> int:
+        """The row in which its replica began: core counts what the replica does there."""
+        assert self.worker_id is not None
+        return self.stage.rows[self.worker_id - 1]
 
     @property
     def hopeless(self) -> bool:
         """It never once got ready, in as many attempts as are worth making."""
         return not self._was_ready and self._failures >= MAX_FAILED_STARTS
+
+    def assign(self, worker_id: int | None) -> None:
+        """Make it the row of that replica, or spare; what has failed in it before does not count."""
+        self.worker_id = worker_id
+        self._failures = 0
 
     def start(self, common: CommonBoot, release_master: Callable[[], None]) -> None:
         """Start a process; `release_master` is called in a forked one, to close what is the master's.
@@ -142,14 +172,11 @@ class WorkerRow:
         """Seconds to wait before the next start."""
         return float(min(FIRST_DELAY * 2 ** (self._failures - 1), LONGEST_DELAY))
 
-    @property
-    def _worker_id(self) -> int:
-        return self.index - self.stage.first_row + 1
-
     def _launch(
         self, common: CommonBoot, ours: socket.socket, theirs: socket.socket, release_master: Callable[[], None]
     ) -> child.Child:
         runtime = self.stage.runtime
+        assert self.worker_id is not None
         boot = Boot(
             master_pid=common.master_pid,
             control_fd=theirs.fileno(),
@@ -158,7 +185,7 @@ class WorkerRow:
             row=self.index,
             incarnation=self.incarnation,
             stage=self.stage.name,
-            worker_id=self._worker_id,
+            worker_id=self.worker_id,
             max_batch_size=runtime.max_batch_size,
             is_first=self._is_first,
             is_last=self._is_last,
@@ -168,7 +195,7 @@ class WorkerRow:
             max_decoded=common.max_decoded,
             dry_run=common.dry_run,
         )
-        variables = runtime.env[self._worker_id - 1]
+        variables = runtime.env[self.worker_id - 1]
         if runtime.start_method == "spawn":
             return _spawn(boot, runtime.worker, variables)
 

@@ -12,8 +12,11 @@ from mosec_cy.attachments import Attachments
 from mosec_cy.core_link import Message, ToCore
 from mosec_cy.engine import Engine
 from mosec_cy.log import get_logger
+from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
+from mosec_cy.retirement import Retirement
+from mosec_cy.rolling import Rolling
 from mosec_cy.user_metrics import UserMetrics
 from mosec_cy.worker_row import CommonBoot, State, WorkerRow
 
@@ -40,12 +43,12 @@ class Workforce:
     def __init__(
         self,
         plan: Plan,
+        options: Options,
         engine: Engine,
         common: CommonBoot,
         reactor: Reactor,
         observer: Observer,
         user_metrics: UserMetrics,
-        attachments: Attachments,
         release_master: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -53,14 +56,19 @@ class Workforce:
         self._reactor = reactor
         self._observer = observer
         self._user_metrics = user_metrics
-        self._attachments = attachments
+        self._attachments = Attachments(reactor, self._patience_for)
         self._release_master = release_master
         self._stopping = False
+        self._timeout = options.timeout / 1000
+        self._grace = options.kill_grace / 1000
         self._rows = {
             index: WorkerRow(stage, index, plan.is_first(stage), plan.is_last(stage))
             for stage in plan.stages
-            for index in stage.rows
+            for index in stage.all_rows
         }
+        self._retirements: dict[int, Retirement] = {}
+        self._forked = [stage.name for stage in plan.stages if stage.runtime.start_method == "fork"]
+        self._rolling = Rolling(list(self._rows.values()), options.rolling == "surge", self)
         self._stages_awaited = {stage.number for stage in plan.stages}
 
     @property
@@ -74,7 +82,18 @@ class Workforce:
 
     def start(self) -> None:
         for row in self._rows.values():
-            self._start(row)
+            if row.worker_id is not None:
+                self.begin(row)
+
+    def on_serving(self) -> None:
+        """The service has begun to listen."""
+        self._rolling.on_serving()
+
+    def roll(self) -> None:
+        """Replace all processes, one after the other, while the others serve."""
+        if self._forked:
+            _log.warning("%s: forked workers keep the code that this process has loaded", ", ".join(self._forked))
+        self._rolling.ask()
 
     def on_drained(self, message: Message) -> None:
         """Core has given up the row's process: what that one held is free, the row may have a new one."""
@@ -85,6 +104,12 @@ class Workforce:
         if message.value:
             _log.error("%s ended with %d requests, which were answered 500", row.name, message.value)
         self._restart_when_free(row)
+
+    def on_idle(self, message: Message) -> None:
+        """Core has nothing more of the row's process, which gets no more work, to wait for."""
+        row = self._rows[message.row]
+        if message.incarnation == row.incarnation and row.index in self._retirements:
+            self._retirements[row.index].on_idle()
 
     def on_overdue(self, message: Message) -> None:
         _log.warning("%s `forward` overran the timeout of its stage", self._rows[message.row].name)
@@ -97,6 +122,8 @@ class Workforce:
         segment_fd, core_bell_fd = self._engine.descriptors
         self._common = dataclasses.replace(self._common, segment_fd=segment_fd, core_bell_fd=core_bell_fd)
         for row in self._rows.values():
+            if row.worker_id is None:
+                continue
             if row.process is None:
                 row.drained = True
                 self._restart_when_free(row)
@@ -105,10 +132,15 @@ class Workforce:
                 self._engine.segment.begin_row(row.index, row.incarnation)
                 self._introduce(row)
                 self._attachments.ask(row, self._engine)
+                if row.index in self._retirements:  # what it had died with the core before
+                    self._retirements[row.index].on_idle()
 
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""
         self._stopping = True
+        self._rolling.cancel()
+        for retirement in self._retirements.values():
+            retirement.cancel()
         for row in self._rows.values():
             if row.restart is not None:
                 row.restart.cancel()
@@ -136,15 +168,21 @@ class Workforce:
         for row in self._rows.values():
             row.close()
 
+    def _patience_for(self, row: WorkerRow) -> float:
+        """Seconds after which a process that does not come back from `forward` is killed."""
+        return (row.stage.runtime.timeout or self._timeout) + self._grace
+
     # ---- one row -----------------------------------------------------------------------------------
 
-    def _start(self, row: WorkerRow) -> None:
+    def begin(self, row: WorkerRow) -> None:
+        """Start a process in a row that is free."""
         row.restart = None
         self._engine.segment.begin_row(row.index, row.incarnation + 1)
         try:
             row.start(self._common, self._release_master)
         except OSError:
             _log.exception("%s cannot start a process", row.name)
+            row.last_words = "the system starts no process"
             row.start_failed()
             row.drained = True
             self._restart_when_free(row)
@@ -158,7 +196,17 @@ class Workforce:
         """Tell core of the row's process."""
         assert row.process is not None
         pid, pidfd = row.process.pid, row.process.pidfd
-        self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, pid, pidfd=pidfd)
+        self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, pid, row.home, pidfd)
+
+    def retire(self, row: WorkerRow) -> None:
+        """Have the row become free: its process, if there is one, finishes what it has and ends."""
+        if row.process is not None:
+            self._retirements[row.index] = Retirement(row, self._engine, self._reactor, self._timeout, self._grace)
+            return
+        if row.restart is not None:
+            row.restart.cancel()
+            row.restart = None
+        self._restart_when_free(row)
 
     def _on_message(self, row: WorkerRow) -> None:
         assert row.inbox is not None
@@ -166,7 +214,8 @@ class Workforce:
         try:
             for message in row.inbox.take():
                 if message.get("ready"):
-                    self._on_ready(row)
+                    if row.state is State.STARTING:
+                        self._on_ready(row)
                 elif "failed" in message:
                     row.failure = message["failed"]
                 elif "attached" in message:
@@ -189,6 +238,7 @@ class Workforce:
         self._offer(row)
         self._stages_awaited.discard(row.stage.number)
         self._observer.on_worker_ready()
+        self._rolling.on_ready(row)
 
     def _offer(self, row: WorkerRow) -> None:
         """Tell core that the row may get work, unless its process still serves a core before."""
@@ -205,20 +255,33 @@ class Workforce:
         self._reactor.unwatch(row.process.pidfd)
         status = row.process.reap(block=True)
         assert status is not None
-        if row.failure is not None:
-            _log.error("%s failed to start\n%s", row.name, row.failure)
-        elif not self._stopping:
-            _log.error("%s ended by itself with %s", row.name, child.describe(status))
+        self._tell_end(row, status)
         row.ended()
         self._attachments.forget(row)
         self._user_metrics.left(row.index)
         self._observer.on_worker_gone()
         self._restart_when_free(row)
 
+    def _tell_end(self, row: WorkerRow, status: int) -> None:
+        retirement = self._retirements.pop(row.index, None)
+        if retirement is not None:
+            retirement.cancel()
+            if status == 0 or retirement.killed:
+                return
+        row.last_words = row.failure or f"it ended with {child.describe(status)}"
+        if self._rolling.is_trial(row):  # says so itself
+            return
+        if row.failure is not None:
+            _log.error("%s failed to start\n%s", row.name, row.failure)
+        elif not self._stopping:
+            _log.error("%s ended by itself with %s", row.name, child.describe(status))
+
     def _restart_when_free(self, row: WorkerRow) -> None:
         if self._stopping or row.process is not None or not row.drained or row.restart is not None:
+            return
+        if self._rolling.on_free(row):
             return
         if row.hopeless:
             self._observer.on_hopeless_worker(row.name)
             return
-        row.restart = self._reactor.call_later(row.delay(), functools.partial(self._start, row))
+        row.restart = self._reactor.call_later(row.delay(), functools.partial(self.begin, row))

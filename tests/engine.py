@@ -23,7 +23,7 @@ from mosec_cy._segment import Segment
 
 MESSAGE = struct.Struct("=IIIiQ")
 ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
-ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING = 101, 102, 103, 104, 105
+ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING, ROW_IDLE = 101, 102, 103, 104, 105, 106
 MIB = 1 << 20
 SECOND = 1_000_000_000
 CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]

@@ -53,8 +53,8 @@ ctypedef struct Task:
 ctypedef struct Stage:
     uint32_t max_batch_size
     uint64_t max_wait_ns
-    uint32_t first_row                # rows first_row .. first_row + rows - 1 serve it
-    uint32_t rows
+    uint32_t first_row                # rows first_row .. first_row + rows - 1 are the narrowest range that has all
+    uint32_t rows                     # of its rows that are up
     uint32_t head, tail, waiting      # queue, oldest first; how many wait
     uint32_t running                  # tasks handed to its rows
 
@@ -90,8 +90,8 @@ ctypedef struct Batcher:
     Row *rows
     uint32_t row_count
 
-# Memory is given zeroed; stages and rows are filled by the caller before (max_batch_size, max_wait_ns, first_row, rows;
-# stage, ring_capacity). Rows are down until batcher_row_up.
+# Memory is given zeroed; stages and rows are filled by the caller before (max_batch_size, max_wait_ns; stage,
+# ring_capacity). Rows are down until batcher_row_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
                        Row *rows, uint32_t row_count) noexcept nogil
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # slot, or NO_INDEX; the caller's fields are as they were left

@@ -6,6 +6,7 @@ row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` i
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from mosec_cy._task_list cimport link_task, unlink_task
 from mosec_cy._word cimport word_cancel, word_hand, word_take_back
 
 cdef enum:
@@ -16,33 +17,16 @@ cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
     return now - then if now > then else 0
 
 
-cdef inline void link_task(Task *tasks, uint32_t *head, uint32_t *tail, uint32_t slot, uint32_t after) noexcept nogil:
-    """Put `slot` before `after`; NO_INDEX is the end."""
-    cdef uint32_t before = tail[0]
-    if after != NO_INDEX:
-        before = tasks[after].previous
-        tasks[after].previous = slot
-    else:
-        tail[0] = slot
-    if before != NO_INDEX:
-        tasks[before].next = slot
-    else:
-        head[0] = slot
-    tasks[slot].previous = before
-    tasks[slot].next = after
-
-
-cdef inline void unlink_task(Task *tasks, uint32_t *head, uint32_t *tail, uint32_t slot) noexcept nogil:
-    cdef uint32_t before = tasks[slot].previous
-    cdef uint32_t after = tasks[slot].next
-    if before != NO_INDEX:
-        tasks[before].next = after
-    else:
-        head[0] = after
-    if after != NO_INDEX:
-        tasks[after].previous = before
-    else:
-        tail[0] = before
+cdef void see_up(Batcher *b, uint32_t stage) noexcept nogil:
+    """Find the stage's rows anew: those that are down are not looked at for each task, spare ones least of all."""
+    cdef uint32_t i, end = 0
+    cdef uint32_t first = b.row_count
+    for i in range(b.row_count):
+        if b.rows[i].stage == stage and b.rows[i].up:
+            first = min(first, i)
+            end = i + 1
+    b.stages[stage].first_row = first
+    b.stages[stage].rows = end - first if end else 0
 
 
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
@@ -52,6 +36,7 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots,
                    stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
         stages[i].head = stages[i].tail = NO_INDEX
+        see_up(b, i)
     for i in range(row_count):
         rows[i].head = rows[i].tail = NO_INDEX
         rows[i].take_back_at = NEVER
@@ -179,10 +164,12 @@ cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil:
     b.rows[row].batch_ns = 0
     b.rows[row].base_ns = 0
     b.rows[row].burst = 0
+    see_up(b, b.rows[row].stage)
 
 
 cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil:
     b.rows[row].up = False
+    see_up(b, b.rows[row].stage)
     return_unstarted(b, row, 0, 0)
 
 

@@ -135,10 +135,8 @@ cdef class _Engine:
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].max_wait_ns = stage["max_wait_ns"]
-            table[i].first_row = stage["first_row"]
-            table[i].rows = stage["rows"]
             s.stage_timeouts[i] = stage["timeout_ns"]
-            for row in range(table[i].first_row, table[i].first_row + table[i].rows):
+            for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
                 rows[row].stage = i
                 rows[row].ring_capacity = self.segment.submit_capacity(row)
         s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
@@ -150,11 +148,12 @@ cdef class _Engine:
         cdef Service *s = &self.core.service
         cdef uint32_t row
         s.links = <Link *>self.array(self.segment.rows, sizeof(Link))
+        s.row_statistics = self.segment.row_statistics(0)
         for row in range(self.segment.rows):
             self.segment.attach_submit(row, &s.links[row].submit)
             self.segment.attach_complete(row, &s.links[row].complete)
             s.links[row].shared = self.segment.row(row)
-            s.links[row].statistics = self.segment.row_statistics(row)
+            s.links[row].statistics = s.row_statistics + row
             s.links[row].wake_fd = master_bell if row == 0 else -1
             service_row_started(s, row, 0, 0, -1)
         service_row_started(s, 0, 1, 0, -1)        # the master's own row has always been there
@@ -192,9 +191,10 @@ cdef class _Engine:
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
-        cdef const Stage *at = &self.core.service.batcher.stages[stage]
-        for row in range(at.first_row, at.first_row + at.rows):
-            self.core.service.links[row].streams = True
+        cdef Service *s = &self.core.service
+        cdef uint32_t row
+        for row in range(s.batcher.row_count):
+            s.links[row].streams = s.links[row].streams or s.batcher.rows[row].stage == stage
 
     cdef int open_codings(self, list names) except -1:
         cdef Service *s = &self.core.service

@@ -38,7 +38,7 @@ from mosec_cy._service cimport (
     service_row_started,
     service_wake,
 )
-from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_RUNNING, REPORT_STOPPED
+from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, REPORT_RUNNING, REPORT_STOPPED
 
 cdef extern from *:
     """
@@ -107,12 +107,15 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
         message.incarnation = core.service.links[row].incarnation
         message.pid = core.service.links[row].pid
-    if kind != REPORT_ROW_DEAD and kind != REPORT_STOPPED:
+    if kind == REPORT_ROW_OVERDUE or kind == REPORT_ROW_KILLED:
         flags |= MSG_DONTWAIT          # news that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
 
 
 cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
+    # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
+    cdef uint64_t counts = order.value if 0 < order.value < core.service.batcher.row_count else order.row
+    core.service.links[order.row].statistics = core.service.row_statistics + counts
     service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
         loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))

@@ -40,7 +40,7 @@ from mosec_cy._ring cimport (
 )
 from mosec_cy._router cimport Route
 from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
-from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
+from mosec_cy._state cimport REPORT_ROW_IDLE, REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
 from mosec_cy._streams cimport stream_event
 from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
 
@@ -241,6 +241,12 @@ cdef void _give_up(Service *s, uint32_t row) noexcept nogil:
         mosec_pidfd_send_signal(link.pidfd, SIGKILL)
 
 
+cdef void row_report_idle(Service *s, uint32_t row) noexcept nogil:
+    if s.batcher.rows[row].outstanding == 0:
+        s.links[row].leaving = False
+        s.report(s.control, REPORT_ROW_IDLE, row, 0)
+
+
 cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef Descriptor d
@@ -259,6 +265,8 @@ cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
         if link.streams:
             link.to_stir = True
             s.wake_due = True
+        if link.leaving:
+            row_report_idle(s, row)
     rows_dispatch(s, s.batcher.rows[row].stage)
 
 

@@ -70,12 +70,10 @@ cdef class Scheduler:
                 raise ValueError("max_batch_size must be from 1 to ring_capacity")
             self.stages[s].max_batch_size = max_batch_size
             self.stages[s].max_wait_ns = max_wait_ns
-            self.stages[s].first_row = first_row
-            self.stages[s].rows = rows
-            for i in range(first_row, first_row + self.stages[s].rows):
+            for i in range(first_row, first_row + <uint32_t>rows):
                 self.rows[i].stage = s
                 self.rows[i].ring_capacity = ring_capacity
-            first_row += self.stages[s].rows
+            first_row += <uint32_t>rows
         if words is not None:
             self.shared = memoryview(words).cast("B").cast("Q")
             if len(self.shared) < slots:

@@ -36,6 +36,7 @@ from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE
 from mosec_cy._rows cimport (
     row_forget_batch,
     row_poll,
+    row_report_idle,
     rows_deadline,
     rows_dispatch,
     rows_expire,
@@ -280,6 +281,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.pidfd = pidfd
     link.given_up = False
     link.idle_batch = 0
+    link.leaving = False
     row_forget_batch(link)
 
 
@@ -292,6 +294,8 @@ cdef void service_row_ready(Service *s, uint32_t row, uint32_t incarnation) noex
 cdef void service_row_drain(Service *s, uint32_t row, uint32_t incarnation) noexcept nogil:
     if s.links[row].incarnation == incarnation:
         batcher_row_drain(&s.batcher, row)
+        s.links[row].leaving = True
+        row_report_idle(s, row)
         rows_dispatch(s, s.batcher.rows[row].stage)
 
 

@@ -16,7 +16,7 @@ ctypedef struct Link:
     RingEnd submit
     RingEnd complete
     RowShared *shared
-    RowStatistics *statistics
+    RowStatistics *statistics      # of the replica that it is
     uint64_t lessee
     uint32_t incarnation
     int32_t pid
@@ -26,6 +26,7 @@ ctypedef struct Link:
     bint to_stir                   # something has changed for those who wait in it to send events
     bint to_wake                   # was handed something since its bell was rung
     bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
+    bint leaving                   # gets no more work; master waits until it has finished what it had
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way
     uint32_t idle_batch            # at the last check it idled after this batch, with tasks that it had lost; 0: not so
@@ -48,6 +49,7 @@ ctypedef struct Service:
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
+    RowStatistics *row_statistics  # one each row
     uint64_t *status_counts        # [route][STATUS_COUNT]
     uint64_t *acknowledged         # a word each task slot, in shared memory: as Task.acknowledged
     uint32_t *scratch              # room for all tasks: as many may one row have started
@@ -78,3 +80,4 @@ cdef enum:                         # reports to master (and the numbers of the c
     REPORT_ROW_KILLED = 103
     REPORT_STOPPED = 104
     REPORT_RUNNING = 105           # set up: orders are heard
+    REPORT_ROW_IDLE = 106

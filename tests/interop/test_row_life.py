@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mosec_cy._channel import Channel
-from tests.engine import ROW_DEAD, ROW_READY, SECOND, Engine, read_response, request
+from tests.engine import ROW_DEAD, ROW_DRAIN, ROW_IDLE, ROW_READY, ROW_STARTED, SECOND, Engine, read_response, request
 
 
 @pytest.fixture
@@ -89,3 +89,45 @@ def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> N
     os.waitpid(pid, 0)
     os.close(start)
     os.close(go)
+
+
+def test_a_row_that_is_to_end_is_reported_when_it_holds_nothing(engine: Engine) -> None:
+    """At once, or when it has answered what it has begun; what it has not goes to others, as does all that comes."""
+    engine.channel(1)
+    engine.order(ROW_DRAIN, 1, 1)
+    assert engine.news()[:3] == (ROW_IDLE, 1, 1)
+    leaving = engine.channel(2)
+    with engine.connect() as first, engine.connect() as second:
+        first.sendall(request(b"begun"))
+        (begun,) = leaving.take()
+        engine.order(ROW_DRAIN, 2, 1)
+        second.sendall(request(b"late"))
+        successor = engine.channel(1, 2)
+        (late,) = successor.take()
+        successor.answer(late, 200, b"by the successor", 0)
+        (status, _, body), _ = read_response(second)
+        assert (status, body) == (200, b"by the successor")
+        engine.control.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            engine.control.recv(64)
+        leaving.answer(begun, 200, b"by the one that leaves", 0)
+        (status, _, body), _ = read_response(first)
+        assert (status, body) == (200, b"by the one that leaves")
+        assert engine.news()[:3] == (ROW_IDLE, 2, 1)
+
+
+def test_a_replica_that_moves_to_another_row_goes_on_counting(engine: Engine) -> None:
+    with engine.connect() as client:
+        for row, counts_of in ((1, 0), (2, 1)):  # 0: the row's own
+            engine.segment.begin_row(row, 1)
+            engine.order(ROW_STARTED, row, 1, value=counts_of)
+            engine.order(ROW_READY, row, 1)
+            channel = Channel(engine.segment, row, 1, engine.core_bell)
+            client.sendall(request(b"x"))
+            (item,) = channel.take()
+            channel.answer(item, 200, b"y", 0)
+            assert read_response(client)[0][0] == 200
+            engine.order(ROW_DRAIN, row, 1)
+            assert engine.news()[:2] == (ROW_IDLE, row)
+    counted = [sum(row["duration"]["buckets"]) for row in engine.segment.stats()["rows"]]
+    assert counted == [0, 2, 0]

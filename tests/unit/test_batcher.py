@@ -255,3 +255,43 @@ class TestWithdraw:
         slot = s.new()
         assert s.withdraw(slot)
         assert s.task(slot)["state"] == NEW
+
+
+class TestRowsThatAreUp:
+    def test_only_their_range_is_looked_at(self) -> None:
+        """A stage of one worker pays nothing for its spare row."""
+        s = Scheduler([(1, 0, 2), (1, 0, 3)])
+
+        def seen() -> list[tuple[int, ...]]:
+            return [tuple(range(at["first_row"], at["first_row"] + at["rows"])) for at in map(s.stage, (0, 1))]
+
+        assert seen() == [(), ()]
+        s.row_up(0)
+        s.row_up(3)
+        assert seen() == [(0,), (3,)]
+        s.row_up(1)
+        s.row_up(4)
+        assert seen() == [(0, 1), (3, 4)]
+        s.row_drain(0)
+        s.row_up(2)
+        s.row_down(3)
+        assert seen() == [(1,), (2, 3, 4)]
+        s.row_drain(2)
+        s.row_drain(4)
+        assert seen() == [(1,), ()]
+
+    def test_a_stage_moves_to_another_row(self) -> None:
+        s = Scheduler([(1, 0, 2)])
+        s.row_up(0)
+        arrive(s, 3)
+        before = hand(s, 0)
+        start(s, before)
+        s.row_up(1)
+        s.row_drain(0)
+        after = hand(s, 0)
+        assert (before[0], after[0]) == (0, 1)
+        finish(s, before, US)
+        assert s.next_batch(0, US) is None  # the row that is idle now is not up
+        start(s, after)
+        finish(s, after, US)
+        assert hand(s, US)[0] == 1

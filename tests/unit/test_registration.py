@@ -189,6 +189,19 @@ def test_stages_follow_their_order_of_registration(server: Server) -> None:
     assert plan.routes == {"/inference": (1, 2), "/b": (3,), "/c": (3,)}
 
 
+def test_spare_rows_follow_those_of_their_stage(server: Server) -> None:
+    server.append_worker(Echo, num=2)
+    server.append_worker(Picture, max_batch_size=32)
+    plan = make_plan(server._routes, spares=1)
+    assert [(list(stage.rows), list(stage.all_rows)) for stage in plan.stages] == [([1, 2], [1, 2, 3]), ([4], [4, 5])]
+    assert [(config["first_row"], config["rows"]) for config in plan.stage_configs(Options())] == [
+        (0, 1),
+        (1, 3),
+        (4, 2),
+    ]
+    assert plan.ring_capacities()[1:] == [(64, 256)] * 3 + [(128, 512)] * 2
+
+
 def test_a_route_may_be_continued_later(server: Server) -> None:
     def register(server: Server) -> None:
         server.append_worker(Echo, route="/a")
