@@ -48,7 +48,9 @@ class Attachments:
         assert row.process is not None
         try:
             row.ask_to_attach(engine.number, engine.descriptors)
-        except OSError as error:  # it has ended; or reads nothing, and its socket is full
+        except (BrokenPipeError, ConnectionResetError):  # it has ended, which will be heard of
+            return
+        except OSError as error:  # it reads nothing, and its socket is full
             _log.error("%s killed, it cannot be told of the new core: %s", row.name, error)
             row.process.kill()
         self._awaited[row.index] = engine.number, None

@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -75,6 +76,7 @@ def wait_established(service: Service, count: int) -> None:
         sockets = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
         if sum(local.endswith(port) and state == "01" for local, _, state in sockets) >= count:
             return
+        time.sleep(0.001)
 
 
 def test_under_load_every_request_is_answered(serve: Serve) -> None:
@@ -101,6 +103,7 @@ def test_under_load_every_request_is_answered(serve: Serve) -> None:
         took.append(recover(service, deaths))
         while not all(now > then for now, then in zip(counts, before, strict=True)):
             assert not wrong
+            time.sleep(0.005)
     done.set()
     for thread in threads:
         thread.join()
@@ -170,7 +173,7 @@ def test_a_page_that_waits_for_the_workers(serve: Serve) -> None:
     segment = memory_of(service)
     thread.start()
     while segment.stats()["remaining"] == 0:
-        pass
+        time.sleep(0.001)
     kill_core(service)
     thread.join()
     assert len(lost) == 1

@@ -62,13 +62,11 @@ def test_a_worker_that_is_in_forward(serve: Serve, gate: Path, batch_size: int) 
                 return answers if isinstance(data, list) else answers[0]
 
         if __name__ == "__main__":
-            server = Server()
+            server = Server(timeout=60_000)
             server.append_worker(Busy, max_batch_size={batch_size})
             server.run()
         """,
         str(gate),
-        "--timeout",
-        "60000",
     ).wait_ready()
     worker = service.wait_process("mosec_cy: Busy")
     answers: list[httpx.Response] = []
@@ -98,14 +96,12 @@ def test_a_worker_that_hangs_is_replaced(serve: Serve) -> None:
                 return os.getpid()
 
         if __name__ == "__main__":
-            server = Server()
+            server = Server(timeout=60_000)
             server.append_worker(Hanging, timeout=0.5)
             server.run()
         """,
         "--kill-grace",
         "100",
-        "--timeout",
-        "60000",
     ).wait_ready()
     worker = service.wait_process("mosec_cy: Hanging")
     with lost_request(service, "hang"):
@@ -134,7 +130,7 @@ STREAMS = """
             get_logger().info("refused")
 
     if __name__ == "__main__":
-        server = Server()
+        server = Server(timeout=60_000)
         server.append_worker(Streams)
         server.run()
 """
@@ -142,7 +138,7 @@ STREAMS = """
 
 def test_streams_end(serve: Serve) -> None:
     """Also for the threads that wait for a client to read."""
-    service = serve(STREAMS, "--timeout", "60000").wait_ready()
+    service = serve(STREAMS).wait_ready()
     worker = service.wait_process("mosec_cy: Streams")
     with service.client() as client, client.stream("POST", "/inference", json="fill") as stream:
         assert stream.status_code == 200  # and nothing is read: both threads of the worker come to wait
@@ -190,7 +186,7 @@ def test_what_a_worker_keeps_stays_valid(serve: Serve) -> None:
                 return b"ok"
 
         if __name__ == "__main__":
-            server = Server()
+            server = Server(timeout=60_000)
             server.append_worker(Keeper)
             server.run()
         """

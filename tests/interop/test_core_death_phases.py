@@ -53,7 +53,7 @@ def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str,
                 return os.getpid()
 
         if __name__ == "__main__":
-            server = Server()
+            server = Server(timeout=60_000)
             server.append_worker(Slow, start_method="{method}")
             server.run()
         """,
