@@ -25,7 +25,7 @@ class Retirement:
     def __init__(self, row: WorkerRow, engine: Engine, reactor: Reactor, timeout: float, grace: float) -> None:
         self.killed = False
         self._row = row
-        self._segment = engine.segment
+        self._engine = engine
         self._reactor = reactor
         self._grace = grace
         self._timer: Timer | None = None
@@ -33,14 +33,18 @@ class Retirement:
         row.state = State.RETIRING
         if serves:
             self._timer = reactor.call_later(timeout, self.on_idle)
-            engine.link.send(ToCore.ROW_DRAIN, row.index, row.incarnation)
+            self.tell_core()
         else:
             self._kill()
+
+    def tell_core(self) -> None:
+        """Have core hand the process nothing more, and say when it is idle."""
+        self._engine.link.send(ToCore.ROW_DRAIN, self._row.index, self._row.incarnation)
 
     def on_idle(self) -> None:
         """No client waits for the process any more."""
         self.cancel()
-        self._segment.stop_row(self._row.index)
+        self._engine.segment.stop_row(self._row.index)
         self._timer = self._reactor.call_later(self._grace, self._kill_late)
 
     def cancel(self) -> None:
