@@ -33,9 +33,13 @@ class Retirement:
         row.state = State.RETIRING
         if serves:
             self._timer = reactor.call_later(timeout, self.on_idle)
-            engine.link.send(ToCore.ROW_DRAIN, row.index, row.incarnation)
+            self.tell_core()
         else:
             self._kill()
+
+    def tell_core(self) -> None:
+        """Have core hand the process nothing more, and say when it is idle."""
+        self._engine.link.send(ToCore.ROW_DRAIN, self._row.index, self._row.incarnation)
 
     def on_idle(self) -> None:
         """No client waits for the process any more."""

@@ -279,7 +279,7 @@ class Workforce:
     def _restart_when_free(self, row: WorkerRow) -> None:
         if self._stopping or row.process is not None or not row.drained or row.restart is not None:
             return
-        if self._rolling.on_free(row):
+        if row.worker_id is None or self._rolling.on_free(row):
             return
         if row.hopeless:
             self._observer.on_hopeless_worker(row.name)
