@@ -1,6 +1,6 @@
 """The core's loop: events to connections and service, orders of the master, accepting."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 from libc.string cimport memset
@@ -167,7 +167,7 @@ cdef void _read_control(Core *core) noexcept nogil:
 
 cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
     # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
-    # `resume_at` is for what others in the system have used up.
+    # `resume_at` is for what does not depend on them: a limit that is raised, what others in the system give back.
     _set_accepting(core, False)
     core.paused_open = core.io.connections.open
     core.resume_at = resume_at
@@ -198,9 +198,6 @@ cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
         fd = accept_connection(core.listeners[listener])
         if fd >= 0:
             _adopt(core, fd)
-        elif errno == EMFILE and core.io.connections.open:
-            _pause_accepting(core, NEVER)
-            return
         elif errno != EINTR and errno != ECONNABORTED:
             if errno != EAGAIN:
                 _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
