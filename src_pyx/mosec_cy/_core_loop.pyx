@@ -1,6 +1,6 @@
 """The core's loop: events to connections and service, orders of the master, accepting."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ESRCH, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 from libc.string cimport memset
@@ -12,7 +12,7 @@ from mosec_cy._connection cimport connections_deadline
 from mosec_cy._http1 cimport http1_accept, http1_drain, http1_event, http1_expire, http1_is_busy, http1_run_ready
 from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
-from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open
 from mosec_cy._loop cimport (
     TOKEN_CONNECTION,
     TOKEN_CONTROL,
@@ -38,7 +38,7 @@ from mosec_cy._service cimport (
     service_row_started,
     service_wake,
 )
-from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED
+from mosec_cy._state cimport REPORT_ROW_DEAD, REPORT_STOPPED, Link
 
 cdef extern from *:
     """
@@ -112,10 +112,28 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     send(core.control, &message, sizeof(message), flags)
 
 
+cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
+    # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
+    # none even now.
+    cdef Link *link = &core.service.links[row]
+    if link.pidfd >= 0 or link.pid <= 0 or link.given_up:
+        return True
+    link.pidfd = mosec_pidfd_open(link.pid)
+    if link.pidfd >= 0:
+        loop_add(&core.loop, link.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, link.incarnation, row))
+    elif errno == ESRCH:               # master has seen its end, and waits for us to say so
+        service_row_dead(&core.service, row)
+    else:
+        return False
+    return True
+
+
 cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
     service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
         loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
+    elif not _watch(core, order.row) and (core.accepting or core.resume_at):
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)        # a row comes before any client
 
 
 cdef void _set_accepting(Core *core, bint on) noexcept nogil:
@@ -174,9 +192,15 @@ cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
 
 
 cdef void _resume_accepting(Core *core) noexcept nogil:
-    if core.io.connections.open < core.paused_open or core.loop.now >= core.resume_at:
-        core.resume_at = 0
-        _set_accepting(core, True)
+    cdef uint32_t row
+    if core.io.connections.open >= core.paused_open and core.loop.now < core.resume_at:
+        return
+    for row in range(core.service.batcher.row_count):
+        if not _watch(core, row):
+            _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
+    core.resume_at = 0
+    _set_accepting(core, True)
 
 
 cdef void _adopt(Core *core, int fd) noexcept nogil:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 from collections.abc import Iterator
@@ -111,6 +112,37 @@ def test_core_loses_its_descriptors_meanwhile(serve: Serve) -> None:
         give_descriptors(core)
         assert echoed(late)[0] == "late"
         late.socket.close()
+
+
+def test_workers_die_while_core_has_no_descriptors(serve: Serve) -> None:
+    """It cannot be given their pidfds: still each end is noticed, told to its client, and made good."""
+    service = serve(LIMITED, "--timeout", "60000").wait_ready()
+    core = core_of(service)
+    with memory(service), Client(service) as inside:
+        inside.send(request(b"0"))
+        _, pid = echoed(inside)
+        _, hard = resource.prlimit(core, resource.RLIMIT_NOFILE)
+        resource.prlimit(core, resource.RLIMIT_NOFILE, (3, hard))  # none that it closes is free again
+        late = Client(service)
+        late.send(request(b'"late"'))
+        for number in range(1, 4):
+            os.kill(pid, signal.SIGKILL)
+            inside.send(request(b"%d" % number))  # waits for the next one, if the end has been seen
+            answer = inside.answer()
+            if answer.status == 500:  # handed out before that
+                inside.send(request(b"%d" % number))
+                answer = inside.answer()
+            value, successor = json.loads(answer.body)
+            assert (value, successor != pid) == (number, True)
+            pid = successor
+        assert waits(late)
+        give_descriptors(core)
+        assert echoed(late)[0] == "late"
+        late.socket.close()
+        os.kill(pid, signal.SIGKILL)
+        service.wait_outputs(r"<Echo_1\|1> ready", 5)
+        inside.send(request(b"9"))
+        assert echoed(inside)[0] == 9
 
 
 PIECES = [
