@@ -1,7 +1,8 @@
 """Memory for bodies is used up: who holds much of it and hardly moves makes way for others.
 
 The time-outs ask for so little that who has a bad line is served. A few hundred clients that ask for the largest body
-each, and then send no more than that little, would hold all memory for hours: under pressure pace counts for what is held.
+each, and then send no more than that little, would hold all memory for hours: under pressure, pace is measured by what
+is held.
 """
 
 from libc.stdint cimport uint8_t
@@ -10,7 +11,6 @@ from mosec_cy._connection cimport (
     NO_CONNECTION,
     TIMER_BODY,
     TIMER_WRITE,
-    Connection,
     Connections,
     connection_progress,
 )
