@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from mosec_cy import __version__, content_coding, limits
+from mosec_cy import __version__, content_coding
 from mosec_cy._segment import Segment
 from mosec_cy.core_link import CoreLink, ToCore
 from mosec_cy.master_routes import MASTER_INCARNATION, MasterRoutes
@@ -107,7 +107,7 @@ def _limits(options: Options) -> dict[str, Any]:
     return {
         "max_request_size": options.max_request_size,
         "capacity": options.capacity,
-        "max_connections": limits.usable_connections(options.max_connections),
+        "max_connections": options.max_connections,
         "budget": options.budget,
         "service_timeout_ns": options.timeout * _NS_PER_MS,
         "header_timeout_ns": options.header_timeout * _NS_PER_MS,

@@ -1,28 +1,18 @@
-"""What the machine and the container allow: memory, descriptors, and the kernel that the engine needs."""
+"""What the machine and the container allow: memory, and the kernel that the engine needs."""
 
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 _OLDEST_KERNEL = (5, 10)
-_RESERVED_DESCRIPTORS = 64
 
 
 def default_budget() -> int:
     """A quarter of the smaller of the machine's memory and the control group's limit, in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(min([memory, *_control_group_limits()]) // 4, 1 << 20)
-
-
-def usable_connections(wanted: int) -> int:
-    """`wanted`, or what the hard limit on open descriptors leaves for connections."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return wanted
-    return max(min(wanted, hard - _RESERVED_DESCRIPTORS), 1)
 
 
 def check_kernel(release: str) -> None:

@@ -52,8 +52,8 @@ class Options:
     )
     max_connections: int = _option(10000, "most open connections; further ones wait to be accepted", least=1)
     header_timeout: int = _option(10000, "time for a client to send the head of a request", "ms", 1)
-    body_timeout: int = _option(10000, "longest pause of a client within the body of a request", "ms", 1)
-    write_timeout: int = _option(10000, "longest time in which a client takes nothing of its answer", "ms", 1)
+    body_timeout: int = _option(10000, "time over which a body must bring 1 KiB a second", "ms", 1)
+    write_timeout: int = _option(10000, "time over which an answer must be taken at 1 KiB a second", "ms", 1)
     idle_timeout: int = _option(75000, "time that a connection is kept open between requests", "ms", 1)
     kill_grace: int = _option(5000, "time after which a worker that ignores its timeout is killed", "ms", 1)
     rolling: str = _option(

@@ -8,6 +8,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,10 @@ class Service:
             transport = httpx.HTTPTransport(uds=self.address.removeprefix("unix:"))
             return httpx.Client(transport=transport, base_url="http://service", **options)
         return httpx.Client(base_url=f"http://{self.address}", **{"timeout": PATIENCE, **options})
+
+    def connect(self) -> socket.socket:
+        """A connection of one's own to a service that listens on TCP."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     @property
     def port(self) -> int:

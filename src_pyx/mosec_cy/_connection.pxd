@@ -59,6 +59,7 @@ ctypedef struct Connections:
 cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil      # 0, or -1: no memory
 cdef void connections_close(Connections *t) noexcept nogil                       # closes them all
 cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil     # slot, or NO_CONNECTION: the table is full
+# What is unsent is lost, and the client gets a reset: it shall not take what it has for all.
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil
 # TIMER_NONE disarms.
 cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil

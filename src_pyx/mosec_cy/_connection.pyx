@@ -18,6 +18,11 @@ cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
+    struct linger:
+        int l_onoff
+        int l_linger
+    int setsockopt(int fd, int level, int option, const void *value, unsigned int n)
+    int SOL_SOCKET, SO_LINGER
     ssize_t recv(int fd, void *buffer, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int MSG_NOSIGNAL, MSG_DONTWAIT
@@ -74,9 +79,18 @@ cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil:
     return slot
 
 
+cdef void _reset_on_close(int fd) noexcept nogil:
+    cdef linger at_once
+    at_once.l_onoff = 1
+    at_once.l_linger = 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(linger))
+
+
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil:
     cdef Connection *c = &t.all[slot]
     connection_arm(t, slot, TIMER_NONE, 0)
+    if connection_has_output(c):         # else the kernel would hold its part of it, for minutes, for who does not read
+        _reset_on_close(c.fd)
     close(c.fd)                          # leaves the epoll set by itself: the descriptor was never duplicated
     c.fd = -1
     c.generation += 1

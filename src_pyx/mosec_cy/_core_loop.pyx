@@ -1,6 +1,6 @@
 """The core's loop: events to connections and service, orders of the master, accepting."""
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ESRCH, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 from libc.string cimport memset
@@ -12,7 +12,7 @@ from mosec_cy._connection cimport connections_deadline
 from mosec_cy._http1 cimport http1_accept, http1_drain, http1_event, http1_expire, http1_is_busy, http1_run_ready
 from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
-from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open
 from mosec_cy._loop cimport (
     TOKEN_CONNECTION,
     TOKEN_CONTROL,
@@ -38,7 +38,7 @@ from mosec_cy._service cimport (
     service_row_started,
     service_wake,
 )
-from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, REPORT_RUNNING, REPORT_STOPPED
+from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, REPORT_RUNNING, REPORT_STOPPED, Link
 
 cdef extern from *:
     """
@@ -112,6 +112,22 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     send(core.control, &message, sizeof(message), flags)
 
 
+cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
+    # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
+    # none even now.
+    cdef Link *link = &core.service.links[row]
+    if link.pidfd >= 0 or link.pid <= 0 or link.given_up:
+        return True
+    link.pidfd = mosec_pidfd_open(link.pid)
+    if link.pidfd >= 0:
+        loop_add(&core.loop, link.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, link.incarnation, row))
+    elif errno == ESRCH:               # master has seen its end, and waits for us to say so
+        service_row_dead(&core.service, row)
+    else:
+        return False
+    return True
+
+
 cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
     # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
     cdef uint64_t counts = order.value if 0 < order.value < core.service.batcher.row_count else order.row
@@ -119,6 +135,8 @@ cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexc
     service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
         loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
+    elif not _watch(core, order.row) and (core.accepting or core.resume_at):
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)        # a row comes before any client
 
 
 cdef void _set_accepting(Core *core, bint on) noexcept nogil:
@@ -170,16 +188,22 @@ cdef void _read_control(Core *core) noexcept nogil:
 
 cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
     # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
-    # `resume_at` is for what others in the system have used up.
+    # `resume_at` is for what does not depend on them: a limit that is raised, what others in the system give back.
     _set_accepting(core, False)
     core.paused_open = core.io.connections.open
     core.resume_at = resume_at
 
 
 cdef void _resume_accepting(Core *core) noexcept nogil:
-    if core.io.connections.open < core.paused_open or core.loop.now >= core.resume_at:
-        core.resume_at = 0
-        _set_accepting(core, True)
+    cdef uint32_t row
+    if core.io.connections.open >= core.paused_open and core.loop.now < core.resume_at:
+        return
+    for row in range(core.service.batcher.row_count):
+        if not _watch(core, row):
+            _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
+    core.resume_at = 0
+    _set_accepting(core, True)
 
 
 cdef void _adopt(Core *core, int fd) noexcept nogil:
@@ -201,9 +225,6 @@ cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
         fd = accept_connection(core.listeners[listener])
         if fd >= 0:
             _adopt(core, fd)
-        elif errno == EMFILE and core.io.connections.open:
-            _pause_accepting(core, NEVER)
-            return
         elif errno != EINTR and errno != ECONNABORTED:
             if errno != EAGAIN:
                 _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)

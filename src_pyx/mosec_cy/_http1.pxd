@@ -1,7 +1,7 @@
 # HTTP/1.x connections as the loop sees them: opened, told of events and of time, answered.
 #
-#   _http1 (life, events, time) -> _http1_read (heads, what becomes of a request) -> _http1_body -> _http1_stream
-#   -> _http1_write
+#   _http1 (life, events, time) -> _http1_read (heads, what becomes of a request) -> _http1_body ->
+#   _http1_stream, _http1_pressure -> _http1_write
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

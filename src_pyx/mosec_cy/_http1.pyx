@@ -157,7 +157,8 @@ cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
     # Moved enough since its timer was armed: it gets another period.
     cdef Connection *c = &io.connections.all[slot]
     cdef uint64_t progress = connection_progress(c)
-    if progress < io.connections.duration[c.timer] // 1_000_000_000 * LEAST_RATE or progress == 0:
+    cdef uint64_t least = io.connections.duration[c.timer] // 1000 * LEAST_RATE // 1_000_000
+    if progress < max(least, <uint64_t>1):
         return False
     connection_arm(&io.connections, slot, c.timer, io.now)
     return True

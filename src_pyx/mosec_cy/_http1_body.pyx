@@ -11,7 +11,8 @@ from mosec_cy._connection cimport (
     connection_arm,
     connection_receive,
 )
-from mosec_cy._http1_service cimport Verdict
+from mosec_cy._http1_pressure cimport pressure_refuse, pressure_relieve
+from mosec_cy._http1_service cimport MEMORY_FULL, Verdict
 from mosec_cy._http1_state cimport HTTP1_WAIT, Http1
 from mosec_cy._http1_stream cimport stream_begin
 from mosec_cy._http1_write cimport http1_refuse, http1_write_text
@@ -49,11 +50,13 @@ cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
 
 cdef bint body_reserve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
-    if io.service.reserve(io.service.context, bytes, &h.body) == 0:
-        return True
-    h.body.block = NO_BLOCK
-    http1_refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
-    return False
+    cdef int rc = io.service.reserve(io.service.context, bytes, &h.body)
+    if rc == MEMORY_FULL and pressure_relieve(io, slot, bytes):
+        rc = io.service.reserve(io.service.context, bytes, &h.body)
+    if rc != 0:
+        h.body.block = NO_BLOCK
+        pressure_refuse(io, slot)
+    return rc == 0
 
 
 cdef void body_answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
@@ -82,17 +85,16 @@ cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n)
 cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     # For so many more bytes of a chunked body; False: the request was refused.
     cdef Http1 *h = &io.states[slot]
-    cdef uint64_t wanted
-    if h.received + n > h.body.capacity:
-        wanted = 2 * h.body.capacity
-        if wanted < h.received + n:
-            wanted = h.received + n
-        if wanted > io.max_body:
-            wanted = io.max_body
-        if io.service.grow(io.service.context, h.received, wanted, &h.body) != 0:
-            http1_refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
-            return False
-    return True
+    cdef uint64_t wanted = min(io.max_body, max(2 * h.body.capacity, h.received + n))
+    cdef int rc
+    if h.received + n <= h.body.capacity:
+        return True
+    rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
+    if rc == MEMORY_FULL and pressure_relieve(io, slot, wanted):
+        rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
+    if rc != 0:
+        pressure_refuse(io, slot)
+    return rc == 0
 
 
 cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:

@@ -5,6 +5,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mosec_cy._http_parser cimport HttpRequest
 
+cdef enum:
+    MEMORY_FULL = -1               # no memory for request bodies is left now
+    MEMORY_NEVER = -2              # it is more than the budget has for them
+
 # What the service says of a request at its head.
 ctypedef struct Verdict:
     int status                     # 0: accepted, send the body to `route`; else answer this
@@ -36,9 +40,9 @@ ctypedef struct Http1Service:
     # request's target is then the payload.
     void (*judge)(void *context, const char *head, const HttpRequest *request, const char *path, size_t path_n,
                   Verdict *verdict, bint *wants_target) noexcept nogil
-    # 0, or -1: over the memory budget
+    # 0, MEMORY_FULL, MEMORY_NEVER.
     int (*reserve)(void *context, uint64_t bytes, BodyBlock *body) noexcept nogil
-    # A larger block with the same content; 0, or -1 as above: the old one is still there.
+    # A larger block with the same content; as above. Unless it is 0 the old one is still there.
     int (*grow)(void *context, uint64_t used, uint64_t bytes, BodyBlock *body) noexcept nogil
     void (*discard)(void *context, uint32_t block) noexcept nogil
     # The body is complete; the block is the service's from now on. Sets `task`, or leaves a refusal in `verdict`.

@@ -18,7 +18,7 @@ from mosec_cy._batcher cimport (
     task_new,
     task_of,
 )
-from mosec_cy._http1_service cimport BodyBlock, Verdict
+from mosec_cy._http1_service cimport MEMORY_FULL, MEMORY_NEVER, BodyBlock, Verdict
 from mosec_cy._http_codings cimport (
     CODING_GZIP,
     CODING_ZSTD,
@@ -74,7 +74,7 @@ cdef const char *WORKER_DIED = b"inference internal error: the worker process di
 cdef int _claim(Service *s, uint64_t n, BodyBlock *body) noexcept nogil:
     cdef uint32_t block = pool_allocate(&s.pool, n + POOL_PAYLOAD_OFFSET, 0)
     if block == NO_BLOCK:
-        return -1
+        return MEMORY_FULL
     block_charge(s, block)
     body.block = block
     body.data = pool_block_data(&s.pool, block) + POOL_PAYLOAD_OFFSET
@@ -84,15 +84,18 @@ cdef int _claim(Service *s, uint64_t n, BodyBlock *body) noexcept nogil:
 
 cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
     cdef Service *s = <Service *>context
+    if n > s.charge_limit:
+        return MEMORY_NEVER
     if s.charged + n > s.charge_limit:
-        return -1
+        return MEMORY_FULL
     return _claim(s, n, body)
 
 
 cdef int _grow(void *context, uint64_t used, uint64_t n, BodyBlock *body) noexcept nogil:
     cdef BodyBlock larger
-    if _reserve(context, n, &larger) != 0:
-        return -1
+    cdef int rc = _reserve(context, n, &larger)
+    if rc != 0:
+        return rc
     memcpy(larger.data, body.data, used)
     block_drop(<Service *>context, body.block)
     body[0] = larger

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import pytest
+
 from mosec_cy._channel import Channel
 from tests.engine import Engine, request
+from tests.service import Service
 
 JSON = 1
 BYTES = 2
+LEAVING = pytest.mark.parametrize("how", ["leave", "reset"])  # names of methods of Client
 
 
 class Answer(NamedTuple):
@@ -27,8 +32,7 @@ class Answer(NamedTuple):
 class Client:
     """One connection. Reads answers one by one, and knows nothing of what was asked."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine | Service) -> None:
         self.socket = engine.connect()
         self.rest = b""
 
@@ -41,6 +45,15 @@ class Client:
     def send(self, *data: bytes) -> None:
         for part in data:
             self.socket.sendall(part)
+
+    def leave(self) -> None:
+        """Close with a FIN."""
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Close with a RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -100,7 +113,7 @@ def echo(channel: Channel, item: Any) -> None:
     channel.answer(item, 200, bytes(item), BYTES)
 
 
-def barrier(engine: Engine) -> None:
+def barrier(engine: Engine | Service) -> None:
     """Core has handled all that was sent before: events come out of epoll in the order of their arrival."""
     with Client(engine) as client:
         assert client.ask(get()).status == 200

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import re
-import resource
 import select
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from mosec_cy._channel import Channel
+from tests.books import status, switches
+from tests.crowd import descriptors, give_descriptors, take_descriptors
 from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine, request
 from tests.interop.http1 import Client, barrier, core, echo, get, serving
 
-
-@contextlib.contextmanager
-def descriptors(n: int) -> Iterator[None]:
-    """The soft limit of this process, and of those that it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < n:
-        pytest.skip(f"the limit of descriptors is {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+RETRIES = 20  # wake-ups, each with the tick of a timer, in which core tries in half a second whether it may open more
 
 
-def take_descriptors(engine: Engine) -> None:
-    """Core can open nothing more until it closes something."""
-    used = {int(entry.name) for entry in Path(f"/proc/{engine.process.pid}/fd").iterdir()}
-    free = next(fd for fd in itertools.count() if fd not in used)
-    _, hard = resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE, (free, hard))
-
-
-def give_descriptors(engine: Engine) -> None:
-    _, hard = resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def status(engine: Engine, name: str) -> int:
-    text = Path(f"/proc/{engine.process.pid}/status").read_text()
-    match = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    assert match, name
-    return int(match[1])
-
-
-def assert_quiet(engine: Engine) -> None:
-    """Core sleeps and is not woken during half a second."""
+def assert_quiet(engine: Engine, wakes: int = 0) -> None:
+    """Core sleeps, and is woken so often at most during half a second."""
+    pid = engine.process.pid
     for _ in range(1000):
-        if Path(f"/proc/{engine.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
             break
         select.select([], [], [], 0.001)
-    before = [status(engine, "voluntary_ctxt_switches"), status(engine, "nonvoluntary_ctxt_switches")]
+    before = switches(pid)
     select.select([], [], [], 0.5)
-    assert before == [status(engine, "voluntary_ctxt_switches"), status(engine, "nonvoluntary_ctxt_switches")]
+    assert switches(pid) - before <= wakes
 
 
 def waits(client: Client) -> bool:
@@ -70,14 +36,14 @@ def waits(client: Client) -> bool:
 def test_a_thousand_connections() -> None:
     with descriptors(4096), serving() as engine, contextlib.ExitStack() as stack:
         barrier(engine)
-        before = status(engine, "RssAnon")
+        before = status(engine.process.pid, "RssAnon")
         clients = [stack.enter_context(Client(engine)) for _ in range(1000)]
         for i, client in enumerate(clients):
             client.send(request(b"body %d" % i))
         for i, client in enumerate(clients):
             assert client.answer().body == b"body %d" % i
         assert engine.segment.stats()["connections"] == 1000
-        assert status(engine, "RssAnon") - before <= 4096  # kB; also proves that idle ones keep no buffers
+        assert status(engine.process.pid, "RssAnon") - before <= 4096  # kB; also proves that idle ones keep no buffers
         for client in reversed(clients):
             client.send(get())
         for client in clients:
@@ -112,19 +78,26 @@ def test_no_descriptors_left() -> None:
     with serving() as engine, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(engine)) for _ in range(10)]
         assert {client.ask(get()).status for client in clients} == {200}
-        take_descriptors(engine)
+        take_descriptors(engine.process.pid)
         late = stack.enter_context(Client(engine))
         late.send(request(b"late"))
         for client in clients:
             assert client.post(b"x").body == b"x"
         assert waits(late)
-        assert_quiet(engine)
+        assert_quiet(engine, RETRIES)
         clients[4].socket.close()
         assert late.answer().body == b"late"
-        give_descriptors(engine)
+        give_descriptors(engine.process.pid)
         clients[5].socket.close()
         later = stack.enter_context(Client(engine))
         assert later.post(b"later").body == b"later"
+        take_descriptors(engine.process.pid)
+        last = stack.enter_context(Client(engine))
+        last.send(request(b"last"))
+        assert clients[0].post(b"x").body == b"x"
+        assert waits(last)
+        give_descriptors(engine.process.pid)  # and nobody goes
+        assert last.answer().body == b"last"
 
 
 def test_no_descriptors_and_no_connection() -> None:
@@ -132,14 +105,14 @@ def test_no_descriptors_and_no_connection() -> None:
     with serving() as engine:
         barrier(engine)
         engine.wait_until(lambda now: now["connections"] == 0)
-        take_descriptors(engine)
+        take_descriptors(engine.process.pid)
         with Client(engine) as client:
             client.send(get())
-            ticks = status(engine, "voluntary_ctxt_switches")
-            while status(engine, "voluntary_ctxt_switches") < ticks + 3:
+            ticks = status(engine.process.pid, "voluntary_ctxt_switches")
+            while status(engine.process.pid, "voluntary_ctxt_switches") < ticks + 3:
                 assert waits(client)
                 select.select([], [], [], 0.01)
-            give_descriptors(engine)
+            give_descriptors(engine.process.pid)
             assert client.answer().status == 200
 
 

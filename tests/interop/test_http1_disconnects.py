@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from mosec_cy._channel import Channel
 from tests.engine import MIB, Engine, request
-from tests.interop.http1 import BYTES, Client, barrier, chunked, core, echo, get, serving
+from tests.interop.http1 import BYTES, LEAVING, Client, barrier, chunked, core, echo, get, serving
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     with serving() as engine:
         yield engine
-
-
-def reset(client: Client) -> None:
-    """Close with a RST."""
-    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.socket.close()
-
-
-def leave(client: Client) -> None:
-    client.socket.close()
-
-
-LEAVING = pytest.mark.parametrize("go", [leave, reset])
 
 
 def test_half_close_after_a_request(engine: Engine) -> None:
@@ -113,7 +98,7 @@ def test_half_close_in_a_request(engine: Engine, raw: bytes) -> None:
 
 
 @LEAVING
-def test_a_client_that_leaves_a_queue(go: Callable[[Client], None]) -> None:
+def test_a_client_that_leaves_a_queue(how: str) -> None:
     # Its task leaves the queue, and no worker ever sees it.
     with core() as engine:
         client, other = Client(engine), Client(engine)
@@ -121,7 +106,7 @@ def test_a_client_that_leaves_a_queue(go: Callable[[Client], None]) -> None:
         engine.wait_until(lambda now: now["remaining"] == 1)
         other.send(request(b"stays"))
         engine.wait_until(lambda now: now["remaining"] == 2)
-        go(client)
+        getattr(client, how)()
         engine.wait_until(lambda now: now["remaining"] == now["connections"] == 1)
         channel = engine.channel()
         (item,) = channel.take()
@@ -132,14 +117,14 @@ def test_a_client_that_leaves_a_queue(go: Callable[[Client], None]) -> None:
 
 
 @LEAVING
-def test_a_client_that_leaves_a_worker(go: Callable[[Client], None]) -> None:
+def test_a_client_that_leaves_a_worker(how: str) -> None:
     with core() as engine:
         channel = engine.channel()
         client = Client(engine)
         client.send(request(b"gone"))
         (item,) = channel.take()
         assert not channel.is_cancelled(item)
-        go(client)
+        getattr(client, how)()
         engine.wait_until(lambda now: now["remaining"] == now["connections"] == 0)
         assert channel.is_cancelled(item)
         echo(channel, item)
@@ -166,24 +151,24 @@ SENT_BEFORE_LEAVING = {
 
 
 @LEAVING
-def test_leaving_in_every_phase(engine: Engine, go: Callable[[Client], None]) -> None:
+def test_leaving_in_every_phase(engine: Engine, how: str) -> None:
     # serving() checks that no block, task or connection is left.
     for raw in SENT_BEFORE_LEAVING.values():
         for _ in range(5):
             with Client(engine) as client:
                 client.send(raw)
-                go(client)
+                getattr(client, how)()
             with Client(engine) as client:
                 client.send(raw)
                 barrier(engine)
-                go(client)
+                getattr(client, how)()
     assert engine.process.poll() is None
     with Client(engine) as client:
         assert client.post(b"x").body == b"x"
 
 
 @LEAVING
-def test_leaving_in_an_answer(go: Callable[[Client], None]) -> None:
+def test_leaving_in_an_answer(how: str) -> None:
     answered = threading.Semaphore(0)
 
     def large(channel: Channel, item: Any) -> None:
@@ -197,7 +182,7 @@ def test_leaving_in_an_answer(go: Callable[[Client], None]) -> None:
             assert answered.acquire(timeout=20)
             while reads > 0:
                 reads -= len(client.socket.recv(reads))
-            go(client)
+            getattr(client, how)()
     # serving() checks that the answers' memory is back
 
 
@@ -207,6 +192,6 @@ def test_a_storm_of_resets(engine: Engine) -> None:
         for i, client in enumerate(clients):
             client.send(request(b"%d" % i)[: 10 + i * 3])
         for client in clients:
-            reset(client)
+            client.reset()
     with Client(engine) as client:
         assert client.post(b"x").body == b"x"

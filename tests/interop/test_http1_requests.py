@@ -64,9 +64,9 @@ def test_http_1_0_stays_if_it_asks_for_it(client: Client) -> None:
         assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"x", "keep-alive")
 
 
-def test_http_1_0_gets_no_interim_response(client: Client) -> None:
+def test_http_1_0_gets_no_interim_response(engine: Engine, client: Client) -> None:
     client.send(OLD + b"expect: 100-continue\r\n\r\n")
-    barrier(client.engine)
+    barrier(engine)
     client.send(b"x")
     assert client.answer(interim=True).body == b"x"
     assert client.ended()

@@ -81,15 +81,23 @@ def test_a_refused_body_that_does_not_end() -> None:
         assert client.ended()
 
 
+def test_a_body_that_drips_moves_too_little() -> None:
+    with serving(body_timeout_ns=PERIOD // 2) as engine, Client(engine) as client:
+        client.send(request(bytes(100_000))[:-100_000])
+        while not select.select([client.socket], [], [], 0.005)[0]:  # its pace: less than 1 KiB a second
+            client.send(b"x")
+        assert client.answer().body == b"request body timeout"
+
+
 def test_a_body_that_moves_may_take_longer() -> None:
     with serving(body_timeout_ns=PERIOD) as engine, Client(engine) as client, Client(engine) as clock:
-        body = bytes(100_000)
+        body = bytes(8 * MIB)
         client.send(request(body)[: -len(body)])
         start = time.monotonic()
         sent = 0
         while waited(start) < 2.2:
-            client.send(body[sent : sent + 1])
-            sent += 1
+            client.send(body[sent : sent + 40])
+            sent += 40
             clock.ask(get())
         client.send(body[sent:])
         assert client.answer().body == body

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy._segment import Segment
+from tests.books import at_rest, memory_of
 from tests.engine import request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service
@@ -100,26 +100,9 @@ def anonymous(pid: int) -> int:
     return int(status.split("RssAnon:")[1].split()[0])
 
 
-def memory_of(service: Service) -> Segment:
-    """The service's shared memory, as its master has it."""
-    for fd, target in service.descriptors(service.process.pid).items():
-        if target.startswith("/memfd:mosec_cy "):
-            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{fd}", os.O_RDWR))
-    raise AssertionError("the master has no shared memory")
-
-
 def wait_ready(service: Service, count: int = WORKERS) -> None:
     """Until that many workers have been ready, counted from the start."""
     service.wait_outputs(r"<\w+\|\d> ready", count)
-
-
-def at_rest(segment: Segment) -> None:
-    for _ in range(10_000):
-        stats = segment.stats()
-        if stats["remaining"] == 0 and stats["charged"] == 0:
-            return
-        threading.Event().wait(0.001)
-    raise AssertionError(f"never came to rest: {segment.stats()}")
 
 
 def assert_asleep(service: Service) -> None:

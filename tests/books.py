@@ -1,0 +1,71 @@
+"""What a running service holds, read from outside: its shared memory, its processes' memory, descriptors and sleep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mosec_cy._segment import Segment
+from tests.service import PATIENCE, Service
+
+
+def memory_of(service: Service) -> Segment:
+    """The service's shared memory, as its master has it."""
+    for fd, target in service.descriptors(service.process.pid).items():
+        if target.startswith("/memfd:mosec_cy "):
+            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{fd}", os.O_RDWR))
+    raise AssertionError("the master has no shared memory")
+
+
+@contextlib.contextmanager
+def memory(service: Service) -> Iterator[Segment]:
+    """The same; at the end no connection, request, charged byte or block may be left in it."""
+    segment = memory_of(service)
+    try:
+        yield segment
+        at_rest(segment)
+        wait_until(segment, lambda stats: stats["connections"] == 0)
+        assert segment.blocks() == (0, 0)
+    finally:
+        segment.close()
+
+
+def wait_until(segment: Segment, condition: Callable[[dict[str, Any]], bool]) -> None:
+    """Until core's statistics fulfil `condition`."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition(stats := segment.stats()):
+        assert time.monotonic() < deadline, f"never came true: {stats}"
+        select.select([], [], [], 0.001)
+
+
+def at_rest(segment: Segment) -> None:
+    wait_until(segment, lambda stats: stats["remaining"] == stats["charged"] == 0)
+
+
+def status(pid: int, name: str) -> int:
+    """A number of /proc/PID/status: of KiB, of switches."""
+    match = re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match, name
+    return int(match[1])
+
+
+def switches(pid: int) -> int:
+    """How often a process has been scheduled."""
+    return status(pid, "voluntary_ctxt_switches") + status(pid, "nonvoluntary_ctxt_switches")
+
+
+def assert_at_most(wakes: int, pid: int) -> None:
+    """In some half second a process wakes so often at most; a few seconds are allowed for what has to come to rest."""
+    for _ in range(20):
+        before = switches(pid)
+        threading.Event().wait(0.5)  # what is measured is this half second
+        if switches(pid) - before <= wakes:
+            return
+    raise AssertionError(f"{switches(pid) - before} times in half a second")
