@@ -8,6 +8,7 @@ Without a queue of more than the rows take at once nobody is: there is always wo
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 
+from mosec_cy._batcher cimport Stage
 from mosec_cy._forecast cimport stage_forecast
 from mosec_cy._http_timeout cimport TIMEOUT_MALFORMED, http_request_timeout
 from mosec_cy._router cimport Route
@@ -47,21 +48,25 @@ cdef void _refuse(Service *s, int status, const char *text, uint64_t retry_ns, V
     verdict.extra = s.retry_line
 
 
-cdef uint64_t _forecast(const Service *s, const Route *route) noexcept nogil:
+cdef inline uint64_t _forecast(const Service *s, const Route *route) noexcept nogil:
     cdef uint64_t total = 0
     cdef uint32_t i
+    cdef const Stage *stage
     for i in range(route.stage_count):
-        total += stage_forecast(&s.batcher, route.stages[i], s.now)
+        stage = &s.batcher.stages[route.stages[i]]
+        if stage.waiting > stage.at_once:      # as in there: mostly there is nothing to call it for
+            total += stage_forecast(&s.batcher, route.stages[i], s.now)
     return total
 
 
 cdef bint admission_refuses(Service *s, uint32_t route, uint64_t deadline, Verdict *verdict) noexcept nogil:
     cdef uint64_t left = s.timeout
-    cdef uint64_t needed
+    cdef uint64_t needed = 0
     if s.draining:
         admission_unavailable(s, STOPPING, verdict)
         return True
-    needed = _forecast(s, &s.routes[route])
+    if s.inside > s.calm:
+        needed = _forecast(s, &s.routes[route])
     if s.batcher.stages[s.routes[route].stages[0]].waiting >= s.capacity:
         _refuse(s, 429, FULL, needed, verdict)
         return True

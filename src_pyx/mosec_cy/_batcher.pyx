@@ -1,7 +1,7 @@
 """The scheduler's pure part: queues, deadlines, batches, hand-ahead and take-back.
 
-A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or the list of the
-row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
+A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or its row's list.
+Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -52,6 +52,7 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots,
                    stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
         stages[i].head = stages[i].tail = NO_INDEX
+        stages[i].at_once = stages[i].rows * stages[i].max_batch_size
     for i in range(row_count):
         rows[i].head = rows[i].tail = NO_INDEX
         rows[i].take_back_at = NEVER

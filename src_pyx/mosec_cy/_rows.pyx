@@ -42,7 +42,7 @@ from mosec_cy._router cimport Route
 from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
 from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
 from mosec_cy._streams cimport stream_event
-from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_expire, task_is_late, task_time_out
+from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_expire, task_time_out
 
 cdef extern from "<signal.h>" nogil:
     int SIGALRM, SIGKILL
@@ -113,7 +113,7 @@ cdef uint32_t _drop_late(Service *s, uint32_t n) noexcept nogil:
     cdef uint32_t kept = 0
     cdef uint32_t i
     for i in range(n):
-        if task_is_late(s, s.scratch[i]):
+        if s.batcher.tasks[s.scratch[i]].deadline <= s.now:
             task_expire(s, s.scratch[i])
         else:
             s.scratch[kept] = s.scratch[i]

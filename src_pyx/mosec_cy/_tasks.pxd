@@ -20,7 +20,6 @@ cdef void task_leave(Service *s, uint32_t slot) noexcept nogil
 # The answer to a client that waits for a task which may be running. `text` is static, or the answer is a stream.
 cdef void task_fail(Service *s, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil
 cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept nogil                # answers 408
-cdef bint task_is_late(const Service *s, uint32_t slot) noexcept nogil # its deadline has passed
-cdef void task_expire(Service *s, uint32_t slot) noexcept nogil        # answers 408 for that
+cdef void task_expire(Service *s, uint32_t slot) noexcept nogil        # its deadline has passed: answers 408 for that
 cdef void tasks_expire(Service *s) noexcept nogil                      # those that are due at s.now
 cdef uint64_t tasks_deadline(const Service *s) noexcept nogil          # ns

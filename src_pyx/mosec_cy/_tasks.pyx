@@ -152,16 +152,12 @@ cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept no
     task_fail(s, slot, 408, <const uint8_t *>text, strlen(text))
 
 
-cdef bint task_is_late(const Service *s, uint32_t slot) noexcept nogil:
-    return s.batcher.tasks[slot].deadline <= s.now
-
-
 cdef void task_expire(Service *s, uint32_t slot) noexcept nogil:
     task_time_out(s, slot, SERVICE_TIMEOUT)
 
 
 cdef void tasks_expire(Service *s) noexcept nogil:
-    while s.timer_head != NO_INDEX and task_is_late(s, s.timer_head):
+    while s.timer_head != NO_INDEX and s.batcher.tasks[s.timer_head].deadline <= s.now:
         task_expire(s, s.timer_head)
     while s.deadlines.count and s.deadlines.heap[0].at <= s.now:
         task_expire(s, s.deadlines.heap[0].id)
