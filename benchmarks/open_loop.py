@@ -7,6 +7,7 @@ that (what wrk2 calls coordinated omission).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 from collections import defaultdict
@@ -64,6 +65,7 @@ class _Load:
         self.idle: list[_Connection] = []
         self.open: set[_Connection] = set()
         self.waiting = 0
+        self.quiet = asyncio.Event()  # nobody waits
         self.ends_at = 0.0
         self.again = False  # a closed loop
 
@@ -99,12 +101,17 @@ class _Load:
             _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.port)
             connection.send(due)
 
+    def ended(self) -> None:
+        self.waiting -= 1
+        if self.waiting == 0:
+            self.quiet.set()
+
     async def finish(self) -> Tally:
-        loop = asyncio.get_running_loop()
         self.again = False
-        patience = loop.time() + PATIENCE
-        while self.waiting and loop.time() < patience:
-            await asyncio.sleep(0.01)
+        if self.waiting:
+            self.quiet.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.quiet.wait(), PATIENCE)
         self.tally.lost += self.waiting
         for connection in list(self.open):
             connection.transport.abort()
@@ -129,7 +136,7 @@ class _Connection(asyncio.Protocol):
         if self in self.load.idle:
             self.load.idle.remove(self)
         if self.due is not None:
-            self.load.waiting -= 1
+            self.load.ended()
             self.load.tally.lost += 1
 
     def send(self, due: float) -> None:
@@ -157,5 +164,5 @@ class _Connection(asyncio.Protocol):
         load.tally.latencies[status].append(now - self.due)
         load.tally.good += status == 200 and now < load.ends_at
         load.tally.without_retry += status in (429, 503) and not says_when
-        load.waiting -= 1
+        load.ended()
         self.due = None

@@ -146,7 +146,9 @@ def _response(status: int) -> dict[str, Any]:
 
 
 def _timeout_parameter(options: Options) -> dict[str, Any]:
-    description = f"ms that the client waits for its answer; above {options.timeout}, the service's own limit, that holds."
+    description = (
+        f"ms that the client waits for its answer; above {options.timeout}, the service's own limit, that holds."
+    )
     schema = {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
     return {"name": "x-request-timeout-ms", "in": "header", "description": description, "schema": schema}
 

@@ -54,7 +54,7 @@ cdef inline uint64_t _forecast(const Service *s, const Route *route) noexcept no
     cdef const Stage *stage
     for i in range(route.stage_count):
         stage = &s.batcher.stages[route.stages[i]]
-        if stage.waiting > stage.at_once:      # as in there: mostly there is nothing to call it for
+        if stage.waiting > stage.rows * stage.max_batch_size:      # as in there: mostly there is nothing to call it for
             total += stage_forecast(&s.batcher, route.stages[i], s.now)
     return total
 

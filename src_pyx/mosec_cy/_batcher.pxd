@@ -59,7 +59,6 @@ ctypedef struct Stage:
     uint32_t rows
     uint32_t head, tail, waiting      # queue, oldest first; how many wait
     uint32_t running                  # tasks handed to its rows
-    uint32_t at_once                  # tasks that all its rows take in one batch each
 
 ctypedef struct Row:
     bint up                           # may get work

@@ -52,7 +52,6 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots,
                    stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
         stages[i].head = stages[i].tail = NO_INDEX
-        stages[i].at_once = stages[i].rows * stages[i].max_batch_size
     for i in range(row_count):
         rows[i].head = rows[i].tail = NO_INDEX
         rows[i].take_back_at = NEVER

@@ -20,7 +20,7 @@ cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noe
     cdef uint32_t i
     cdef uint32_t up = 0
     cdef uint32_t measured = 0
-    if of.waiting <= of.at_once:
+    if of.waiting <= of.rows * of.max_batch_size:
         return 0
     for i in range(of.first_row, of.first_row + of.rows):
         row = &b.rows[i]

@@ -1,6 +1,6 @@
 """How long a client is willing to wait, from its header `x-request-timeout-ms`.
 
-A whole number of milliseconds from 1 on, in digits. 0 is refused: to some it means "no limit", to others "over already".
+A whole number of milliseconds from 1 on, in digits. 0 is refused: some mean "no limit" by it, others "over already".
 Lines that repeat it must agree: which of two a proxy and this server believe must not matter.
 """
 
@@ -28,12 +28,14 @@ cdef int64_t timeout_add(int64_t before, const char *value, size_t n) noexcept n
 cdef int64_t http_request_timeout(const char *head, const HttpRequest *request) noexcept nogil:
     cdef int64_t timeout = TIMEOUT_NOT_SENT
     cdef const HttpHeader *header
+    cdef const uint8_t *name
     cdef uint32_t i
     if not request.facts & SAW_REQUEST_TIMEOUT:
         return TIMEOUT_NOT_SENT
     for i in range(request.header_count):
         header = &request.headers[i]
-        if header.name.length == 20 and scan_same(<const uint8_t *>head + header.name.start, b"x-request-timeout-ms", 20):
+        name = <const uint8_t *>head + header.name.start
+        if header.name.length == 20 and scan_same(name, b"x-request-timeout-ms", 20):
             timeout = timeout_add(timeout, head + header.value.start, header.value.length)
             if timeout == TIMEOUT_MALFORMED:
                 break

@@ -141,7 +141,10 @@ def test_503_by_the_services_own_time() -> None:
         for _ in range(31 - len(refused)):
             [item] = channel.take()
             channel.publish(item, [b"x"], 0, TEXT)
-        assert {client.answer() for client in many if client not in refused} <= {(200, b"x"), (408, b"inference timeout")}
+        assert {client.answer() for client in many if client not in refused} <= {
+            (200, b"x"),
+            (408, b"inference timeout"),
+        }
         assert channel.take_now() == []
 
 
