@@ -25,7 +25,10 @@ from open_loop import Tally, drive, saturate
 from mosec_cy._segment import Segment
 
 SERVICE = Path(__file__).with_name("overload_service.py")
-COLUMNS = "load,goodput/s,of peak,200,408,429,503,other,lost,refusal p50,p99,200 p50,p99,max,expired,wasted,core MiB,charged MiB"
+COLUMNS = (
+    "load,goodput/s,of peak,200,408,429,503,other,lost,refusal p50,p99,200 p50,p99,max,"
+    "expired,wasted,core MiB,charged MiB"
+)
 REFUSALS = (429, 503)
 
 
