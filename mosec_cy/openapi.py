@@ -21,17 +21,19 @@ _BYTES = "application/octet-stream"
 _EVENTS = "text/event-stream"
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ERRORS = {
-    400: ("BadRequest", "The body cannot be decoded, or the worker refuses it."),
-    408: ("Timeout", "The request took longer than the service or one of its stages allows."),
+    400: ("BadRequest", "The body cannot be decoded, or the worker refuses it; or a header is malformed."),
+    408: ("Timeout", "The request took longer than its client, the service or one of its stages allows."),
     413: ("TooLarge", "The body is larger than the service allows."),
     415: ("UnknownCoding", "The body's content-encoding is none that the service can decode."),
     422: ("Invalid", "The body was decoded but is not valid."),
     429: ("TooMany", "Too many requests wait already."),
     500: ("Failed", "The worker failed."),
-    503: ("Unavailable", "The service is shutting down, or has no memory left for the body."),
+    503: ("Unavailable", "The service is shutting down, has no memory left for the body, or would answer too late."),
 }
 _WITH_COMPRESSION = {415}
 _SERVER_ERRORS = (408, 500, 503)
+_RETRY_AFTER = {429, 503}
+_RETRY_HEADER = {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}}
 
 
 class OpenAPI:
@@ -72,7 +74,9 @@ def describe(plan: Plan, options: Options) -> dict[str, Any]:
         "paths": paths | _SERVER_PATHS,
         "components": {
             "schemas": schemas.components,
-            "responses": {_ERRORS[status][0]: _response(*_ERRORS[status]) for status in errors},
+            "parameters": {"Timeout": _timeout_parameter(options)},
+            "headers": {"RetryAfter": _RETRY_HEADER},
+            "responses": {_ERRORS[status][0]: _response(status) for status in errors},
         },
     }
 
@@ -89,6 +93,7 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
         "tags": ["inference"],
         "summary": " → ".join(runtime.worker.__name__ for runtime in runtimes),
         "description": "\n\n".join(_documentation([runtime.worker for runtime in runtimes])),
+        "parameters": [{"$ref": "#/components/parameters/Timeout"}],
         "requestBody": {"content": {_request_type(first, request): {"schema": request}}},  # may be empty
         "responses": {
             "200": {
@@ -135,8 +140,17 @@ def _references(errors: Iterable[int]) -> dict[str, Any]:
     return {str(status): {"$ref": f"#/components/responses/{_ERRORS[status][0]}"} for status in errors}
 
 
-def _response(_: str, description: str) -> dict[str, Any]:
-    return {"description": description, "content": _TEXT}
+def _response(status: int) -> dict[str, Any]:
+    headers = {"headers": {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}}
+    return {"description": _ERRORS[status][1], **(headers if status in _RETRY_AFTER else {}), "content": _TEXT}
+
+
+def _timeout_parameter(options: Options) -> dict[str, Any]:
+    description = (
+        f"ms that the client waits for its answer; above {options.timeout}, the service's own limit, that holds."
+    )
+    schema = {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
+    return {"name": "x-request-timeout-ms", "in": "header", "description": description, "schema": schema}
 
 
 def _page(name: str, summary: str, errors: Sequence[int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mosec_cy import messages
-from mosec_cy.errors import MosecTimeoutError
+from mosec_cy.item_errors import error_in_place
 from mosec_cy.worker import SSEWorker, Worker
 
 LARGEST_MESSAGE = (1 << 31) - 1  # payloads pass through the control socket here, and this is msgpack's own limit
@@ -69,7 +69,9 @@ def _arguments(worker: Worker, payloads: list[bytes]) -> list[Any]:
 
 
 def _results(worker: Worker, argument: Any, value: Any, last: bool) -> list[Any]:
-    if last and isinstance(worker, SSEWorker):  # its answer is the events; what it returns is ignored
+    if last and isinstance(worker, SSEWorker):  # its answer is the events; of what it returns only errors matter
+        for result in value if isinstance(value, (list, tuple)) else [value]:
+            _raise_in_place(result)
         return []
     if worker.max_batch_size == 1:
         return [value]
@@ -79,8 +81,13 @@ def _results(worker: Worker, argument: Any, value: Any, last: bool) -> list[Any]
     return results
 
 
+def _raise_in_place(result: Any) -> None:
+    error = error_in_place(result)
+    if error is not None:
+        raise error
+
+
 def _encode(worker: Worker, result: Any, last: bool) -> bytes:
-    if isinstance(result, (Exception, MosecTimeoutError)):  # in an item's place: that item's error
-        raise result
+    _raise_in_place(result)
     encoded = worker.serialize(result) if last else worker.serialize_ipc(result)
     return bytes(memoryview(encoded))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -12,6 +11,7 @@ from mosec_cy import content_coding, json_codec
 from mosec_cy._sender import Sender
 from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
+from mosec_cy.item_errors import FATAL, answer_for, error_in_place
 from mosec_cy.log import get_logger
 from mosec_cy.worker import SSEWorker, Worker
 
@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from mosec_cy._payload import Item
 
 logger = get_logger()
-
-INTERNAL_ERROR = "inference internal error"
-
-
-def answer_for(error: BaseException) -> tuple[int, str]:
-    """HTTP status and text with which an exception of user code answers a request."""
-    if isinstance(error, content_coding.BodyTooLarge):
-        return error.code, error.msg
-    if isinstance(error, (MosecError, MosecTimeoutError)):
-        with contextlib.suppress(Exception):  # a class of the user's may have any attributes
-            status = int(error.code) if 400 <= error.code <= 599 else 500
-            return status, f"{error.msg}: {str(error) or error.msg}".replace("\n", " - ")
-    return 500, INTERNAL_ERROR
 
 
 def make_decoder(
@@ -175,7 +162,9 @@ class StageLoop:
                 channel.end_forward()
                 data = None  # what nobody looks into any more needs no lease
                 self._send(item, value)
-            except (Exception, MosecTimeoutError) as error:
+            except FATAL:
+                raise
+            except BaseException as error:
                 channel.end_forward()
                 self._fail([item], error)
             data = value = None  # nor does a lease last until the next request
@@ -190,7 +179,9 @@ class StageLoop:
             self.channel.end_forward()
             if len(values) != len(live):
                 raise ValueError(f"forward returned {len(values)} results for a batch of {len(live)}")
-        except (Exception, MosecTimeoutError) as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             self.channel.end_forward()
             self._fail(live, error)
             return
@@ -198,7 +189,9 @@ class StageLoop:
         for item, value in zip(live, values, strict=True):
             try:
                 self._send(item, value)
-            except (Exception, MosecTimeoutError) as error:
+            except FATAL:
+                raise
+            except BaseException as error:
                 self._fail([item], error)
 
     def _decode_all(self, items: list[Item]) -> tuple[list[Any], list[Item]]:
@@ -208,16 +201,18 @@ class StageLoop:
             try:
                 arguments.append(self.decode(item))
                 live.append(item)
-            except (Exception, MosecTimeoutError) as error:
+            except FATAL:
+                raise
+            except BaseException as error:
                 self._fail([item], error)
         if len(live) < len(items):
             self.channel.batch = live
         return arguments, live
 
     def _send(self, item: Item, value: Any) -> None:
-        if isinstance(value, (Exception, MosecTimeoutError)):  # in an item's place: that item's error
-            raise value
-        if not self.send(item, value):
+        if isinstance(value, (BaseException, type)) and (error := error_in_place(value)) is not None:
+            self._fail([item], error)
+        elif not self.send(item, value):
             logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
 
     def _fail(self, items: list[Item], error: BaseException) -> None:
@@ -244,10 +239,15 @@ class StreamLoop(StageLoop):
 
     def _collect(self, returned: Any) -> list[Any]:
         batch = self.channel.batch
-        return [None] * len(batch) if all(item.is_last for item in batch) else list(returned)
+        if not all(item.is_last for item in batch):
+            return list(returned)
+        # What they return is ignored, unless it is a list that may have errors in items' places.
+        if isinstance(returned, (list, tuple)) and len(returned) == len(batch):
+            return list(returned)
+        return [None] * len(batch)
 
     def _send(self, item: Item, value: Any) -> None:
-        if item.is_last:
+        if item.is_last and error_in_place(value) is None:
             self.channel.publish_end(item)
             self.sender.stir()
         else:

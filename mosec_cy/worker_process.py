@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from mosec_cy import content_coding, log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
-from mosec_cy.errors import MosecTimeoutError
+from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
 from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
@@ -88,7 +88,7 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
             worker = _make_worker(boot, load())
             if not boot.dry_run:
                 _warm_up(worker, boot.strict_warmup)
-        except (Exception, MosecTimeoutError, SystemExit):
+        except BaseException:  # user code may raise SystemExit
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
         if boot.dry_run:
@@ -127,7 +127,9 @@ def _warm_up(worker: Worker, strict: bool) -> None:
     try:
         for example in examples:
             worker.forward(example)
-    except (Exception, MosecTimeoutError):
+    except FATAL:
+        raise
+    except BaseException:
         if strict:
             raise
         log.get_logger().exception(

@@ -19,6 +19,7 @@ from mosec_cy._connection cimport (
     TIMER_WRITE,
 )
 from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
+from mosec_cy._deadlines cimport Deadline, Deadlines, deadlines_init
 from mosec_cy._http1 cimport http1_answer, http1_close, http1_open, http1_stream
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._http1_state cimport Http1Io
@@ -86,6 +87,8 @@ cdef class _Engine:
         free(s.stage_timeouts)
         free(s.scratch)
         free(s.batcher.tasks)
+        free(s.deadlines.heap)
+        free(s.deadlines.places)
         free(s.batcher.stages)
         free(s.batcher.rows)
 
@@ -142,6 +145,14 @@ cdef class _Engine:
         s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
         batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
+        s.calm = min([table[i].rows * table[i].max_batch_size for i in range(len(stages))])
+        return 0
+
+    cdef int open_deadlines(self) except -1:
+        cdef Deadlines *d = &self.core.service.deadlines
+        d.heap = <Deadline *>self.array(self.segment.task_slots, sizeof(Deadline))
+        d.places = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        deadlines_init(d, d.heap, d.places)
         return 0
 
     cdef int open_rows(self, int master_bell) except -1:
@@ -218,6 +229,7 @@ cdef class _Engine:
         s.capacity = config["capacity"]
         s.charge_limit = budget // 2
         s.timer_head = s.timer_tail = NO_CONNECTION
+        self.open_deadlines()
         self.open_stages(config["stages"])
         self.open_rows(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])

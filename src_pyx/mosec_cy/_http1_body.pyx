@@ -41,7 +41,7 @@ cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
     verdict.streams = False
     body_await(io, slot)
     io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, h.task_flags,
-                      block, h.received, &h.task, &verdict)
+                      h.deadline, block, h.received, &h.task, &verdict)
     if verdict.status != 0:
         http1_write_text(io, slot, &verdict)
     elif verdict.streams:

@@ -145,9 +145,11 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
     verdict.status = 0
     verdict.extra = NULL
     verdict.flags = 0
+    verdict.deadline = 0
     io.service.judge(io.service.context, head, request, path, <size_t>path_n, &verdict, &wants_target)
     h.route = verdict.route
     h.task_flags = verdict.flags
+    h.deadline = verdict.deadline
     if verdict.status != 0:
         _refuse_at_head(io, slot, &verdict, request.expect_continue)
     elif request.bad_expectation:

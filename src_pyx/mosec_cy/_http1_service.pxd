@@ -15,7 +15,8 @@ ctypedef struct Verdict:
     uint32_t route                 # counted under this
     const char *text               # answer's body, static
     const char *extra              # further header lines, each with CRLF, or NULL; static
-    uint32_t flags                 # accepted: passed to `submit`
+    uint32_t flags                 # accepted: passed to `submit`,
+    uint64_t deadline              # as is this: ns, by which the client wants its answer; 0: it has not said
     bint streams                   # set by `submit`: the answer is a stream of events, which begins now
 
 # A body's place in shared memory.
@@ -46,8 +47,8 @@ ctypedef struct Http1Service:
     int (*grow)(void *context, uint64_t used, uint64_t bytes, BodyBlock *body) noexcept nogil
     void (*discard)(void *context, uint32_t block) noexcept nogil
     # The body is complete; the block is the service's from now on. Sets `task`, or leaves a refusal in `verdict`.
-    void (*submit)(void *context, uint32_t slot, uint32_t generation, uint32_t route, uint32_t flags, uint32_t block,
-                   uint64_t length, uint64_t *task, Verdict *verdict) noexcept nogil
+    void (*submit)(void *context, uint32_t slot, uint32_t generation, uint32_t route, uint32_t flags,
+                   uint64_t deadline, uint32_t block, uint64_t length, uint64_t *task, Verdict *verdict) noexcept nogil
     # A block for `bytes` bytes of a stream, with what is `kept` of the one in `body`, which goes. It counts as an
     # answer's: requests cannot use up its memory. 0, or -1: the pool is empty, and the old one is still there.
     int (*buffer)(void *context, const uint8_t *kept, uint64_t kept_n, uint64_t bytes, BodyBlock *body) noexcept nogil

@@ -33,6 +33,7 @@ ctypedef struct Http1:             # one a connection slot
     HttpRequest *partial           # the parser's state in a head that is not complete; NULL: at the start of one
     uint32_t route
     uint32_t task_flags            # the service's
+    uint64_t deadline              # likewise
     uint64_t remaining             # body bytes still to come (not chunked)
     uint64_t received              # body bytes in the block; LINGER: bytes thrown away
     uint64_t arrived               # ns: the head was complete; LINGER: that began

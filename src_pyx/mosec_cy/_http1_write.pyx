@@ -28,6 +28,8 @@ cdef extern from "<sys/socket.h>" nogil:
     int SHUT_WR
 
 cdef const char *TEXT_PLAIN = b"text/plain; charset=utf-8"
+# Memory comes back as soon as answers are sent: the shortest time that RFC 9110 section 10.2.3 can say.
+cdef const char *RETRY_SOON = b"retry-after: 1\r\n"
 cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -138,6 +140,8 @@ cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text)
     verdict.status = status
     verdict.text = text
     verdict.extra = NULL
+    if status == 503:
+        verdict.extra = RETRY_SOON
     h.keep_alive = False
     h.linger = True
     if h.body.block != NO_BLOCK:

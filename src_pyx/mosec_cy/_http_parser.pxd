@@ -42,6 +42,7 @@ cdef enum HttpFacts:           # what was seen of fields whose meaning depends o
     SAW_CLOSE = 2
     SAW_KEEP_ALIVE = 4
     HAS_AUTHORITY = 8          # the target names the host
+    SAW_REQUEST_TIMEOUT = 16   # x-request-timeout-ms, see _http_timeout
 
 cdef enum:
     TOKEN_READ = 1             # within the parser: go on with the next token

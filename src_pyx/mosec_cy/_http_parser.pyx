@@ -145,6 +145,9 @@ cdef inline int known_header(HttpRequest *r, const uint8_t *base, const HttpHead
     elif n == 17:
         if scan_same(name, b"transfer-encoding", 17):
             return on_transfer_encoding(r, base, header.value)
+    elif n == 20:
+        if scan_same(name, b"x-request-timeout-ms", 20):
+            r.facts |= SAW_REQUEST_TIMEOUT
     return TOKEN_READ
 
 

@@ -42,7 +42,7 @@ from mosec_cy._router cimport Route
 from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
 from mosec_cy._state cimport REPORT_ROW_IDLE, REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
 from mosec_cy._streams cimport stream_event
-from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
+from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_expire, task_time_out
 
 cdef extern from "<signal.h>" nogil:
     int SIGALRM, SIGKILL
@@ -107,6 +107,20 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
     s.wake_due = True
 
 
+cdef uint32_t _drop_late(Service *s, uint32_t n) noexcept nogil:
+    # Of the tasks in s.scratch, those whose time is over are answered so and not sent: what frees a row may be found
+    # in the same round as their deadline, and before it. How many remain.
+    cdef uint32_t kept = 0
+    cdef uint32_t i
+    for i in range(n):
+        if s.batcher.tasks[s.scratch[i]].deadline <= s.now:
+            task_expire(s, s.scratch[i])
+        else:
+            s.scratch[kept] = s.scratch[i]
+            kept += 1
+    return kept
+
+
 cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
     # Never more than fits into the ring of answers, if the row answered it all before core looks again.
     cdef Link *link = &s.links[row]
@@ -130,6 +144,9 @@ cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
         n = batcher_next_batch(&s.batcher, stage, s.now, s.scratch, &row)
         if n == 0:
             return
+        n = _drop_late(s, n)
+        if n == 0:
+            continue
         _hand_out(s, row, n)
         if s.stage_timeouts[stage] and s.links[row].check_at == NEVER:
             s.links[row].check_at = s.now + s.stage_timeouts[stage]

@@ -34,6 +34,7 @@ from mosec_cy._batcher cimport (
     word_cancelled,
     word_start,
 )
+from mosec_cy._forecast cimport stage_forecast
 
 
 cdef class Scheduler:
@@ -184,6 +185,11 @@ cdef class Scheduler:
         """Tell how many descriptors fit into the row's ring."""
         self.check_row(row)
         self.rows[row].room = min(room, self.rows[row].ring_capacity)
+
+    def forecast(self, uint32_t stage, uint64_t now):
+        """ns that the stage would need for a task that came now; 0: no ground to expect that it must wait."""
+        self.check_stage(stage)
+        return stage_forecast(&self.b, stage, now)
 
     def deadline(self, uint64_t now):
         """ns, when to call take_back and next_batch if nothing happens before, or None."""

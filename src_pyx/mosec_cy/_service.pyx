@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
+from mosec_cy._admission cimport admission_deadline, admission_refuses, admission_unavailable
 from mosec_cy._batcher cimport (
     NO_INDEX,
     Task,
@@ -63,8 +64,6 @@ cdef const char *NOTHING = b""
 cdef const char *NOT_ALLOWED = b"method not allowed"
 cdef const char *NOT_FOUND = b"not found"
 cdef const char *NO_ROOM = b"service has no room for another request (--max-connections)"
-cdef const char *OVERLOADED = b"too many request: task queue is full"
-cdef const char *STOPPING = b"gracefully shutting down"
 cdef const char *WORKER_DIED = b"inference internal error: the worker process died"
 
 
@@ -126,10 +125,6 @@ cdef inline void _verdict(Verdict *verdict, int status, const char *text) noexce
     verdict.text = text
 
 
-cdef bint _queue_is_full(Service *s, uint32_t route) noexcept nogil:
-    return s.batcher.stages[s.routes[route].stages[0]].waiting >= s.capacity
-
-
 cdef bint _judge_codings(Service *s, const char *head, const HttpRequest *request, Verdict *verdict) noexcept nogil:
     # What the rows are to decode and to encode; False: refused (RFC 9110 section 15.5.16).
     cdef HttpCoding body = http_content_coding(head, request)
@@ -163,35 +158,31 @@ cdef void _judge(void *context, const char *head, const HttpRequest *request, co
         verdict.extra = s.routes[route].allow
     elif match != MATCH_FOUND:
         _verdict(verdict, 404, NOT_FOUND)
-    elif s.routes[route].stage_count == 0:
-        _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else ALIVE)
     elif s.draining:
-        _verdict(verdict, 503, STOPPING)
-        verdict.route = route
-    elif s.codings and s.routes[route].stages[0] != 0 and not _judge_codings(s, head, request, verdict):
-        verdict.route = route
-    elif _queue_is_full(s, route):
-        _verdict(verdict, 429, OVERLOADED)
-        verdict.route = route
+        admission_refuses(s, route, 0, verdict)
+        if s.routes[route].stage_count:
+            verdict.route = route
+    elif s.routes[route].stage_count == 0:
+        _verdict(verdict, 200, ALIVE)
     else:
         verdict.route = route
         wants_target[0] = s.routes[route].stages[0] == 0     # the master's own routes
+        if s.codings and not wants_target[0] and not _judge_codings(s, head, request, verdict):
+            return
+        if admission_deadline(s, head, request, verdict):
+            admission_refuses(s, route, verdict.deadline, verdict)
 
 
 cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint32_t route, uint32_t flags,
-                  uint32_t block, uint64_t length, uint64_t *id, Verdict *verdict) noexcept nogil:
+                  uint64_t deadline, uint32_t block, uint64_t length, uint64_t *id, Verdict *verdict) noexcept nogil:
     cdef Service *s = <Service *>context
     cdef uint32_t slot = NO_INDEX
     cdef Task *task
     verdict.extra = NULL
-    if s.draining:
-        _verdict(verdict, 503, STOPPING)
-    elif _queue_is_full(s, route):
-        _verdict(verdict, 429, OVERLOADED)
-    else:
+    if not admission_refuses(s, route, deadline, verdict):
         slot = task_new(&s.batcher)
         if slot == NO_INDEX:
-            _verdict(verdict, 503, NO_ROOM)
+            admission_unavailable(s, NO_ROOM, verdict)
     if slot == NO_INDEX:
         block_drop(s, block)
         return
@@ -207,7 +198,7 @@ cdef void _submit(void *context, uint32_t connection, uint32_t generation, uint3
     if s.routes[route].streams:
         stream_admit(s, slot)
         verdict.streams = True
-    task_admit(s, slot)
+    task_admit(s, slot, deadline)
     id[0] = task_id(&s.batcher, slot)
     batcher_enqueue(&s.batcher, slot, s.routes[route].stages[0], s.now)
     rows_dispatch(s, s.routes[route].stages[0])

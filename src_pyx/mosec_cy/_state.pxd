@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from mosec_cy._batcher cimport Batcher
+from mosec_cy._deadlines cimport Deadlines
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport RingEnd
@@ -59,9 +60,12 @@ ctypedef struct Service:
     uint32_t capacity              # tasks that may wait for a first stage
     uint64_t charged               # bytes in blocks that core holds
     uint64_t charge_limit          # bytes: half of the budget
-    uint32_t timer_head            # tasks by deadline: all have the same time-out
+    uint32_t timer_head            # tasks by deadline, of those that have the service's time-out;
     uint32_t timer_tail
+    Deadlines deadlines            # and of those with one of their own
+    char[32] retry_line            # the Retry-After line of the latest refusal
     uint32_t inside                # tasks whose client waits
+    uint32_t calm                  # as many of them are in no stage more than its rows take at once
     uint32_t codings               # HttpCoding, or-ed: what rows decode and encode; 0: content codings are ignored
     const char *codings_text       # what a 415 says of them,
     const char *codings_line       # and its Accept-Encoding line

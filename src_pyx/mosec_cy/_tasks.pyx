@@ -3,6 +3,7 @@
 from libc.string cimport strlen
 
 from mosec_cy._batcher cimport NEVER, NO_INDEX, WITHDRAWN, Task, batcher_withdraw, task_free
+from mosec_cy._deadlines cimport deadlines_add, deadlines_remove
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD
@@ -11,7 +12,7 @@ from mosec_cy._ring cimport NO_BLOCK
 from mosec_cy._segment cimport histogram_add_ns
 from mosec_cy._trimmer cimport trimmer_note
 
-cdef const char *TIMEOUT = b"inference timeout"
+cdef const char *SERVICE_TIMEOUT = b"inference timeout"
 
 
 cdef void block_charge(Service *s, uint32_t block) noexcept nogil:
@@ -54,16 +55,26 @@ cdef inline void _gauge(Service *s) noexcept nogil:
     store_relaxed_u64(&s.statistics.remaining, s.inside)     # relaxed: a gauge
 
 
-cdef void task_admit(Service *s, uint32_t slot) noexcept nogil:
-    s.batcher.tasks[slot].arrived_at = s.now
-    _timer_append(s, slot)
+cdef void task_admit(Service *s, uint32_t slot, uint64_t deadline) noexcept nogil:
+    cdef Task *task = &s.batcher.tasks[slot]
+    task.arrived_at = s.now
+    task.has_own_deadline = deadline != 0
+    if deadline == 0:
+        task.deadline = s.now + s.timeout
+        _timer_append(s, slot)
+    else:
+        task.deadline = deadline
+        deadlines_add(&s.deadlines, slot, deadline)
     s.inside += 1
     _gauge(s)
 
 
 cdef void _stop_waiting(Service *s, uint32_t slot) noexcept nogil:
     # Its client has been answered, or has left.
-    _timer_remove(s, slot)
+    if s.batcher.tasks[slot].has_own_deadline:
+        deadlines_remove(&s.deadlines, slot)
+    else:
+        _timer_remove(s, slot)
     s.inside -= 1
     _gauge(s)
 
@@ -141,10 +152,17 @@ cdef void task_time_out(Service *s, uint32_t slot, const char *text) noexcept no
     task_fail(s, slot, 408, <const uint8_t *>text, strlen(text))
 
 
+cdef void task_expire(Service *s, uint32_t slot) noexcept nogil:
+    task_time_out(s, slot, SERVICE_TIMEOUT)
+
+
 cdef void tasks_expire(Service *s) noexcept nogil:
-    while s.timer_head != NO_INDEX and s.batcher.tasks[s.timer_head].arrived_at + s.timeout <= s.now:
-        task_time_out(s, s.timer_head, TIMEOUT)
+    while s.timer_head != NO_INDEX and s.batcher.tasks[s.timer_head].deadline <= s.now:
+        task_expire(s, s.timer_head)
+    while s.deadlines.count and s.deadlines.heap[0].at <= s.now:
+        task_expire(s, s.deadlines.heap[0].id)
 
 
 cdef uint64_t tasks_deadline(const Service *s) noexcept nogil:
-    return NEVER if s.timer_head == NO_INDEX else s.batcher.tasks[s.timer_head].arrived_at + s.timeout
+    cdef uint64_t soonest = NEVER if s.timer_head == NO_INDEX else s.batcher.tasks[s.timer_head].deadline
+    return min(soonest, s.deadlines.heap[0].at) if s.deadlines.count else soonest

@@ -1,0 +1,72 @@
+"""How long a stage will need for a task that comes now, by what its rows have needed so far."""
+
+from __future__ import annotations
+
+from tests.unit.scheduling import MS, arrive, finish, hand, run, run_batch, scheduler, start
+
+
+def test_without_a_measure_nothing_is_foretold() -> None:
+    s = scheduler(rows=2)
+    arrive(s, 100)
+    assert s.forecast(0, 0) == 0
+
+
+def test_a_short_queue_counts_as_none() -> None:
+    """As many as the rows take at once may wait whatever the measure says, so that it is put right."""
+    s = scheduler(max_batch_size=4, rows=2, slots=64)
+    now = run_batch(s, 4, 1000 * MS, 0)
+    arrive(s, 8, now)
+    assert s.forecast(0, now) == 0
+    arrive(s, 1, now)
+    assert s.forecast(0, now) > 0
+
+
+def test_batches_before_it_and_its_own() -> None:
+    s = scheduler(max_batch_size=4, slots=256)
+    now = run_batch(s, 4, 10 * MS, 0)
+    for waiting, batches in ((5, 2), (7, 2), (8, 3), (39, 10), (40, 11)):
+        arrive(s, waiting - s.stage(0)["waiting"], now)
+        # The one at work may only have begun.
+        assert s.forecast(0, now) == (batches + 1) * 10 * MS
+
+
+def test_rows_share_the_queue() -> None:
+    s = scheduler(rows=2, slots=256)
+    now = run(s, 10 * MS, 0)
+    s.row_drain(0)  # so that the other one is measured too
+    arrive(s, 1, now)
+    batch = hand(s, now)
+    assert batch[0] == 1
+    start(s, batch)
+    now += 10 * MS
+    finish(s, batch, now)
+    arrive(s, 99, now)
+    assert s.forecast(0, now) == (100 + 1) * 10 * MS  # alone
+    s.row_up(0)
+    assert s.forecast(0, now) == (50 + 1) * 10 * MS  # not measured anew yet: like its neighbour
+
+
+def test_a_row_that_stands_still_is_noticed_before_it_answers() -> None:
+    s = scheduler(slots=64)
+    now = run(s, 1 * MS, 0, times=20)
+    arrive(s, 11, now)
+    start(s, hand(s, now))
+    assert s.forecast(0, now) == (11 + 1) * MS
+    assert s.forecast(0, now + 1 * MS) == (11 + 1) * MS
+    assert s.forecast(0, now + 500 * MS) == (11 + 1) * 500 * MS
+
+
+def test_without_a_row_nothing_is_foretold() -> None:
+    s = scheduler(slots=64)
+    now = run(s, 10 * MS, 0)
+    arrive(s, 50, now)
+    assert s.forecast(0, now) > 0
+    s.row_down(0)
+    assert s.forecast(0, now) == 0
+
+
+def test_large_numbers_do_not_overflow() -> None:
+    s = scheduler(slots=4096)
+    now = run(s, 2**61, 0)
+    arrive(s, 4000, now)
+    assert s.forecast(0, now) == 2**53
