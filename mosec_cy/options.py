@@ -56,6 +56,9 @@ class Options:
     write_timeout: int = _option(10000, "longest time in which a client takes nothing of its answer", "ms", 1)
     idle_timeout: int = _option(75000, "time that a connection is kept open between requests", "ms", 1)
     kill_grace: int = _option(5000, "time after which a worker that ignores its timeout is killed", "ms", 1)
+    stall_margin: int = _option(
+        10000, "time beyond timeout and kill grace without progress, after which /health/live reports a stage", "ms", 1
+    )
     strict_warmup: bool = _option(False, "a worker whose warm-up fails does not start")
 
 

@@ -31,6 +31,7 @@ from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
 from mosec_cy._pool_books cimport pool_sweep
+from mosec_cy._probes cimport probe_answer
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
 from mosec_cy._rows cimport (
@@ -57,7 +58,6 @@ from mosec_cy._tasks cimport (
 )
 from mosec_cy._trimmer cimport trimmer_run
 
-cdef const char *ALIVE = b"MOSEC service"
 cdef const char *NOTHING = b""
 cdef const char *NOT_ALLOWED = b"method not allowed"
 cdef const char *NOT_FOUND = b"not found"
@@ -160,7 +160,7 @@ cdef void _judge(void *context, const char *head, const HttpRequest *request, co
     elif match != MATCH_FOUND:
         _verdict(verdict, 404, NOT_FOUND)
     elif s.routes[route].stage_count == 0:
-        _verdict(verdict, 503 if s.draining else 200, STOPPING if s.draining else ALIVE)
+        probe_answer(s, s.routes[route].probe, verdict)
     elif s.draining:
         _verdict(verdict, 503, STOPPING)
         verdict.route = route
@@ -219,8 +219,7 @@ cdef void _withdraw(void *context, uint64_t id) noexcept nogil:
 cdef void _counted(void *context, uint32_t route, int status, uint64_t arrived) noexcept nogil:
     cdef Service *s = <Service *>context
     cdef uint64_t *counts
-    if route >= s.route_count - 1:     # the last one is "/": counted with what matched no route
-        route = s.route_count - 1
+    route = min(route, s.counted_routes)
     counts = s.status_counts + <size_t>route * STATUS_COUNT + status_index(status)
     store_relaxed_u64(counts, counts[0] + 1)                 # relaxed: core alone writes
 
