@@ -17,7 +17,7 @@ from multiprocessing import process as multiprocessing_process
 
 from setproctitle import getproctitle, setproctitle
 
-from mosec_cy import child, content_coding, limits
+from mosec_cy import child, content_coding, limits, orphans
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon
 from mosec_cy.engine import Engine
@@ -106,6 +106,7 @@ class Supervisor:
         self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
+        orphans.collect(self._reactor)
         self._workers.start()
         self._reactor.run()
         return self._status

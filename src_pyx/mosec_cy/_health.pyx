@@ -17,7 +17,8 @@ cdef inline bint _same(const Pulse *a, const Pulse *b) noexcept nogil:
 
 
 cdef uint64_t _watch(Vigil *vigil, uint64_t busy_since, const Pulse *pulse) noexcept nogil:
-    # What the caller knows may be later than the truth: work that is withdrawn and handed out anew starts its clock anew.
+    # What the caller knows may be later than the truth: work that is withdrawn and handed out anew starts its clock
+    # anew.
     if busy_since != HEALTH_IDLE and _same(&vigil.pulse, pulse):
         vigil.since = min(vigil.since, busy_since)
     else:

@@ -33,7 +33,8 @@ cdef void _look(Service *s) noexcept nogil:
         row = &s.batcher.rows[i]
         link = &s.links[i]
         pulse.incarnation = link.incarnation
-        # The row's own words, of which only changes count. Acquire; pair with the releases in ring_release, ring_publish.
+        # The row's own words, of which only changes count. Acquire; pair with the releases in ring_release and
+        # ring_publish.
         pulse.taken = load_acquire_u64(&link.submit.memory.tail)
         pulse.answered = load_acquire_u64(&link.complete.memory.head)
         busy_since = HEALTH_IDLE
