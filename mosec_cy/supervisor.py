@@ -199,6 +199,7 @@ class Supervisor:
 
     def _stop_workers(self) -> None:
         self._phase = Phase.STOPPING
+        self._listener.close()  # or clients would wait in its backlog for a core that does not come
         self._workers.stop()
         for daemon in self._daemons.values():
             daemon.terminate()

@@ -18,6 +18,7 @@ from mosec_cy._batcher cimport (
     task_new,
     task_of,
 )
+from mosec_cy._drain cimport drain_hopeless
 from mosec_cy._http1_service cimport BodyBlock, Verdict
 from mosec_cy._http_codings cimport (
     CODING_GZIP,
@@ -261,6 +262,8 @@ cdef void service_expire(Service *s) noexcept nogil:
     batcher_take_back(&s.batcher, s.now)
     for stage in range(s.batcher.stage_count):
         rows_dispatch(s, stage)
+    if s.draining:
+        drain_hopeless(s)
 
 
 cdef uint64_t service_deadline(Service *s) noexcept nogil:
