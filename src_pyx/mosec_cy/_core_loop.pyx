@@ -53,6 +53,7 @@ cdef extern from *:
     """
     #include <netinet/in.h>
     #include <netinet/tcp.h>
+    #include <linux/filter.h>
     #include <string.h>
     #include <sys/socket.h>
     /* One control message; a descriptor that came with it goes to *passed (-1: none). */
@@ -76,9 +77,21 @@ cdef extern from *:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         return fd;
     }
+    /* Ignore attempts to connect (TCP's SYN, RFC 9293 section 3.1): the client repeats its own a second later. */
+    static void ignore_connects(int listener) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                 /* the segment's flags */
+            BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, 0),
+            BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+        };
+        struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+        setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    }
     """
     ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) noexcept nogil
     int accept_connection(int listener) noexcept nogil
+    void ignore_connects(int listener) noexcept nogil
     ssize_t send(int fd, const void *buffer, size_t n, int flags) noexcept nogil
     int shutdown(int fd, int how) noexcept nogil
     int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
@@ -218,6 +231,15 @@ cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
             return
 
 
+cdef void _accept_all(Core *core, uint32_t listener) noexcept nogil:
+    cdef uint32_t before
+    while True:
+        before = core.io.connections.open
+        _accept(core, listener)
+        if core.io.connections.open < before + ACCEPTS:
+            return
+
+
 cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
     cdef uint32_t kind = token_kind(token)
     cdef uint32_t slot = token_slot(token)
@@ -264,15 +286,17 @@ cdef int _wait(Core *core) noexcept nogil:
 
 
 cdef void _shut_port(Core *core) noexcept nogil:
-    # For master too, which has the same sockets. Who is in the backlog is accepted before: it would be reset.
+    # For master too, which has the same sockets. Who is in the backlog then is reset: so nobody may come into it after
+    # the last look. (A unix socket knows no SYN, and may be looked into once it is shut.)
     cdef uint32_t i
     for i in range(core.listener_count):
-        _accept(core, i)
+        ignore_connects(core.listeners[i])
+        _accept_all(core, i)
+        shutdown(core.listeners[i], SHUT_RD)
+        _accept_all(core, i)
     if core.accepting:
         _set_accepting(core, False)
     core.resume_at = 0
-    for i in range(core.listener_count):
-        shutdown(core.listeners[i], SHUT_RD)
 
 
 cdef void _leave(Core *core) noexcept nogil:

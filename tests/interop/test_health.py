@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine, parse, receive_all
+from tests.interop.restarting import WAITS_IN_RESTART
 from tests.interop.rows import Client, running
 from tests.service import ECHO, PATIENCE, Serve, Service
 
@@ -139,22 +140,10 @@ def asked(service: Service, path: str) -> Callable[[], tuple[int, bytes]]:
     return get
 
 
-SECOND_START_WAITS = ECHO.replace(
-    "def forward",
-    """def __init__(self):
-            import pathlib, sys
-            if (marker := pathlib.Path(sys.argv[1] + ".started")).exists():
-                open(sys.argv[1]).read()  # a FIFO: until somebody writes
-            marker.touch()
-
-        def forward""",
-)
-
-
 def test_ready_follows_the_death_of_the_only_worker(serve: Serve, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    service = serve(SECOND_START_WAITS, str(gate)).wait_ready()
+    service = serve(WAITS_IN_RESTART, str(gate)).wait_ready()
     ready = asked(service, "/health/ready")
     wait_for(ready, (200, b"ready"))
     (worker,) = service.pids("mosec_cy: Echo_1")
