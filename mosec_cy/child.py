@@ -37,6 +37,10 @@ class Child:
                 self._popen.returncode = self._status  # it would wait for the pid itself, and warn
         return self._status
 
+    @property
+    def reaped(self) -> bool:
+        return self._status is not None
+
     def kill(self) -> None:
         if self._status is None:
             with suppress(ProcessLookupError):

@@ -116,4 +116,5 @@ def _limits(options: Options) -> dict[str, Any]:
         "idle_timeout_ns": options.idle_timeout * _NS_PER_MS,
         "stream_comment_ns": _STREAM_COMMENT_NS,
         "kill_grace_ns": options.kill_grace * _NS_PER_MS,
+        "stall_margin_ns": options.stall_margin * _NS_PER_MS,
     }

@@ -61,6 +61,9 @@ class Options:
         "how SIGHUP replaces workers: surge starts the new one first, replace ends the old one first",
         choices=("surge", "replace"),
     )
+    stall_margin: int = _option(
+        10000, "time beyond timeout and kill grace without progress, after which /health/live reports a stage", "ms", 1
+    )
     strict_warmup: bool = _option(False, "a worker whose warm-up fails does not start")
 
 

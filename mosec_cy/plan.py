@@ -22,7 +22,7 @@ MASTER_ROW = 0
 MASTER_STAGE = 0
 _MASTER_BATCH = 16  # requests that master gets at a time; those for /metrics share one look at the workers
 _LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
-_RESERVED = ("/metrics", "/openapi")
+_RESERVED = ("/metrics", "/openapi", "/health/live", "/health/ready")
 _MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
 _MASTER_TYPES = (TEXT, METRICS, JSON, HTML, SCRIPT, STYLE, PNG)
 

@@ -51,8 +51,11 @@ class Reactor:
 
     def take_signals(self, signals: Iterable[signal.Signals], callback: Callable[[signal.Signals], None]) -> None:
         """Have signals delivered to `callback` until `close`; only in the main thread."""
-        self._signals = _Signals(signals, callback)
-        self.watch(self._signals.fd, self._signals.deliver)
+        if self._signals is None:
+            self._signals = _Signals()
+            self.watch(self._signals.fd, self._signals.deliver)
+        for number in signals:
+            self._signals.take(number, callback)
 
     def run(self) -> None:
         """Run callbacks until one calls `stop`; what they raise ends the run."""
@@ -89,16 +92,17 @@ class Reactor:
 class _Signals:
     """Turns signals into bytes on a socket pair, by the interpreter's wake-up descriptor."""
 
-    def __init__(self, signals: Iterable[signal.Signals], callback: Callable[[signal.Signals], None]) -> None:
-        self._callback = callback
+    def __init__(self) -> None:
+        self._callbacks: dict[int, Callable[[signal.Signals], None]] = {}
+        self._old_handlers: dict[signal.Signals, Any] = {}
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._wanted = frozenset(signals)
         self._old_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._old_handlers: dict[signal.Signals, Any] = {
-            number: signal.signal(number, _handled_by_loop) for number in self._wanted
-        }
+
+    def take(self, number: signal.Signals, callback: Callable[[signal.Signals], None]) -> None:
+        self._callbacks[number] = callback
+        self._old_handlers[number] = signal.signal(number, _handled_by_loop)
 
     @property
     def fd(self) -> int:
@@ -106,8 +110,8 @@ class _Signals:
 
     def deliver(self) -> None:
         for number in self._reader.recv(64):
-            if number in self._wanted:
-                self._callback(signal.Signals(number))
+            if number in self._callbacks:
+                self._callbacks[number](signal.Signals(number))
 
     def close(self) -> None:
         for number, handler in self._old_handlers.items():

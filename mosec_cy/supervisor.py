@@ -17,7 +17,7 @@ from multiprocessing import process as multiprocessing_process
 
 from setproctitle import getproctitle, setproctitle
 
-from mosec_cy import child, content_coding, limits
+from mosec_cy import child, content_coding, limits, orphans
 from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon, start_guard
@@ -109,6 +109,7 @@ class Supervisor:
         self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
+        orphans.collect(self._reactor)
         self._workers.start()
         self._reactor.run()
         return self._status
@@ -208,6 +209,7 @@ class Supervisor:
 
     def _stop_workers(self) -> None:
         self._phase = Phase.STOPPING
+        self._listener.close()  # or clients would wait in its backlog for a core that does not come
         self._workers.stop()
         for daemon in self._daemons.values():
             daemon.terminate()

@@ -84,6 +84,7 @@ class Engine:
             "idle_timeout_ns": 60 * SECOND,
             "stream_comment_ns": 3 * SECOND,
             "kill_grace_ns": SECOND,
+            "stall_margin_ns": SECOND,
             "content_types": CONTENT_TYPES,
             "codings": [],
             "stages": [

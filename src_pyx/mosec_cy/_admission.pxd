@@ -15,3 +15,5 @@ cdef bint admission_deadline(
 cdef bint admission_refuses(Service *s, uint32_t route, uint64_t deadline, Verdict *verdict) noexcept nogil
 # A 503; its client is asked to come back in a while.
 cdef void admission_unavailable(Service *s, const char *text, Verdict *verdict) noexcept nogil
+# The same, because the service shuts down.
+cdef void admission_stopping(Service *s, Verdict *verdict) noexcept nogil

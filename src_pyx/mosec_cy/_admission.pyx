@@ -63,7 +63,7 @@ cdef bint admission_refuses(Service *s, uint32_t route, uint64_t deadline, Verdi
     cdef uint64_t left = s.timeout
     cdef uint64_t needed = 0
     if s.draining:
-        admission_unavailable(s, STOPPING, verdict)
+        admission_stopping(s, verdict)
         return True
     if s.inside > s.calm:
         needed = _forecast(s, &s.routes[route])
@@ -81,6 +81,10 @@ cdef bint admission_refuses(Service *s, uint32_t route, uint64_t deadline, Verdi
         _refuse(s, 503, HOPELESS, needed, verdict)
         return True
     return False
+
+
+cdef void admission_stopping(Service *s, Verdict *verdict) noexcept nogil:
+    _refuse(s, 503, STOPPING, 0, verdict)
 
 
 cdef void admission_unavailable(Service *s, const char *text, Verdict *verdict) noexcept nogil:

@@ -20,6 +20,7 @@ from mosec_cy._connection cimport (
 )
 from mosec_cy._core_loop cimport MAX_LISTENERS, Core, core_report, core_run
 from mosec_cy._deadlines cimport Deadline, Deadlines, deadlines_init
+from mosec_cy._health cimport StageHealth, Vigil, health_init
 from mosec_cy._http1 cimport http1_answer, http1_close, http1_open, http1_stream
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._http1_state cimport Http1Io
@@ -29,7 +30,7 @@ from mosec_cy._http_writer cimport HTTP_CONTENT_TYPE_MAX, writer_init
 from mosec_cy._linux cimport EPOLLIN
 from mosec_cy._loop cimport TOKEN_CONTROL, loop_add, loop_close, loop_open, loop_token
 from mosec_cy._pool cimport pool_detach
-from mosec_cy._router cimport Route
+from mosec_cy._router cimport PROBE_ALIVE, PROBE_LIVE, PROBE_READY, Route
 from mosec_cy._segment cimport Segment
 from mosec_cy._service cimport service_bind, service_row_started
 from mosec_cy._state cimport ContentType, Link, Service
@@ -47,6 +48,11 @@ cdef enum:
 
 cdef const char *ALLOW_GET = b"allow: GET, HEAD, OPTIONS\r\n"
 cdef const char *ALLOW_POST = b"allow: POST, OPTIONS\r\n"
+
+PROBES = [
+    {"path": path, "method": "GET", "prefix": False, "stages": [], "probe": probe}
+    for path, probe in (("/", PROBE_ALIVE), ("/health/live", PROBE_LIVE), ("/health/ready", PROBE_READY))
+]
 
 
 cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
@@ -81,6 +87,10 @@ cdef class _Engine:
         if s.routes != NULL:
             for i in range(s.route_count):
                 free(<void *>s.routes[i].stages)
+        free(s.health.vigils)
+        free(s.health.stages)
+        free(s.lacking_texts)
+        free(s.stalled_texts)
         free(s.links)
         free(s.routes)
         free(s.content_types)
@@ -175,9 +185,10 @@ cdef class _Engine:
         cdef Route *route
         cdef uint32_t *stages
         cdef uint32_t i, k
-        s.routes = <Route *>self.array(len(routes) + 1, sizeof(Route))
+        s.counted_routes = len(routes)
+        s.routes = <Route *>self.array(len(routes) + len(PROBES), sizeof(Route))
         s.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
-        for i, entry in enumerate([*routes, {"path": "/", "method": "GET", "prefix": False, "stages": []}]):
+        for i, entry in enumerate([*routes, *PROBES]):
             route = &s.routes[i]
             route.path = self.text(entry["path"])
             route.path_n = len(entry["path"].encode())
@@ -188,6 +199,7 @@ cdef class _Engine:
             route.stages = stages
             route.stage_count = len(entry["stages"])
             route.streams = entry.get("streams", False)
+            route.probe = entry.get("probe", PROBE_ALIVE)
             for k in range(route.stage_count):
                 stages[k] = entry["stages"][k]
             if route.streams:
@@ -199,6 +211,22 @@ cdef class _Engine:
             if s.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
                 raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
         s.content_type_count = len(content_types)
+        return 0
+
+    cdef int open_health(self, list stages, uint64_t margin) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint32_t rows = s.batcher.row_count
+        cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
+        s.health.stages = table
+        s.health.vigils = <Vigil *>self.array(rows, sizeof(Vigil))
+        s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
+        s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
+        for i, stage in enumerate(stages):
+            # By then an overrun has been ended, and if need be its worker: a row that still does nothing hangs.
+            table[i].patience = (stage["timeout_ns"] or s.timeout) + s.kill_grace + margin
+            s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
+            s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
+        health_init(&s.health, s.health.vigils, rows, table, len(stages))
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
@@ -233,6 +261,7 @@ cdef class _Engine:
         self.open_stages(config["stages"])
         self.open_rows(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])
+        self.open_health(config["stages"], config["stall_margin_ns"])
         self.open_codings(config["codings"])
         s.io = &self.core.io
         s.answer = _answer

@@ -9,7 +9,16 @@ from posix.unistd cimport close
 
 from mosec_cy._batcher cimport NEVER
 from mosec_cy._connection cimport connections_deadline
-from mosec_cy._http1 cimport http1_accept, http1_drain, http1_event, http1_expire, http1_is_busy, http1_run_ready
+from mosec_cy._drain cimport drain_all
+from mosec_cy._http1 cimport (
+    http1_accept,
+    http1_drain,
+    http1_event,
+    http1_expire,
+    http1_farewell,
+    http1_is_busy,
+    http1_run_ready,
+)
 from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
 from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open
@@ -44,6 +53,7 @@ cdef extern from *:
     """
     #include <netinet/in.h>
     #include <netinet/tcp.h>
+    #include <linux/filter.h>
     #include <string.h>
     #include <sys/socket.h>
     /* One control message; a descriptor that came with it goes to *passed (-1: none). */
@@ -67,15 +77,29 @@ cdef extern from *:
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         return fd;
     }
+    /* Ignore attempts to connect (TCP's SYN, RFC 9293 section 3.1): the client repeats its own a second later. */
+    static void ignore_connects(int listener) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                 /* the segment's flags */
+            BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, 0),
+            BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+        };
+        struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+        setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    }
     """
     ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) noexcept nogil
     int accept_connection(int listener) noexcept nogil
+    void ignore_connects(int listener) noexcept nogil
     ssize_t send(int fd, const void *buffer, size_t n, int flags) noexcept nogil
-    int MSG_DONTWAIT, MSG_NOSIGNAL
+    int shutdown(int fd, int how) noexcept nogil
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
 
 cdef enum:
     WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
     ACCEPTS = 64                       # an event, before others get their turn
+    FAREWELL_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
 
 cdef enum:                             # orders of the master
@@ -231,6 +255,15 @@ cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
             return
 
 
+cdef void _accept_all(Core *core, uint32_t listener) noexcept nogil:
+    cdef uint32_t before
+    while True:
+        before = core.io.connections.open
+        _accept(core, listener)
+        if core.io.connections.open < before + ACCEPTS:
+            return
+
+
 cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
     cdef uint32_t kind = token_kind(token)
     cdef uint32_t slot = token_slot(token)
@@ -276,10 +309,37 @@ cdef int _wait(Core *core) noexcept nogil:
     return n
 
 
+cdef void _shut_port(Core *core) noexcept nogil:
+    # For master too, which has the same sockets. Who is in the backlog then is reset: so nobody may come into it after
+    # the last look. (A unix socket knows no SYN, and may be looked into once it is shut.)
+    cdef uint32_t i
+    for i in range(core.listener_count):
+        ignore_connects(core.listeners[i])
+        _accept_all(core, i)
+        shutdown(core.listeners[i], SHUT_RD)
+        _accept_all(core, i)
+    if core.accepting:
+        _set_accepting(core, False)
+    core.resume_at = 0
+
+
+cdef void _leave(Core *core) noexcept nogil:
+    # All have been answered or time is up. Clients that connected just now get a moment to ask, and their refusal.
+    core_report(core, REPORT_STOPPED, 0, core.service.inside)
+    drain_all(&core.service)
+    http1_farewell(&core.io)
+    _shut_port(core)
+    core.leaving = True
+    core.stop_at = core.loop.now + FAREWELL_NS
+
+
 cdef void _finish_if_drained(Core *core) noexcept nogil:
-    if core.loop.now >= core.stop_at or (core.service.inside == 0 and not http1_is_busy(&core.io)):
-        core_report(core, REPORT_STOPPED, 0, core.service.inside)
-        core.done = True
+    cdef bint late = core.loop.now >= core.stop_at
+    if not core.leaving:
+        if late or (core.service.inside == 0 and not http1_is_busy(&core.io)):
+            _leave(core)
+        late = False
+    core.done = core.done or core.leaving and (late or core.io.connections.open == 0)
 
 
 cdef void core_run(Core *core) noexcept nogil:

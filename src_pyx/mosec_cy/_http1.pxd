@@ -18,7 +18,9 @@ cdef void http1_expire(Http1Io *io) noexcept nogil                              
 cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
 # An event for the stream that `submit` has begun. It is copied, and sent with others of this turn.
 cdef void http1_stream(Http1Io *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil
-# Shutting down: closes what is between requests.
+# Shutting down: each answer closes its connection from now on, and those between requests are closed in a moment.
 cdef void http1_drain(Http1Io *io) noexcept nogil
+# No time is left to read bodies: whoever sends one is told.
+cdef void http1_farewell(Http1Io *io) noexcept nogil
 # The body of a request is arriving, it is being worked on or being answered.
 cdef bint http1_is_busy(const Http1Io *io) noexcept nogil

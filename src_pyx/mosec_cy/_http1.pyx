@@ -30,6 +30,8 @@ from mosec_cy._connection cimport (
 from mosec_cy._http1_body cimport body_await
 from mosec_cy._http1_read cimport http1_advance
 from mosec_cy._http1_state cimport (
+    HTTP1_BODY,
+    HTTP1_DISCARD,
     HTTP1_HEAD,
     HTTP1_LINGER,
     HTTP1_SCRATCH,
@@ -46,6 +48,7 @@ from mosec_cy._ring cimport NO_BLOCK
 cdef enum:
     LEAST_RATE = 1024              # bytes a second below which a body or a reader is too slow
     LINGER_NS = 30_000_000_000     # that a refused client may go on sending
+    DRAIN_IDLE_NS = 100_000_000    # without a request, after which a connection is closed when all is shutting down
 
 
 cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
@@ -193,18 +196,21 @@ cdef void http1_expire(Http1Io *io) noexcept nogil:
 
 
 cdef void http1_drain(Http1Io *io) noexcept nogil:
-    cdef Connection *c
-    cdef uint32_t slot, generation
+    # A client that has just been answered may be sending its next request: a close now would be a reset for it.
+    cdef uint32_t slot
     io.draining = True
+    io.connections.duration[<int>TIMER_IDLE] = DRAIN_IDLE_NS
     for slot in range(io.connections.used):
-        c = &io.connections.all[slot]
-        if c.fd >= 0 and c.timer == TIMER_IDLE:
-            # A request that came meanwhile is answered, not reset.
-            generation = c.generation
-            c.readable = True
-            http1_advance(io, slot)
-            if c.generation == generation and c.timer == TIMER_IDLE:
-                http1_shut(io, slot)
+        if io.connections.all[slot].fd >= 0 and io.connections.all[slot].timer == TIMER_IDLE:
+            connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
+
+
+cdef void http1_farewell(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(io.connections.used):
+        if io.connections.all[slot].fd >= 0 and (
+                io.states[slot].phase == HTTP1_BODY or io.states[slot].phase == HTTP1_DISCARD):
+            http1_refuse(io, slot, 503, b"gracefully shutting down")
 
 
 cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:

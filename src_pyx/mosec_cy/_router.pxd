@@ -8,13 +8,19 @@ from mosec_cy._http_parser cimport HttpMethod
 cdef enum:
     ROUTE_NONE = 0xFFFFFFFF
 
+cdef enum Probe:               # what core answers by itself
+    PROBE_ALIVE                # the service runs, as Mosec says it
+    PROBE_LIVE                 # and gets on with its work
+    PROBE_READY                # and each stage has a worker
+
 ctypedef struct Route:
     const char *path
     size_t path_n
     HttpMethod method          # METHOD_POST, or METHOD_GET (HEAD is then allowed too)
     bint prefix                # also every path below it
     const uint32_t *stages
-    uint32_t stage_count       # 0: core answers it by itself
+    uint32_t stage_count       # 0: core answers it by itself, see `probe`
+    Probe probe
     bint streams               # its last stage sends events
     const char *allow          # the Allow header's line
 

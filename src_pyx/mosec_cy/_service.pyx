@@ -19,6 +19,7 @@ from mosec_cy._batcher cimport (
     task_new,
     task_of,
 )
+from mosec_cy._drain cimport drain_hopeless
 from mosec_cy._http1_service cimport MEMORY_FULL, MEMORY_NEVER, BodyBlock, Verdict
 from mosec_cy._http_codings cimport (
     CODING_GZIP,
@@ -32,6 +33,7 @@ from mosec_cy._linux cimport store_relaxed_u64
 from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
 from mosec_cy._pool_books cimport pool_sweep
+from mosec_cy._probes cimport probe_answer
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
 from mosec_cy._rows cimport (
@@ -59,7 +61,6 @@ from mosec_cy._tasks cimport (
 )
 from mosec_cy._trimmer cimport trimmer_run
 
-cdef const char *ALIVE = b"MOSEC service"
 cdef const char *NOTHING = b""
 cdef const char *NOT_ALLOWED = b"method not allowed"
 cdef const char *NOT_FOUND = b"not found"
@@ -158,12 +159,11 @@ cdef void _judge(void *context, const char *head, const HttpRequest *request, co
         verdict.extra = s.routes[route].allow
     elif match != MATCH_FOUND:
         _verdict(verdict, 404, NOT_FOUND)
+    elif s.routes[route].stage_count == 0:
+        probe_answer(s, s.routes[route].probe, verdict)
     elif s.draining:
         admission_refuses(s, route, 0, verdict)
-        if s.routes[route].stage_count:
-            verdict.route = route
-    elif s.routes[route].stage_count == 0:
-        _verdict(verdict, 200, ALIVE)
+        verdict.route = route
     else:
         verdict.route = route
         wants_target[0] = s.routes[route].stages[0] == 0     # the master's own routes
@@ -214,8 +214,7 @@ cdef void _withdraw(void *context, uint64_t id) noexcept nogil:
 cdef void _counted(void *context, uint32_t route, int status, uint64_t arrived) noexcept nogil:
     cdef Service *s = <Service *>context
     cdef uint64_t *counts
-    if route >= s.route_count - 1:     # the last one is "/": counted with what matched no route
-        route = s.route_count - 1
+    route = min(route, s.counted_routes)
     counts = s.status_counts + <size_t>route * STATUS_COUNT + status_index(status)
     store_relaxed_u64(counts, counts[0] + 1)                 # relaxed: core alone writes
 
@@ -257,6 +256,8 @@ cdef void service_expire(Service *s) noexcept nogil:
     batcher_take_back(&s.batcher, s.now)
     for stage in range(s.batcher.stage_count):
         rows_dispatch(s, stage)
+    if s.draining:
+        drain_hopeless(s)
 
 
 cdef uint64_t service_deadline(Service *s) noexcept nogil:

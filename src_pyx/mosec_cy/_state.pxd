@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from mosec_cy._batcher cimport Batcher
 from mosec_cy._deadlines cimport Deadlines
+from mosec_cy._health cimport Health
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport RingEnd
@@ -46,6 +47,7 @@ ctypedef struct Service:
     Link *links
     Route *routes
     uint32_t route_count
+    uint32_t counted_routes        # the first ones; all others are counted together, with what matched none
     ContentType *content_types
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
@@ -71,6 +73,9 @@ ctypedef struct Service:
     const char *codings_line       # and its Accept-Encoding line
     bint draining
     bint wake_due                  # some row is to be woken
+    Health health
+    const char **lacking_texts     # one a stage: it has no ready worker; none of its workers gets on
+    const char **stalled_texts
     void *io
     bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
     # An event for the stream that is the answer; copied. The connection may be closed by this, the task withdrawn.

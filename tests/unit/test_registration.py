@@ -94,6 +94,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"route": "/"}, ValueError, "'/' is reserved"),
         ({"route": "/metrics"}, ValueError, "'/metrics' is reserved"),
         ({"route": "/openapi/swagger/"}, ValueError, "is reserved"),
+        ({"route": "/health/ready"}, ValueError, "'/health/ready' is reserved"),
     ],
 )
 def test_wrong_arguments_of_append_worker(

@@ -1,0 +1,176 @@
+"""`/health/live` and `/health/ready`: answered by core alone, and true."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine, parse, receive_all
+from tests.interop.restarting import WAITS_IN_RESTART
+from tests.interop.rows import Client, running
+from tests.service import ECHO, PATIENCE, Serve, Service
+
+MS = 1_000_000
+BRIEF = {"service_timeout_ns": 100 * MS, "kill_grace_ns": 100 * MS, "stall_margin_ns": 300 * MS}
+
+
+def ask(engine: Engine, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    with engine.connect() as client:
+        client.sendall(f"{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n".encode())
+        return parse(receive_all(client))
+
+
+def wait_for(answer: Callable[[], tuple[int, bytes]], expected: tuple[int, bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (seen := answer()) != expected:
+        assert time.monotonic() < deadline, f"{seen}, never {expected}"
+        time.sleep(0.01)
+
+
+def probe(engine: Engine, path: str) -> Callable[[], tuple[int, bytes]]:
+    return lambda: ask(engine, path)[::2]
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_methods(path: str) -> None:
+    with running() as engine:
+        engine.order(ROW_READY, row=0)
+        engine.channel()
+        wait_for(probe(engine, "/health/ready"), (200, b"ready"))
+        status, headers, body = ask(engine, path, "HEAD")
+        assert (status, headers["content-length"], body) == (200, str(len(path) - len("/health/")), b"")
+        assert ask(engine, path, "OPTIONS")[0] == 204
+        status, headers, _ = ask(engine, path, "POST")
+        assert (status, headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert ask(engine, path + "/x")[0] == 404
+
+
+def test_ready_names_the_stage_that_lacks_a_worker() -> None:
+    with running(stages=2, rows=2) as engine:
+        ready = probe(engine, "/health/ready")
+        wait_for(ready, (503, b"not ready: master has no worker"))
+        engine.order(ROW_READY, row=0)
+        wait_for(ready, (503, b"not ready: stage_1 has no worker"))
+        engine.channel(1)
+        engine.channel(2)
+        wait_for(ready, (503, b"not ready: stage_2 has no worker"))
+        engine.channel(4)
+        wait_for(ready, (200, b"ready"))
+        assert probe(engine, "/health/live")() == (200, b"live")
+
+
+def test_work_that_waits_for_a_first_worker_is_no_stall() -> None:
+    with running(**BRIEF) as engine, Client(engine) as client:
+        engine.order(ROW_READY, row=0)
+        for _ in range(8):  # each times out: longer together than a stage's patience
+            assert client.post(b"1")[0] == 408
+            assert probe(engine, "/health/live")() == (200, b"live")
+        assert probe(engine, "/health/ready")() == (503, b"not ready: stage_1 has no worker")
+
+
+def test_a_worker_that_takes_nothing_is_a_stall_until_it_does() -> None:
+    with running(**BRIEF) as engine, Client(engine) as client:
+        engine.order(ROW_READY, row=0)
+        channel = engine.channel()
+        live = probe(engine, "/health/live")
+        assert client.post(b"1")[0] == 408
+        wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
+        assert client.post(b"2")[0] == 408  # still, also with news of the clients
+        assert live()[0] == 503
+        channel.take_now()
+        wait_for(live, (200, b"live"))
+
+
+def test_a_worker_that_never_answers_is_a_stall_until_it_does() -> None:
+    with running(**BRIEF | {"service_timeout_ns": 30 * SECOND}, stage={"timeout_ns": 100 * MS}) as engine:
+        engine.order(ROW_READY, row=0)
+        channel = engine.channel()
+        live = probe(engine, "/health/live")
+        with Client(engine) as client:
+            client.send(b"1")
+            items = channel.take()
+            assert items
+            wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
+            channel.answer(items[0], 200, b"2", 0)
+            assert client.answer() == (200, b"2")
+        assert live() == (200, b"live")
+
+
+def test_live_while_it_drains_and_not_ready() -> None:
+    with running() as engine:
+        engine.order(ROW_READY, row=0)
+        channel = engine.channel()
+        with Client(engine) as client:
+            client.send(b"1")
+            items = channel.take()
+            assert items
+            engine.order(SHUTDOWN, value=time.monotonic_ns() + 30 * SECOND)
+            wait_for(probe(engine, "/health/ready"), (503, b"gracefully shutting down"))
+            assert probe(engine, "/health/live")() == (200, b"live")
+            channel.answer(items[0], 200, b"2", 0)
+            assert client.answer() == (200, b"2")
+
+
+def test_probes_are_not_counted_as_a_route() -> None:
+    with running() as engine:
+        before = engine.segment.stats()["routes"]
+        assert ask(engine, "/health/live")[0] == 200
+        assert ask(engine, "/health/ready")[0] == 503
+        after = engine.segment.stats()["routes"]
+    assert after[:-1] == before[:-1]
+    assert sum(after[-1]) == 2
+
+
+# ---- of a whole service ------------------------------------------------------------------------------
+
+
+def asked(service: Service, path: str) -> Callable[[], tuple[int, bytes]]:
+    def get() -> tuple[int, bytes]:
+        with service.client() as client:
+            answer = client.get(path)
+        return answer.status_code, answer.content
+
+    return get
+
+
+def test_ready_follows_the_death_of_the_only_worker(serve: Serve, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    service = serve(WAITS_IN_RESTART, str(gate)).wait_ready()
+    ready = asked(service, "/health/ready")
+    wait_for(ready, (200, b"ready"))
+    (worker,) = service.pids("mosec_cy: Echo_1")
+    os.kill(worker, signal.SIGKILL)
+    wait_for(ready, (503, b"not ready: Echo_1 has no worker"))
+    assert asked(service, "/health/live")() == (200, b"live")
+    assert asked(service, "/")() == (200, b"MOSEC service")
+    gate.write_text("")
+    wait_for(ready, (200, b"ready"))
+
+
+def test_a_master_that_hangs_is_reported(serve: Serve) -> None:
+    service = serve(ECHO, "--timeout", "200", "--kill-grace", "200", "--stall-margin", "200").wait_ready()
+    live = asked(service, "/health/live")
+    service.signal(signal.SIGSTOP)
+    try:
+        scrape = threading.Thread(target=lambda: httpx.get(f"http://{service.address}/metrics", timeout=PATIENCE))
+        scrape.start()
+        scrape.join()
+        wait_for(live, (503, b"stalled: master does not get on with its work"))
+        assert asked(service, "/health/ready")() == (200, b"ready")
+    finally:
+        service.signal(signal.SIGCONT)
+    wait_for(live, (200, b"live"))
+
+
+def test_paths_are_reserved(serve: Serve) -> None:
+    service = serve(ECHO.replace("append_worker(Echo)", 'append_worker(Echo, route="/health/live")'))
+    assert service.wait_end() == 1
+    assert "route '/health/live' is reserved" in service.output

@@ -1,0 +1,204 @@
+"""A shutdown of a whole service: at whatever moment it comes, all ends in order and nobody's request just vanishes."""
+
+from __future__ import annotations
+
+import collections
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine import read_response, request
+from tests.interop.restarting import WAITS_IN_RESTART
+from tests.service import ECHO, PATIENCE, Serve, Service
+
+STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
+    "program": lambda shown: True,
+    "core": lambda shown: len(shown) > 1,
+    "interpreter of a worker": lambda shown: any("worker_process" in title for title in shown.values()),
+    "worker": lambda shown: any("mosec_cy: Echo" in title for title in shown.values()),
+}
+IN_WARM_UP = """
+    import threading
+    from mosec_cy import Server, Worker, get_logger
+
+    class Slow(Worker):
+        example = 1
+
+        def forward(self, data):
+            get_logger().info("warming up")
+            threading.Event().wait()
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Slow)
+        server.run()
+"""
+FAILS_IN_RESTART = WAITS_IN_RESTART.replace("open(sys.argv[1]).read()", 'raise OSError("not again")')
+STREAM = """
+    import sys
+    from mosec_cy import SSEWorker, Server
+
+    class Teller(SSEWorker):
+        def forward(self, data):
+            self.send_stream_event("first")
+            with open(sys.argv[1]) as gate:  # a FIFO: until somebody writes
+                self.send_stream_event(gate.read())
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Teller)
+        server.run()
+"""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "never came true"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stage", STAGES_OF_START)
+def test_at_any_moment_of_the_start(serve: Serve, stage: str, number: signal.Signals) -> None:
+    service = serve(ECHO)
+    wait_until(lambda: STAGES_OF_START[stage](service.processes()))
+    os.killpg(service.process.pid, number)  # SIGINT: as a terminal does for Ctrl-C
+    # Before `run` has set up its handlers the program ends as any other does (Python: SIGINT is an exception).
+    early = {-number} if stage in ("program", "core") else set()
+    assert service.wait_end() in {0, *early}
+    if not early:
+        assert "Traceback" not in service.output
+    service.assert_nothing_left()
+
+
+def test_in_the_warm_up(serve: Serve) -> None:
+    service = serve(IN_WARM_UP)
+    service.wait_output("warming up")
+    service.stop()
+
+
+def test_while_a_worker_is_started_again(serve: Serve, gate: Path) -> None:
+    service = serve(WAITS_IN_RESTART, str(gate), "--timeout", "60000").wait_ready()
+    (worker,) = service.pids("mosec_cy: Echo_1")
+    os.kill(worker, signal.SIGKILL)
+    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
+        wait_until(lambda: service.pids("mosec_cy: Echo_1") not in ([], [worker]))
+        client.sendall(request(b"1"))
+        wait_until(lambda: remaining(service) == 1)
+        service.signal(signal.SIGTERM)
+        assert read_response(client)[0][0] == 503  # at once: nobody is coming to serve it
+    assert service.wait_end() == 0
+
+
+def remaining(service: Service) -> int:
+    with service.client() as client:
+        text = client.get("/metrics").text
+    (line,) = [line for line in text.splitlines() if line.startswith("mosec_service_remaining_task ")]
+    return int(float(line.split()[1]))
+
+
+def test_while_a_worker_waits_to_be_started_again(serve: Serve, tmp_path: Path) -> None:
+    service = serve(FAILS_IN_RESTART, str(tmp_path / "gate")).wait_ready()
+    (worker,) = service.pids("mosec_cy: Echo_1")
+    os.kill(worker, signal.SIGKILL)
+    service.wait_outputs("failed to start", 3)  # the next start is more than a second away
+    service.stop()
+
+
+def test_a_stream_is_finished(serve: Serve, gate: Path) -> None:
+    service = serve(STREAM, str(gate), "--timeout", "60000").wait_ready()
+    with service.client() as client, client.stream("POST", "/inference", json=1) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "data: first"
+        service.signal(signal.SIGTERM)
+        service.wait_output("shutting down")
+        gate.write_text("second")
+        assert [line for line in lines if line] == ["data: second"]
+    assert service.wait_end() == 0
+
+
+def test_a_worker_that_stands_still_does_not_hold_it_up(serve: Serve) -> None:
+    service = serve(ECHO, "--timeout", "300", "--kill-grace", "300").wait_ready()
+    (worker,) = service.pids("mosec_cy: Echo_1")
+    os.kill(worker, signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
+        client.sendall(request(b"1"))
+        begun = time.monotonic()
+        service.signal(signal.SIGTERM)
+        assert read_response(client)[0][0] in (408, 503)
+    assert service.wait_end() == 0
+    assert time.monotonic() - begun < 10  # 0.6 s, and a moment
+
+
+# ---- under load --------------------------------------------------------------------------------------
+
+
+class Caller(threading.Thread):
+    """Asks again and again over one connection until it is closed; each request must be answered whole."""
+
+    def __init__(self, port: int, statuses: collections.Counter[int], under_way: threading.Barrier) -> None:
+        super().__init__()
+        self.port = port
+        self.statuses = statuses
+        self.under_way = under_way
+        self.failure: str | None = None
+
+    def run(self) -> None:
+        try:
+            while self._use_connection():
+                pass
+        except Exception as error:
+            self.failure = repr(error)
+
+    def _use_connection(self) -> bool:
+        """False: nobody listens any more."""
+        try:
+            client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        except ConnectionRefusedError:
+            return False
+        with client:
+            for turn in range(1 << 30):
+                if select.select([client], [], [], 0)[0]:
+                    assert client.recv(1) == b""  # closed before anything was asked
+                    return True
+                client.sendall(request(b"[%d]" % turn))
+                (status, headers, body), rest = read_response(client)
+                assert rest == b""
+                assert (status, body) in ((200, b"[%d]" % turn), (503, b"gracefully shutting down"))
+                self.statuses[status] += 1
+                if turn == 10:
+                    self.under_way.wait()
+                if headers.get("connection") == "close":
+                    return True
+        return True
+
+
+def test_under_load_each_request_is_answered(serve: Serve) -> None:
+    service = serve(ECHO.replace("append_worker(Echo)", "append_worker(Echo, num=2, max_batch_size=4)")).wait_ready()
+    statuses: collections.Counter[int] = collections.Counter()
+    under_way = threading.Barrier(17)
+    callers = [Caller(service.port, statuses, under_way) for _ in range(16)]
+    for caller in callers:
+        caller.start()
+    under_way.wait(PATIENCE)
+    service.signal(signal.SIGTERM)
+    for caller in callers:
+        caller.join()
+    assert [caller.failure for caller in callers if caller.failure] == []
+    assert service.wait_end() == 0
+    assert statuses[200] >= 16 * 10
