@@ -82,7 +82,7 @@ def test_crowds_that_dribble(serve: Serve) -> None:
 
 def test_a_crowd_that_reads_nothing(serve: Serve) -> None:
     """Its answers are held no longer than the write time-out; also where somebody takes a byte now and then."""
-    service = serve(LARGE, "--budget", str(512 * MIB), "--write-timeout", "1000", "--timeout", "30000").wait_ready()
+    service = serve(LARGE, "--budget", str(512 * MIB), "--write-timeout", "500", "--timeout", "30000").wait_ready()
     with memory(service) as segment, contextlib.ExitStack() as stack:
         size = 15 * MIB
         clients = [stack.enter_context(Client(service)) for _ in range(8)]
@@ -104,7 +104,7 @@ def test_a_crowd_that_reads_nothing(serve: Serve) -> None:
 
 def test_who_pipelines_without_reading_is_held_up_and_dropped(serve: Serve) -> None:
     """Its requests wait in its own socket, not in the service."""
-    service = serve(LARGE, "--write-timeout", "1000").wait_ready()
+    service = serve(LARGE, "--write-timeout", "500").wait_ready()
     core = service.wait_process("mosec_cy: core")
     with memory(service) as segment, connect(service.port) as client:
         many = request(b"10000") * 1000
