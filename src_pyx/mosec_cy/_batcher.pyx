@@ -1,7 +1,7 @@
 """The scheduler's pure part: queues, deadlines, batches, hand-ahead and take-back.
 
-A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or its row's list.
-Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
+A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or the list of the
+row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

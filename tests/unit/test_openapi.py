@@ -125,6 +125,19 @@ def test_errors_are_texts(compression: bool) -> None:
         assert response["content"] == {"text/plain": {"schema": {"type": "string"}}}
 
 
+def test_clients_learn_of_deadlines_and_of_when_to_come_back() -> None:
+    description = describe_runtimes({"/inference": [Runtime(Typed)]})
+    assert description["paths"]["/inference"]["post"]["parameters"] == [{"$ref": "#/components/parameters/Timeout"}]
+    parameter = description["components"]["parameters"]["Timeout"]
+    assert (parameter["name"], parameter["in"]) == ("x-request-timeout-ms", "header")
+    assert parameter["schema"] == {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
+    assert "required" not in parameter
+    assert str(Options().timeout) in parameter["description"]
+    responses = description["components"]["responses"]
+    with_retry = {name for name, response in responses.items() if "Retry-After" in response.get("headers", {})}
+    assert with_retry == {"TooMany", "Unavailable"}
+
+
 def test_the_servers_own_pages() -> None:
     description = describe_runtimes({"/inference": [Runtime(Untyped)]})
     for path in ("/", "/metrics"):
