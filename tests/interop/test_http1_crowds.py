@@ -200,8 +200,10 @@ def test_shutdown_ends_at_its_deadline() -> None:
         engine.order(SHUTDOWN, value=time.monotonic_ns() + SECOND // 10)
         kind, *_, left = engine.news()
         assert (kind, left) == (STOPPED, 1)
+        late = client.answer()
+        assert (late.status, late.closes) == (503, True)
+        assert client.ended()
         assert engine.process.wait(20) == 0
-        assert client.gone()
 
 
 def test_shutdown_of_an_idle_core() -> None:
