@@ -25,8 +25,7 @@ from tests.service import PATIENCE, Serve, Service
 DEATH = "core ended with SIGKILL: its connections are lost"
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.parametrize("place", ["__init__", "warm-up"])
+@pytest.mark.parametrize(("method", "place"), [("spawn", "__init__"), ("fork", "warm-up")])
 def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str, place: str) -> None:
     """Its model is loaded once; it goes over to the new core when it is ready."""
     gate = tmp_path / "gate"
@@ -75,7 +74,7 @@ def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str,
 def test_together_with_a_worker(serve: Serve) -> None:
     """Whoever of both is missed first: the worker is replaced, too."""
     service = wait_workers(serve(PIPELINE), 4)
-    for round_ in range(1, 4):
+    for round_ in range(1, 3):
         service.signal(signal.SIGSTOP)
         victims = [service.pids("mosec_cy: Third")[0], service.pids(CORE)[0]]
         for pid in victims if round_ % 2 else reversed(victims):
