@@ -148,14 +148,26 @@ def test_again_and_again(serve: Serve) -> None:
     assert service.messages.count(DEATH) == 6
 
 
-@pytest.mark.parametrize("python", ["/bin/false", "/nonexistent"])
-def test_no_other_core_can_be_started(serve: Serve, python: str) -> None:
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [
+        ("/bin/false", "core ended with status 1"),
+        ("/nonexistent", "another core cannot be started"),
+        ("sleeper", "core killed, it did not start within 0.2 s"),
+    ],
+)
+def test_no_other_core_can_be_started(serve: Serve, tmp_path: Path, python: str, why: str) -> None:
+    if python == "sleeper":
+        python = str(tmp_path / python)
+        Path(python).write_text("#!/bin/sh\nexec sleep 1000\n")
+        Path(python).chmod(0o755)
     service = wait_workers(serve(PIPELINE, env={"NO_PYTHON": python}), 4)
     service.signal(signal.SIGUSR1)
     wait_handled(service)
     kill_core(service)
     assert service.wait_end() == 1
     assert "core ended 3 times before it ran: shutting down" in service.messages
+    assert any(message.startswith(why) for message in service.messages)
 
 
 def wait_handled(service: Service) -> None:
