@@ -37,6 +37,7 @@ PIPELINE = """
 
     def fail(number, frame):
         sys.executable = os.environ["NO_PYTHON"]
+        core_life.PATIENCE = 0.2
 
     if __name__ == "__main__":
         for name in ("MOST_DEATHS", "FIRST_DELAY"):

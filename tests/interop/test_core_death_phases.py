@@ -25,8 +25,7 @@ from tests.service import PATIENCE, Serve, Service
 DEATH = "core ended with SIGKILL: its connections are lost"
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.parametrize("place", ["__init__", "warm-up"])
+@pytest.mark.parametrize(("method", "place"), [("spawn", "__init__"), ("fork", "warm-up")])
 def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str, place: str) -> None:
     """Its model is loaded once; it goes over to the new core when it is ready."""
     gate = tmp_path / "gate"
@@ -75,7 +74,7 @@ def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str,
 def test_together_with_a_worker(serve: Serve) -> None:
     """Whoever of both is missed first: the worker is replaced, too."""
     service = wait_workers(serve(PIPELINE), 4)
-    for round_ in range(1, 4):
+    for round_ in range(1, 3):
         service.signal(signal.SIGSTOP)
         victims = [service.pids("mosec_cy: Third")[0], service.pids(CORE)[0]]
         for pid in victims if round_ % 2 else reversed(victims):
@@ -149,14 +148,26 @@ def test_again_and_again(serve: Serve) -> None:
     assert service.messages.count(DEATH) == 6
 
 
-@pytest.mark.parametrize("python", ["/bin/false", "/nonexistent"])
-def test_no_other_core_can_be_started(serve: Serve, python: str) -> None:
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [
+        ("/bin/false", "core ended with status 1"),
+        ("/nonexistent", "another core cannot be started"),
+        ("sleeper", "core killed, it did not start within 0.2 s"),
+    ],
+)
+def test_no_other_core_can_be_started(serve: Serve, tmp_path: Path, python: str, why: str) -> None:
+    if python == "sleeper":
+        python = str(tmp_path / python)
+        Path(python).write_text("#!/bin/sh\nexec sleep 1000\n")
+        Path(python).chmod(0o755)
     service = wait_workers(serve(PIPELINE, env={"NO_PYTHON": python}), 4)
     service.signal(signal.SIGUSR1)
     wait_handled(service)
     kill_core(service)
     assert service.wait_end() == 1
     assert "core ended 3 times before it ran: shutting down" in service.messages
+    assert any(message.startswith(why) for message in service.messages)
 
 
 def wait_handled(service: Service) -> None:

@@ -65,8 +65,7 @@ def test_while_workers_load(serve: Serve, method: str) -> None:
     assert_dies_with_master(service)
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.parametrize("recovered", [False, True], ids=["", "with another core"])
+@pytest.mark.parametrize(("method", "recovered"), [("spawn", False), ("fork", False), ("fork", True)])
 def test_while_workers_are_in_forward(serve: Serve, method: str, recovered: bool) -> None:
     service = serve(BUSY, "", method).wait_ready()
     service.wait_outputs(r"\|\d> ready", 2)
