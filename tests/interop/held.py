@@ -26,8 +26,11 @@ HELD = """
             if data != "wait":
                 return [os.getpid(), "at once"]
             get_logger().info(f"{os.getpid()} waits at the request")
-            with open(os.path.join(sys.argv[1], "request")) as gate:  # a FIFO: until somebody writes
-                return [os.getpid(), gate.read()]
+            answer = os.path.join(sys.argv[1], "answer")
+            while not os.path.exists(answer):
+                time.sleep(0.01)
+            with open(answer) as file:
+                return [os.getpid(), file.read()]
 
     if __name__ == "__main__":
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -43,7 +46,6 @@ class Gates:
     def __init__(self, directory: Path) -> None:
         """The directory is theirs."""
         self.directory = directory
-        os.mkfifo(directory / "request")
 
     def close_start(self) -> None:
         """Processes that start from now on wait."""
@@ -53,7 +55,10 @@ class Gates:
         (self.directory / "start").unlink()
 
     def open_request(self, text: str) -> None:
-        (self.directory / "request").write_text(text)
+        """Requests that wait are answered with the text."""
+        written = self.directory / "written"
+        written.write_text(text)
+        written.rename(self.directory / "answer")
 
 
 def start_held(serve: Serve, gates: Gates, num: int = 1, *arguments: str) -> Service:

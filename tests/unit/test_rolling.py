@@ -216,7 +216,7 @@ def test_the_end_of_the_service(log: pytest.LogCaptureFixture, surge: bool) -> N
 
 
 @pytest.mark.usefixtures("quiet")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.booleans(), st.randoms(use_true_random=False))
 def test_whatever_happens(stages: list[int], surge: bool, chance: random.Random) -> None:
     """Each replica has one row, at most one more while it is replaced, and in the end all are served anew."""
