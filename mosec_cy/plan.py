@@ -172,6 +172,7 @@ def _stage_config(stage: Stage, options: Options) -> dict[str, Any]:
         "first_row": stage.first_row,
         "rows": runtime.num,
         "name": stage.name,
+        "retry": runtime.retry,
     }
 
 

@@ -137,6 +137,7 @@ cdef class _Engine:
             table[i].max_wait_ns = stage["max_wait_ns"]
             table[i].first_row = stage["first_row"]
             table[i].rows = stage["rows"]
+            table[i].retry = stage.get("retry", 0)
             s.stage_timeouts[i] = stage["timeout_ns"]
             for row in range(table[i].first_row, table[i].first_row + table[i].rows):
                 rows[row].stage = i

@@ -22,7 +22,7 @@ from mosec_cy._linux cimport (
     mosec_pidfd_send_signal,
     store_release_u32,
 )
-from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST
+from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST, TASK_REPEATABLE
 from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -101,6 +101,8 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
             d.flags |= TASK_FIRST
         if task.position + 1u == s.routes[task.route].stage_count:
             d.flags |= TASK_LAST
+        if task.tries < s.batcher.stages[task.stage].retry:
+            d.flags |= TASK_REPEATABLE
         ring_push(&link.submit, &d)
     ring_publish(&link.submit)
     link.to_wake = True
