@@ -39,7 +39,7 @@ from mosec_cy._ring cimport (
     ring_release,
 )
 from mosec_cy._router cimport Route
-from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
+from mosec_cy._segment cimport PHASE_DECODE, PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
 from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
 from mosec_cy._streams cimport stream_event
 from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_time_out
@@ -296,6 +296,42 @@ cdef bint _has_lost_tasks(Service *s, uint32_t row, uint32_t batch, uint32_t pha
     return link.idle_batch == before
 
 
+cdef inline uint64_t _patience(const Service *s, uint32_t row) noexcept nogil:
+    # After that long in one phase nobody waits for what it does there. (`forward` has a time-out of its own.)
+    return max(s.timeout, s.stage_timeouts[s.batcher.rows[row].stage])
+
+
+cdef bint _hangs(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+    # It still does what it did at the last look, without an answer since, and has done so for longer than that.
+    cdef const Link *link = &s.links[row]
+    return batch == link.seen_batch and phase == link.seen_phase and link.complete.own == link.seen_answers and \
+        link.seen_since <= s.now and s.now - link.seen_since >= _patience(s, row)
+
+
+cdef void _watch(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+    # Outside of `forward`: it decodes, encodes, or has not come to what is in its ring.
+    cdef Link *link = &s.links[row]
+    if link.seen_since == NEVER or batch != link.seen_batch or phase != link.seen_phase or \
+            link.complete.own != link.seen_answers:
+        link.seen_batch = batch
+        link.seen_phase = phase
+        link.seen_answers = link.complete.own
+        link.seen_since = s.batcher.rows[row].busy_since if phase == PHASE_DECODE else s.now
+    if _hangs(s, row, batch, phase):
+        link.kill_at = min(link.kill_at, s.now + s.kill_grace)     # if core itself stood still, that is its chance
+    else:
+        link.check_at = min(link.check_at, link.seen_since + _patience(s, row))
+
+
+cdef uint64_t _next_check(Service *s, uint32_t row) noexcept nogil:
+    if s.batcher.rows[row].outstanding:
+        return s.now + s.stage_timeouts[s.batcher.rows[row].stage]
+    if ring_free(&s.links[row].submit) <= s.links[row].submit.mask:
+        return s.now + _patience(s, row)       # those have left, but a row that lives would have looked
+    s.links[row].seen_since = NEVER
+    return NEVER
+
+
 cdef void row_check(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
@@ -306,11 +342,15 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
     cdef uint64_t since = load_relaxed_u64(&link.shared.since)      # the row's own word: at worst it harms itself
     if link.kill_at <= s.now:
         link.kill_at = NEVER
-        if phase == PHASE_FORWARD and batch == link.shared.overdue:      # core's own word
+        if phase == PHASE_FORWARD and batch == link.shared.overdue or \
+                phase != PHASE_FORWARD and _hangs(s, row, batch, phase):      # `overdue` is core's own word
             _give_up(s, row)
             s.report(s.control, REPORT_ROW_KILLED, row, batch)
-    if link.check_at <= s.now:
-        link.check_at = s.now + timeout if s.batcher.rows[row].outstanding else NEVER
+        link.check_at = min(link.check_at, _next_check(s, row))
+    if link.given_up:
+        link.check_at = NEVER
+    elif link.check_at <= s.now:
+        link.check_at = _next_check(s, row)
         if _has_lost_tasks(s, row, batch, phase):
             _give_up(s, row)
         elif phase == PHASE_FORWARD:
@@ -320,6 +360,8 @@ cdef void row_check(Service *s, uint32_t row) noexcept nogil:
                     _overrun(s, row, batch)
             elif since + timeout < link.check_at:
                 link.check_at = since + timeout
+        elif link.check_at != NEVER:
+            _watch(s, row, batch, phase)
 
 
 cdef bint rows_have_news(Service *s) noexcept nogil:

@@ -6,6 +6,7 @@ from libc.string cimport memcpy
 from posix.unistd cimport close
 
 from mosec_cy._batcher cimport (
+    NEVER,
     NO_INDEX,
     Task,
     batcher_deadline,
@@ -281,6 +282,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.pidfd = pidfd
     link.given_up = False
     link.idle_batch = 0
+    link.seen_since = NEVER
     row_forget_batch(link)
 
 

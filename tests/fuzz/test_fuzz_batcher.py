@@ -257,6 +257,7 @@ class BatcherMachine(RuleBasedStateMachine):
         model = self.rows[row]
         mine = {slot: task for slot, task in self.handed.items() if task.row == row}
         started = sorted(slot for slot, task in mine.items() if task.started)
+        unstarted = [slot for slot, task in mine.items() if not task.started]
         if dies:
             assert sorted(self.s.row_down(row)) == started
             for slot in started:
@@ -265,9 +266,8 @@ class BatcherMachine(RuleBasedStateMachine):
         else:
             self.s.row_drain(row)
             model.up = False
-        for slot, task in mine.items():
-            if not task.started:
-                self.requeue(slot, self.handed.pop(slot))
+        for slot in unstarted:
+            self.requeue(slot, self.handed.pop(slot))
 
     def fail(self, slot: int, retried: bool) -> None:
         """A row has died under it."""
