@@ -4,47 +4,19 @@ The model keeps where each task is and a ring of descriptors for each row. It do
 that each decision is one that the rules allow, and that none that they demand is missing.
 """
 
-from dataclasses import dataclass, field
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mosec_cy._scheduler import Scheduler
+from tests.fuzz.batcher_model import RING, ModelRow, ModelTask
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
 NEW, QUEUED, HANDED = 1, 2, 3
-RING = 8
 RETRY = 2
 ROWS = (2, 1, 3)
 STAGES = st.tuples(st.integers(1, 4), st.sampled_from([0, 50_000, 3_000_000]))
 STEPS = st.sampled_from([1, 700, 9_000, 80_000, 400_000, 1_000_000, 1_000_001, 20_000_000])
-
-
-@dataclass
-class ModelTask:
-    """One life of a slot."""
-
-    id: int
-    turn: int = 0
-    stage: int = 0
-    queued_at: int = 0
-    handed_at: int = 0
-    row: int = -1
-    sequence: int = 0
-    started: bool = False
-    cancelled: bool = False
-    tries: int = 0
-
-
-@dataclass
-class ModelRow:
-    stage: int
-    up: bool = True
-    ring: list[tuple[int, int]] = field(default_factory=list)  # published descriptors, stale ones too
-    running: list[tuple[int, int]] = field(default_factory=list)
-    known_room: int = RING
-    late: bool = False
 
 
 class BatcherMachine(RuleBasedStateMachine):
