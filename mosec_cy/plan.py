@@ -185,6 +185,7 @@ def _stage_config(stage: Stage, options: Options) -> dict[str, Any]:
         "first_row": stage.first_row,
         "rows": len(stage.all_rows),
         "name": stage.name,
+        "retry": runtime.retry,
     }
 
 

@@ -12,6 +12,7 @@ from mosec_cy.worker import Worker
 
 StartMethod = Literal["spawn", "fork"]
 
+_MOST_RETRIES = 10
 _numbers = itertools.count()
 
 
@@ -28,6 +29,7 @@ class Runtime:
         timeout: limit on one call of `forward`, in s; 0: the server's `--timeout`.
         start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
         env: environment variables, one mapping for each replica, set before the replica imports anything.
+        retry: how often a request is run again whose worker process has died under it, each time alone; 0 to 10.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message says what would be right.
@@ -42,6 +44,7 @@ class Runtime:
         timeout: float = 0,
         start_method: StartMethod = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
+        retry: int = 0,
     ) -> None:
         self.worker = _checked_class(worker)
         self.num = _checked_int("num", num, 1)
@@ -50,6 +53,7 @@ class Runtime:
         self.timeout = _checked_timeout(timeout)
         self.start_method = _checked_start_method(start_method, self.worker)
         self.env = _checked_env(env, self.num)
+        self.retry = _checked_retry(retry)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
     def __repr__(self) -> str:
@@ -73,6 +77,13 @@ def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}{unit}, but is {value}")
     return value
+
+
+def _checked_retry(value: object) -> int:
+    retry = _checked_int("retry", value, 0, " (runs after the first)")
+    if retry > _MOST_RETRIES:
+        raise ValueError(f"retry must be at most {_MOST_RETRIES} (each run may cost a worker), but is {retry}")
+    return retry
 
 
 def _checked_timeout(value: object) -> float:

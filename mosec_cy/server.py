@@ -45,6 +45,7 @@ class Server:
         env: Sequence[Mapping[str, str]] | None = None,
         timeout: float = 0,
         route: str | Sequence[str] = "/inference",
+        retry: int = 0,
     ) -> None:
         """Append a stage to one route or several; calls append in their order.
 
@@ -57,6 +58,8 @@ class Server:
             env: environment variables, one mapping for each replica.
             timeout: limit on one call of `forward`, in s; 0: `--timeout`.
             route: a path or several; several share the stage's processes and queue.
+            retry: how often a request is run again whose worker process has died under it; 0 to 10. It runs alone
+                then, so that one that kills each worker fails alone. The stage gets copies of its input.
 
         Raises:
             TypeError, ValueError: an argument is wrong; the message says what would be right.
@@ -70,7 +73,7 @@ class Server:
             check_route(path)
         if len(set(routes)) < len(routes):
             raise ValueError(f"route names a path twice: {routes!r}")
-        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env)
+        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry)
         for path in routes:
             self._routes.setdefault(path, []).append(runtime)
 

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from mosec_cy._pace cimport Row
 from mosec_cy._word cimport WORD_CANCELLED, WORD_HANDED, WORD_STARTED, word_cancelled, word_start
 
 cdef enum:
@@ -26,7 +27,7 @@ ctypedef struct Task:
     uint32_t generation               # grows when the slot is freed; never 0
     uint32_t sequence                 # dispatch sequence: grows at each hand-out and each take-back, never reset
     uint8_t state
-    uint8_t tries                     # times a row died under it
+    uint8_t tries                     # times a row died under it in this stage; if any, it goes out alone
     uint16_t position                 # caller's: index of the stage within its route
     uint32_t stage                    # stage whose queue or row it is in
     uint32_t row                      # HANDED: whose ring
@@ -57,27 +58,10 @@ ctypedef struct Stage:
     uint64_t max_wait_ns
     uint32_t first_row                # rows first_row .. first_row + rows - 1 are the narrowest range that has all
     uint32_t rows                     # of its rows that are up
+    uint32_t retry                    # how often a task is run again whose row has died under it
     uint32_t head, tail, waiting      # queue, oldest first; how many wait
+    uint32_t lone                     # how many of them go out alone
     uint32_t running                  # tasks handed to its rows
-
-ctypedef struct Row:
-    bint up                           # may get work
-    bint late                         # work was taken back from it and it has completed nothing since: last resort
-    uint32_t stage
-    uint32_t head, tail, outstanding  # tasks handed to it and not completed or taken back, in order of hand-out
-    uint32_t batch                    # number of the last batch handed to it
-    uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
-    uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
-    # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what
-    # it hands out; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value
-    # is only too small. A late row whose ring is seen empty (room == ring_capacity) is alive and may get work again.
-    uint32_t room
-    uint64_t take_back_at             # ns: when to look for tasks that it has not started; NEVER
-    uint64_t busy_since               # ns: when the batch that it runs now was handed or the one before completed
-    uint64_t batch_ns                 # moving average of the time a batch takes; 0: not yet measured
-    uint64_t base_ns                  # that average before the burst
-    uint64_t burst_ns                 # time of the batches that completed at one `now`, together
-    uint32_t burst                    # how many they are
 
 ctypedef struct Batcher:
     Task *tasks
@@ -101,12 +85,16 @@ cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil                   
 cdef uint64_t task_id(const Batcher *b, uint32_t slot) noexcept nogil           # slot | generation << 32
 cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil            # slot, or NO_INDEX when the task is gone
 
-# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue.
+# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue; nobody has died under it there.
 cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t now) noexcept nogil
+# TASK_NEW -> TASK_QUEUED, where it was in the queue of its stage, for a batch of its own: of those that row_down has
+# listed. False when the stage has run it as often as it may.
+cdef bint batcher_retry(Batcher *b, uint32_t slot) noexcept nogil
 # Leave the queue or the ring, O(1): WITHDRAWN or RUNNING.
 cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
 
-# Forms at most one batch. It closes at max_batch_size tasks or when its oldest has waited max_wait_ns, and goes to the
+# Forms at most one batch. It closes at max_batch_size tasks, where a task begins or follows that goes out alone, or when
+# its oldest has waited max_wait_ns, and goes to the
 # first idle row (its caches are warm); with none idle, ahead to the busy one with the fewest batches, provided that a
 # batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then
 # waiting in its ring is at most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into

@@ -6,15 +6,9 @@ row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` i
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from mosec_cy._pace cimport pace_forget, pace_measure
 from mosec_cy._task_list cimport link_task, unlink_task
 from mosec_cy._word cimport word_cancel, word_hand, word_take_back
-
-cdef enum:
-    MEMORY = 7    # weight of the past in the average of batch times: one batch counts 1 / (1 + MEMORY)
-
-
-cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
-    return now - then if now > then else 0
 
 
 cdef void see_up(Batcher *b, uint32_t stage) noexcept nogil:
@@ -55,7 +49,6 @@ cdef uint32_t task_new(Batcher *b) noexcept nogil:
         return NO_INDEX
     b.used += 1
     b.tasks[slot].state = TASK_NEW
-    b.tasks[slot].tries = 0
     return slot
 
 
@@ -86,6 +79,7 @@ cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t no
     cdef Stage *at = &b.stages[stage]
     task.state = TASK_QUEUED
     task.stage = stage
+    task.tries = 0
     task.queued_at = now
     task.turn = b.turns
     b.turns += 1
@@ -109,7 +103,23 @@ cdef uint32_t requeue(Batcher *b, uint32_t slot, uint32_t near) noexcept nogil:
     task.state = TASK_QUEUED
     link_task(b.tasks, &stage.head, &stage.tail, slot, near)
     stage.waiting += 1
+    stage.lone += task.tries > 0
     return near
+
+
+cdef bint batcher_retry(Batcher *b, uint32_t slot) noexcept nogil:
+    cdef Stage *stage = &b.stages[b.tasks[slot].stage]
+    if b.tasks[slot].tries > stage.retry:
+        return False
+    requeue(b, slot, stage.head)
+    return True
+
+
+cdef inline void leave_queue(Batcher *b, uint32_t slot) noexcept nogil:
+    cdef Stage *stage = &b.stages[b.tasks[slot].stage]
+    unlink_task(b.tasks, &stage.head, &stage.tail, slot)
+    stage.waiting -= 1
+    stage.lone -= b.tasks[slot].tries > 0
 
 
 cdef bint leave_row(Batcher *b, uint32_t slot) noexcept nogil:
@@ -146,7 +156,7 @@ cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_
     row.take_back_at = NEVER
     while slot != NO_INDEX:
         following = b.tasks[slot].next
-        if since(now, b.tasks[slot].handed_at) < age:
+        if now < b.tasks[slot].handed_at + age:
             row.take_back_at = b.tasks[slot].handed_at + TAKE_BACK_NS
             break
         if reclaim(b, slot):
@@ -161,16 +171,14 @@ cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil:
     b.rows[row].up = True
     b.rows[row].late = False
     b.rows[row].room = b.rows[row].ring_capacity
-    b.rows[row].batch_ns = 0
-    b.rows[row].base_ns = 0
-    b.rows[row].burst = 0
+    pace_forget(&b.rows[row])
     see_up(b, b.rows[row].stage)
 
 
 cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil:
     b.rows[row].up = False
     see_up(b, b.rows[row].stage)
-    return_unstarted(b, row, 0, 0)
+    return_unstarted(b, row, NEVER, 0)
 
 
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil:
@@ -190,7 +198,7 @@ cdef inline bint takes_ahead(const Row *row, uint64_t now) noexcept nogil:
     if row.batch_ns == 0 or row.batch_ns > HAND_AHEAD_MAX_BATCH_NS:
         return False
     # The batch that runs may be the first slow one: what was taken back on its account must not be handed back.
-    if since(now, row.busy_since) > HAND_AHEAD_MAX_BATCH_NS:
+    if now > row.busy_since + HAND_AHEAD_MAX_BATCH_NS:
         return False
     # One batch may always wait: else the row would stand still for a round trip after each.
     return row.batches <= 1 or row.batches * row.batch_ns <= HAND_AHEAD_NS
@@ -218,12 +226,26 @@ cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, ui
     return best if best != NO_INDEX else last_resort
 
 
-cdef inline uint64_t closing_time(const Batcher *b, const Stage *stage) noexcept nogil:
-    """When the batch at the head of the queue (not empty) closes; 0: it is full."""
+cdef uint32_t ordinary_run(const Batcher *b, const Stage *stage, uint32_t most) noexcept nogil:
+    """Tasks at the head of the queue, up to `most`, before the first that goes out alone."""
+    cdef uint32_t slot = stage.head
+    cdef uint32_t count = 0
+    while count < most and slot != NO_INDEX and b.tasks[slot].tries == 0:
+        slot = b.tasks[slot].next
+        count += 1
+    return count
+
+
+cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *closing) noexcept nogil:
+    """Size of the batch at the head of the queue (not empty), and when it closes; 0: it cannot grow."""
     cdef uint64_t queued_at = b.tasks[stage.head].queued_at
-    if stage.waiting >= stage.max_batch_size:
-        return 0
-    return queued_at + min(stage.max_wait_ns, <uint64_t>NEVER - queued_at)
+    cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
+    closing[0] = 0
+    if stage.lone and ordinary_run(b, stage, size) < size:
+        return max(ordinary_run(b, stage, size), <uint32_t>1)
+    if size < stage.max_batch_size:
+        closing[0] = queued_at + min(stage.max_wait_ns, <uint64_t>NEVER - queued_at)
+    return size
 
 
 cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexcept nogil:
@@ -231,7 +253,7 @@ cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexc
     cdef Row *row = &b.rows[index]
     cdef uint32_t slot = stage.head
     cdef Task *task = &b.tasks[slot]
-    unlink_task(b.tasks, &stage.head, &stage.tail, slot)
+    leave_queue(b, slot)
     link_task(b.tasks, &row.head, &row.tail, slot, NO_INDEX)
     task.state = TASK_HANDED
     task.row = index
@@ -245,9 +267,12 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     cdef Stage *of = &b.stages[stage]
     cdef Row *to
     cdef uint32_t i, index, size
-    if of.waiting == 0 or closing_time(b, of) > now:
+    cdef uint64_t closing
+    if of.waiting == 0:
         return 0
-    size = min(of.waiting, of.max_batch_size)
+    size = head_batch(b, of, &closing)
+    if closing > now:
+        return 0
     index = choose_row(b, of, size, now)
     if index == NO_INDEX:
         return 0
@@ -259,36 +284,12 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     to.batches += 1
     to.outstanding += size
     to.room -= size
-    of.waiting -= size
     of.running += size
     for i in range(size):
         out[i] = of.head
         hand_out(b, of, index, now)
     row[0] = index
     return size
-
-
-cdef uint64_t measure(Row *row, uint64_t handed_at, uint64_t now) noexcept nogil:
-    """The row has completed a batch: returns its duration (at least 1 ns) and moves the average.
-
-    Batches that complete at one `now` are one observation (their sum over their number): taken one by one, the average
-    would depend on how far into the burst it is read. An observation at most doubles the average, so that a pause
-    of the row does not end hand-ahead; a thousand times slower regime is still followed within ten.
-    """
-    cdef uint64_t duration = since(now, max(handed_at, row.busy_since))
-    if duration > 0 or row.burst == 0:
-        row.base_ns = row.batch_ns
-        row.burst_ns = duration
-        row.burst = 1
-    else:
-        row.burst += 1
-    row.busy_since = now
-    if row.base_ns == 0:
-        row.batch_ns = row.burst_ns // row.burst
-    else:
-        row.batch_ns = min((MEMORY * row.base_ns + row.burst_ns) // (MEMORY + row.burst), 2 * row.base_ns)
-    row.batch_ns = max(row.batch_ns, <uint64_t>1)
-    return max(duration, <uint64_t>1)
 
 
 cdef bint batcher_holds(const Batcher *b, uint32_t row, uint32_t slot, uint32_t sequence) noexcept nogil:
@@ -304,17 +305,14 @@ cdef bint batcher_complete(Batcher *b, uint32_t row, uint32_t slot, uint32_t seq
         return False
     b.rows[row].late = False
     if leave_row(b, slot):
-        batch_ns[0] = measure(&b.rows[row], b.tasks[slot].handed_at, now)
+        batch_ns[0] = pace_measure(&b.rows[row], b.tasks[slot].handed_at, now)
     return True
 
 
 cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil:
     cdef Task *task = &b.tasks[slot]
-    cdef Stage *stage
     if task.state == TASK_QUEUED:
-        stage = &b.stages[task.stage]
-        unlink_task(b.tasks, &stage.head, &stage.tail, slot)
-        stage.waiting -= 1
+        leave_queue(b, slot)
         task.state = TASK_NEW
     elif task.state == TASK_HANDED:
         if not reclaim(b, slot):
@@ -356,8 +354,8 @@ cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil:
 
 cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
     """When to ask for a batch of the queue (not empty)."""
-    cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
-    cdef uint64_t closing = closing_time(b, stage)
+    cdef uint64_t closing
+    cdef uint32_t size = head_batch(b, stage, &closing)
     cdef uint32_t i
     if choose_row(b, stage, size, now) != NO_INDEX:
         return max(closing, now)

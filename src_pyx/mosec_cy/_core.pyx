@@ -148,6 +148,7 @@ cdef class _Engine:
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].max_wait_ns = stage["max_wait_ns"]
+            table[i].retry = stage.get("retry", 0)
             s.stage_timeouts[i] = stage["timeout_ns"]
             for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
                 rows[row].stage = i

@@ -5,7 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 from libc.time cimport time
-from posix.unistd cimport close
+from posix.unistd cimport close, read
 
 from mosec_cy._batcher cimport NEVER
 from mosec_cy._connection cimport connections_deadline
@@ -101,6 +101,7 @@ cdef enum:
     ACCEPTS = 64                       # an event, before others get their turn
     FAREWELL_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
+    SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
 
 cdef enum:                             # orders of the master
     ORDER_ROW_STARTED = 1
@@ -293,17 +294,30 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.resume_at
     if core.stop_at and core.stop_at < soonest:
         soonest = core.stop_at
+    # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core as
+    # awake), and the answers of all others would be found only with the next request.
+    if core.service.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
+        soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest
+
+
+cdef void _mend_bell(Core *core) noexcept nogil:
+    # An eventfd whose counter is full cannot be written any more; one that was read can.
+    cdef uint64_t count
+    read(core.loop.bell_fd, &count, sizeof(count))
 
 
 cdef int _wait(Core *core) noexcept nogil:
     cdef int n
+    cdef uint64_t asleep_at = core.loop.now
     if core.io.connections.ready_n:
         n = loop_wait(&core.loop, 0)
     else:
         bell_prepare(core.loop.bell)
         n = loop_wait(&core.loop, 0 if service_has_news(&core.service) else _deadline(core))
         bell_awake(core.loop.bell)
+        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and service_has_news(&core.service):
+            _mend_bell(core)
     core.io.now = core.loop.now
     core.service.now = core.loop.now
     return n

@@ -17,7 +17,7 @@ cdef enum:
 
 ctypedef struct Loop:
     int epoll
-    int bell_fd                    # eventfd, edge-triggered and never read
+    int bell_fd                    # eventfd, edge-triggered; read only to mend it
     Bell *bell                     # core's, in shared memory
     bint coarse                    # the kernel has no epoll_pwait2: milliseconds
     uint64_t now                   # ns, CLOCK_MONOTONIC, read once a wake-up

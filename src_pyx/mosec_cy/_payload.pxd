@@ -10,6 +10,7 @@ cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
+    TASK_REPEATABLE = 16               # to a row: the payload may be needed once more, work on a copy of it
     STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
     BODY_GZIP = 256                    # to a first row: the body has this content coding
     BODY_ZSTD = 512
@@ -27,7 +28,7 @@ cdef enum:
 
 cdef class Item:
     cdef Payloads payloads
-    cdef object private                # bytes of its own, where the row leases too much already
+    cdef object private                # bytes of its own: the row leases too much already, or the payload must stay as is
     cdef uint8_t *data                 # NULL: answered, nobody looked
     cdef readonly Py_ssize_t length
     cdef Py_ssize_t exports            # buffers that look into it now

@@ -155,7 +155,8 @@ cdef class Payloads:
             item.data = &_nothing
         else:
             item.data = pool_block_data(&self.pool, d.block) + d.offset
-            if self.leased_bytes + pool_block_size(&self.pool, d.block) > self.lease_limit:
+            if d.flags & TASK_REPEATABLE or \
+                    self.leased_bytes + pool_block_size(&self.pool, d.block) > self.lease_limit:
                 _make_private(item)
         return item
 

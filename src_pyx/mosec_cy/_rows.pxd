@@ -1,6 +1,6 @@
-# The rows at work: batches go out to them, answers come back, time-outs are watched.
+# The rows at work: batches go out to them, answers come back.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from mosec_cy._state cimport Link, Service
 
@@ -11,5 +11,5 @@ cdef void row_report_idle(Service *s, uint32_t row) noexcept nogil     # a leavi
 cdef void rows_wake(Service *s) noexcept nogil                         # wakes those that were handed something
 cdef void rows_poll(Service *s) noexcept nogil                         # of each row that has news
 cdef bint rows_have_news(Service *s) noexcept nogil
-cdef void rows_expire(Service *s) noexcept nogil                       # overruns that are due at s.now
-cdef uint64_t rows_deadline(const Service *s) noexcept nogil           # ns
+# No more is read from it and it is killed: its death does the rest.
+cdef void row_give_up(Service *s, uint32_t row) noexcept nogil

@@ -1,4 +1,4 @@
-"""The rows at work: batches go out to them, answers come back, time-outs are watched."""
+"""The rows at work: batches go out to them, answers come back."""
 
 from libc.string cimport memset
 from posix.unistd cimport write
@@ -15,14 +15,8 @@ from mosec_cy._batcher cimport (
     task_id,
     task_of,
 )
-from mosec_cy._linux cimport (
-    load_acquire_u32,
-    load_relaxed_u64,
-    mosec_futex_wake,
-    mosec_pidfd_send_signal,
-    store_release_u32,
-)
-from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST
+from mosec_cy._linux cimport mosec_futex_wake, mosec_pidfd_send_signal
+from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST, TASK_REPEATABLE
 from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
     NO_BLOCK,
@@ -39,20 +33,19 @@ from mosec_cy._ring cimport (
     ring_release,
 )
 from mosec_cy._router cimport Route
-from mosec_cy._segment cimport PHASE_FORWARD, PHASE_IDLE, histogram_add_count, histogram_add_ns
-from mosec_cy._state cimport REPORT_ROW_IDLE, REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, Link
+from mosec_cy._segment cimport histogram_add_count, histogram_add_ns
+from mosec_cy._state cimport REPORT_ROW_IDLE, Link
 from mosec_cy._streams cimport stream_event
-from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_expire, task_time_out
+from mosec_cy._tasks cimport block_charge, block_drop, task_end, task_end_text, task_expire
 
 cdef extern from "<signal.h>" nogil:
-    int SIGALRM, SIGKILL
+    int SIGKILL
 
 cdef enum:
     EVERYBODY = 0x7FFFFFFF             # of those who sleep on a futex
 
 cdef const char *NO_MEMORY = b"inference internal error: no shared memory for the answer (--budget)"
 cdef const char *SPOILT = b"inference internal error: the worker sent an impossible answer"
-cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 
 
 cdef void _wake(Link *link) noexcept nogil:
@@ -101,6 +94,8 @@ cdef void _hand_out(Service *s, uint32_t row, uint32_t n) noexcept nogil:
             d.flags |= TASK_FIRST
         if task.position + 1u == s.routes[task.route].stage_count:
             d.flags |= TASK_LAST
+        if task.tries < s.batcher.stages[task.stage].retry:
+            d.flags |= TASK_REPEATABLE
         ring_push(&link.submit, &d)
     ring_publish(&link.submit)
     link.to_wake = True
@@ -126,7 +121,7 @@ cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
     cdef Link *link = &s.links[row]
     cdef uint32_t room = ring_free(&link.submit)
     if room == 0 and s.batcher.rows[row].up and ring_is_spoilt(&link.submit):
-        _give_up(s, row)
+        row_give_up(s, row)
     # Where events are sent they may take up one half of it, see Sender._fits.
     s.batcher.rows[row].room = min(
         room, (<uint32_t>(link.complete.mask + 1) >> <uint32_t>link.streams) - s.batcher.rows[row].outstanding)
@@ -246,7 +241,7 @@ cdef void _complete(Service *s, uint32_t row, Descriptor *d) noexcept nogil:
         task_end_text(s, slot, 500, SPOILT)
 
 
-cdef void _give_up(Service *s, uint32_t row) noexcept nogil:
+cdef void row_give_up(Service *s, uint32_t row) noexcept nogil:
     # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own row
     # has no process to kill: its routes time out, the users' go on.
     cdef Link *link = &s.links[row]
@@ -276,7 +271,7 @@ cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
             _complete(s, row, &d)
             n += 1
     if rc == RING_BROKEN:
-        _give_up(s, row)
+        row_give_up(s, row)
     elif n:
         ring_release(&link.complete)
         if link.streams:
@@ -285,64 +280,6 @@ cdef void row_poll(Service *s, uint32_t row) noexcept nogil:
         if link.leaving:
             row_report_idle(s, row)
     rows_dispatch(s, s.batcher.rows[row].stage)
-
-
-cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
-    # `forward` has used up the stage's time: its clients are answered, the worker is told, and gets a period of grace.
-    cdef Link *link = &s.links[row]
-    cdef uint32_t slot = s.batcher.rows[row].head
-    cdef uint32_t next
-    while slot != NO_INDEX:
-        next = s.batcher.tasks[slot].next
-        if s.batcher.tasks[slot].batch == batch and s.batcher.tasks[slot].connection != NO_INDEX:
-            task_time_out(s, slot, OVERRUN)
-        slot = next
-    store_release_u32(&link.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
-    if link.pidfd >= 0:
-        mosec_pidfd_send_signal(link.pidfd, SIGALRM)
-    link.kill_at = s.now + s.kill_grace
-    link.to_stir = True                # it may wait for a client to read
-    s.wake_due = True
-    s.report(s.control, REPORT_ROW_OVERDUE, row, batch)
-
-
-cdef bint _has_lost_tasks(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
-    # It idles and its rings are empty, but it has not answered all: some process has written over a task's word, so
-    # that nobody could start it. Said only the second time, because between taking and working it looks the same.
-    cdef Link *link = &s.links[row]
-    cdef uint32_t before = link.idle_batch
-    link.idle_batch = 0
-    if phase != PHASE_IDLE or s.batcher.rows[row].outstanding == 0 or ring_free(&link.submit) <= link.submit.mask or \
-            ring_has_news(&link.complete):
-        return False
-    link.idle_batch = max(batch, 1)
-    return link.idle_batch == before
-
-
-cdef void row_check(Service *s, uint32_t row) noexcept nogil:
-    cdef Link *link = &s.links[row]
-    cdef uint64_t timeout = s.stage_timeouts[s.batcher.rows[row].stage]
-    # In this order: a phase and its start that are read after the batch are of that batch or a later one, so that no
-    # batch is blamed for the one before it.
-    cdef uint32_t batch = load_acquire_u32(&link.shared.batch)      # pairs with the release in Channel._started
-    cdef uint32_t phase = load_acquire_u32(&link.shared.phase)      # pairs with the release in Channel.begin_forward
-    cdef uint64_t since = load_relaxed_u64(&link.shared.since)      # the row's own word: at worst it harms itself
-    if link.kill_at <= s.now:
-        link.kill_at = NEVER
-        if phase == PHASE_FORWARD and batch == link.shared.overdue:      # core's own word
-            _give_up(s, row)
-            s.report(s.control, REPORT_ROW_KILLED, row, batch)
-    if link.check_at <= s.now:
-        link.check_at = s.now + timeout if s.batcher.rows[row].outstanding else NEVER
-        if _has_lost_tasks(s, row, batch, phase):
-            _give_up(s, row)
-        elif phase == PHASE_FORWARD:
-            if since + timeout <= s.now:
-                link.check_at = NEVER
-                if batch != link.shared.overdue:       # else it has been told
-                    _overrun(s, row, batch)
-            elif since + timeout < link.check_at:
-                link.check_at = since + timeout
 
 
 cdef bint rows_have_news(Service *s) noexcept nogil:
@@ -358,18 +295,3 @@ cdef void rows_poll(Service *s) noexcept nogil:
     for row in range(s.batcher.row_count):
         if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
             row_poll(s, row)
-
-
-cdef void rows_expire(Service *s) noexcept nogil:
-    cdef uint32_t row
-    for row in range(s.batcher.row_count):
-        if s.links[row].check_at <= s.now or s.links[row].kill_at <= s.now:
-            row_check(s, row)
-
-
-cdef uint64_t rows_deadline(const Service *s) noexcept nogil:
-    cdef uint64_t soonest = NEVER
-    cdef uint32_t row
-    for row in range(s.batcher.row_count):
-        soonest = min(soonest, min(s.links[row].check_at, s.links[row].kill_at))
-    return soonest

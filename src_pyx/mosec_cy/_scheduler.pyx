@@ -22,6 +22,7 @@ from mosec_cy._batcher cimport (
     batcher_holds,
     batcher_init,
     batcher_next_batch,
+    batcher_retry,
     batcher_row_down,
     batcher_row_drain,
     batcher_row_up,
@@ -41,6 +42,7 @@ cdef class Scheduler:
     """A batcher over its own memory, with time as an argument.
 
     stages: (max_batch_size, max_wait_ns, number of rows) of each; rows are numbered through and down at first.
+    retry: how often each stage runs a task again whose row has died under it.
     slots: tasks that it has place for. ring_capacity: descriptors, of each row. words: writable buffer of
     8 * slots zero bytes, for instance shared with another process; its own memory by default.
     All times are int nanoseconds. A wrong slot, stage, row or state raises ValueError, before anything is changed.
@@ -54,7 +56,7 @@ cdef class Scheduler:
     cdef uint32_t *slots
     cdef object shared
 
-    def __cinit__(self, stages, uint32_t slots=256, uint32_t ring_capacity=64, words=None):
+    def __cinit__(self, stages, uint32_t slots=256, uint32_t ring_capacity=64, words=None, uint32_t retry=0):
         cdef uint32_t row_count = sum(rows for _, _, rows in stages)
         cdef uint32_t first_row = 0
         cdef uint32_t s, i
@@ -71,6 +73,7 @@ cdef class Scheduler:
                 raise ValueError("max_batch_size must be from 1 to ring_capacity")
             self.stages[s].max_batch_size = max_batch_size
             self.stages[s].max_wait_ns = max_wait_ns
+            self.stages[s].retry = retry
             for i in range(first_row, first_row + <uint32_t>rows):
                 self.rows[i].stage = s
                 self.rows[i].ring_capacity = ring_capacity
@@ -135,6 +138,12 @@ cdef class Scheduler:
         self.check_new(slot)
         self.check_stage(stage)
         batcher_enqueue(&self.b, slot, stage, now)
+
+    def retry(self, uint32_t slot):
+        """Put a task that `row_down` has listed back into its queue, to go out alone; False: it has had its tries."""
+        self.check_new(slot)
+        self.check_stage(self.tasks[slot].stage)
+        return batcher_retry(&self.b, slot)
 
     def withdraw(self, uint32_t slot):
         """True when it will not run (any more); False when a row has started it: it is marked as cancelled."""

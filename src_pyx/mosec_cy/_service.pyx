@@ -7,10 +7,12 @@ from posix.unistd cimport close
 
 from mosec_cy._admission cimport admission_deadline, admission_refuses, admission_unavailable
 from mosec_cy._batcher cimport (
+    NEVER,
     NO_INDEX,
     Task,
     batcher_deadline,
     batcher_enqueue,
+    batcher_retry,
     batcher_row_down,
     batcher_row_drain,
     batcher_row_up,
@@ -36,13 +38,12 @@ from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._probes cimport probe_answer
 from mosec_cy._ring cimport NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
+from mosec_cy._row_watch cimport rows_deadline, rows_expire
 from mosec_cy._rows cimport (
     row_forget_batch,
     row_poll,
     row_report_idle,
-    rows_deadline,
     rows_dispatch,
-    rows_expire,
     rows_have_news,
     rows_poll,
     rows_wake,
@@ -277,6 +278,7 @@ cdef void service_row_started(Service *s, uint32_t row, uint32_t incarnation, in
     link.given_up = False
     link.idle_batch = 0
     link.leaving = False
+    link.seen_since = NEVER
     row_forget_batch(link)
 
 
@@ -294,9 +296,19 @@ cdef void service_row_drain(Service *s, uint32_t row, uint32_t incarnation) noex
         rows_dispatch(s, s.batcher.rows[row].stage)
 
 
+cdef bint _runs_again(Service *s, uint32_t row, uint32_t slot) noexcept nogil:
+    # A task whose row died under it goes back to the queue, if its stage is to run such a task again and its client has
+    # heard nothing yet. Not after a row that core itself gave up: who hung had the time that there is.
+    cdef const Task *task = &s.batcher.tasks[slot]
+    if task.connection == NO_INDEX or s.links[row].given_up or s.routes[task.route].streams and task.streamed:
+        return False
+    return batcher_retry(&s.batcher, slot)
+
+
 cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     # The process has ended (its pidfd says so, not a signal that was sent): what it completed counts, what it had
-    # started is answered, what it had not goes to others. Only then its claims are cleared and its rings made new.
+    # started is answered or runs again, what it had not goes to others. Only then its claims are cleared and its rings
+    # made new.
     cdef Link *link = &s.links[row]
     cdef uint32_t failed = 0
     cdef uint32_t i, n, slot
@@ -305,6 +317,8 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     n = batcher_row_down(&s.batcher, row, s.scratch)
     for i in range(n):
         slot = s.scratch[i]
+        if _runs_again(s, row, slot):
+            continue
         failed += s.batcher.tasks[slot].connection != NO_INDEX
         block_drop(s, s.batcher.tasks[slot].block)
         s.batcher.tasks[slot].block = NO_BLOCK

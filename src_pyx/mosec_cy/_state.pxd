@@ -30,7 +30,11 @@ ctypedef struct Link:
     bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
     bint leaving                   # gets no more work; master waits until it has finished what it had
     uint64_t check_at              # ns: look whether `forward` has overrun
-    uint64_t kill_at               # ns: it did, and does not give way
+    uint64_t kill_at               # ns: it did, and does not give way, or it hangs in what it did when core looked
+    uint32_t seen_batch            # at the last look: what it did,
+    uint32_t seen_phase
+    uint64_t seen_answers          # how much it had answered in its life,
+    uint64_t seen_since            # and since when at least; ns, NEVER: nothing was seen
     uint32_t idle_batch            # at the last check it idled after this batch, with tasks that it had lost; 0: not so
     uint32_t batch_answered        # of the batch that it is answering: tasks,
     uint32_t batch_succeeded       # those with 200,

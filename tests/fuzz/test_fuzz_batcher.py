@@ -4,52 +4,26 @@ The model keeps where each task is and a ring of descriptors for each row. It do
 that each decision is one that the rules allow, and that none that they demand is missing.
 """
 
-from dataclasses import dataclass, field
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mosec_cy._scheduler import Scheduler
+from tests.fuzz.batcher_model import RING, ModelRow, ModelTask
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
 NEW, QUEUED, HANDED = 1, 2, 3
-RING = 8
+RETRY = 2
 ROWS = (2, 1, 3)
 STAGES = st.tuples(st.integers(1, 4), st.sampled_from([0, 50_000, 3_000_000]))
 STEPS = st.sampled_from([1, 700, 9_000, 80_000, 400_000, 1_000_000, 1_000_001, 20_000_000])
-
-
-@dataclass
-class ModelTask:
-    """One life of a slot."""
-
-    id: int
-    turn: int = 0
-    stage: int = 0
-    queued_at: int = 0
-    handed_at: int = 0
-    row: int = -1
-    sequence: int = 0
-    started: bool = False
-    cancelled: bool = False
-
-
-@dataclass
-class ModelRow:
-    stage: int
-    up: bool = True
-    ring: list[tuple[int, int]] = field(default_factory=list)  # published descriptors, stale ones too
-    running: list[tuple[int, int]] = field(default_factory=list)
-    known_room: int = RING
-    late: bool = False
 
 
 class BatcherMachine(RuleBasedStateMachine):
     @initialize(stages=st.tuples(STAGES, STAGES, STAGES), now=st.integers(0, 10**15))
     def begin(self, stages: tuple[tuple[int, int], ...], now: int) -> None:
         self.stages = [(size, wait, rows) for (size, wait), rows in zip(stages, ROWS, strict=True)]
-        self.s = Scheduler(self.stages, slots=24, ring_capacity=RING)
+        self.s = Scheduler(self.stages, slots=24, ring_capacity=RING, retry=RETRY)
         self.rows = [ModelRow(stage) for stage, count in enumerate(ROWS) for _ in range(count)]
         for row in range(len(self.rows)):
             self.s.row_up(row)
@@ -79,6 +53,7 @@ class BatcherMachine(RuleBasedStateMachine):
         task = self.new.pop(slot)
         self.turns += 1
         task.turn, task.stage, task.queued_at, task.started, task.cancelled = self.turns, stage, self.now, False, False
+        task.tries = 0
         self.s.enqueue(slot, stage, self.now)
         self.queued[slot] = task
         self.queues[stage].append(slot)
@@ -167,15 +142,14 @@ class BatcherMachine(RuleBasedStateMachine):
         self.queues[task.stage].sort(key=lambda other: self.queued[other].turn)
 
     def hand_out(self, stage: int, row: int, tasks: list[tuple[int, int]]) -> None:
-        size, wait, _ = self.stages[stage]
         model = self.rows[row]
         queue = self.queues[stage]
         idle = self.open_idle(stage, len(tasks))
         busy = self.s.row(row)["batches"] > 1
         assert (model.stage, model.up) == (stage, True)
-        assert len(tasks) == min(size, len(queue))
         assert [slot for slot, _ in tasks] == queue[: len(tasks)]
-        assert len(tasks) == size or self.now - self.queued[queue[0]].queued_at >= wait
+        assert len(tasks) == self.head_batch(stage)
+        assert self.is_closed(stage)
         assert len(model.ring) + len(tasks) <= RING
         if busy:
             assert not idle
@@ -189,15 +163,28 @@ class BatcherMachine(RuleBasedStateMachine):
             task.row, task.sequence, task.handed_at = row, sequence, self.now
             model.ring.append((slot, sequence))
 
-    def nothing_was_missed(self, stage: int) -> None:
+    def head_batch(self, stage: int) -> int:
+        """Tasks of the next batch: one under which a row has died goes alone, and nobody joins others past it."""
+        queue = self.queues[stage]
+        if self.queued[queue[0]].tries:
+            return 1
+        lone = (i for i, slot in enumerate(queue) if self.queued[slot].tries)
+        return min(self.stages[stage][0], next(lone, len(queue)))
+
+    def is_closed(self, stage: int) -> bool:
         size, wait, _ = self.stages[stage]
         queue = self.queues[stage]
-        if not queue:
+        full = self.head_batch(stage) in (size, *range(len(queue)))  # or others wait behind it that cannot join
+        alone = self.queued[queue[0]].tries > 0
+        return full or alone or self.now - self.queued[queue[0]].queued_at >= wait
+
+    def nothing_was_missed(self, stage: int) -> None:
+        if not self.queues[stage]:
             return
         rows = [row for row, model in enumerate(self.rows) if model.stage == stage and model.up]
         idle = [self.rows[row] for row in rows if not self.s.ring(row)]
-        if len(queue) >= size or self.now - self.queued[queue[0]].queued_at >= wait:
-            assert all(model.known_room < min(size, len(queue)) for model in idle)
+        if self.is_closed(stage):
+            assert all(model.known_room < self.head_batch(stage) for model in idle)
         if idle:
             assert self.s.deadline(self.now) is not None, "tasks and an idle row, and nobody would look again"
 
@@ -237,22 +224,33 @@ class BatcherMachine(RuleBasedStateMachine):
             assert not self.s.holds(row, slot, sequence)
             assert self.s.complete(row, slot, sequence, self.now) is None
 
-    @rule(row=st.integers(0, 5), dies=st.booleans())
-    def row_ends(self, row: int, dies: bool) -> None:
+    @rule(row=st.integers(0, 5), dies=st.booleans(), retried=st.booleans())
+    def row_ends(self, row: int, dies: bool, retried: bool) -> None:
         model = self.rows[row]
         mine = {slot: task for slot, task in self.handed.items() if task.row == row}
         started = sorted(slot for slot, task in mine.items() if task.started)
+        unstarted = [slot for slot, task in mine.items() if not task.started]
         if dies:
             assert sorted(self.s.row_down(row)) == started
             for slot in started:
-                self.new[slot] = self.handed.pop(slot)
+                self.fail(slot, retried)
             self.rows[row] = ModelRow(model.stage, up=False, known_room=0)
         else:
             self.s.row_drain(row)
             model.up = False
-        for slot, task in mine.items():
-            if not task.started:
-                self.requeue(slot, self.handed.pop(slot))
+        for slot in unstarted:
+            self.requeue(slot, self.handed.pop(slot))
+
+    def fail(self, slot: int, retried: bool) -> None:
+        """A row has died under it."""
+        task = self.new[slot] = self.handed.pop(slot)
+        task.tries += 1
+        assert self.s.task(slot)["tries"] == task.tries
+        if retried:
+            assert self.s.retry(slot) == (task.tries <= RETRY)
+            if task.tries <= RETRY:
+                task.started = task.cancelled = False
+                self.requeue(slot, self.new.pop(slot))
 
     @rule(row=st.integers(0, 5))
     def row_begins(self, row: int) -> None:
@@ -268,6 +266,7 @@ class BatcherMachine(RuleBasedStateMachine):
             running = [slot for slot, task in self.handed.items() if self.rows[task.row].stage == stage]
             assert self.s.queue(stage) == queue
             assert (fields["waiting"], fields["running"]) == (len(queue), len(running))
+            assert fields["lone"] == sum(self.queued[slot].tries > 0 for slot in queue)
         for row in range(len(self.rows)):
             listed = self.s.ring(row)
             assert sorted(listed) == sorted(slot for slot, task in self.handed.items() if task.row == row)

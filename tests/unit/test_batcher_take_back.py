@@ -193,17 +193,18 @@ class TestRows:
         assert s.complete(row, *tasks[1], 9) is None
 
     def test_tries_are_of_the_task_and_not_of_the_slot(self) -> None:
-        s = scheduler()
+        s = scheduler(retry=2)
         (slot,) = arrive(s, 1)
         for tries in (1, 2):
             start(s, hand(s, 0))
             assert s.row_down(0) == [slot]
             assert s.task(slot)["tries"] == tries
             s.row_up(0)
-            s.enqueue(slot, 0, 0)
+            assert s.retry(slot)
         s.withdraw(slot)
         s.free(slot)
-        assert s.task(s.new())["tries"] == 0
+        assert arrive(s, 1) == [slot]
+        assert s.task(slot)["tries"] == 0
 
     def test_only_row_that_died_leaves_a_queue_for_the_next(self) -> None:
         s = scheduler()

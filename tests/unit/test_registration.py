@@ -77,6 +77,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"max_batch_size": 0}, ValueError, "max_batch_size must be at least 1"),
         ({"max_wait_time": -1}, ValueError, "max_wait_time must be at least 0 .ms;"),
         ({"max_wait_time": 1.5}, TypeError, "max_wait_time must be an int .ms;"),
+        ({"retry": -1}, ValueError, "retry must be at least 0 .runs after the first."),
+        ({"retry": 11}, ValueError, "retry must be at most 10 "),
+        ({"retry": True}, TypeError, "retry must be an int "),
         ({"timeout": -1}, ValueError, "timeout must be at least 0 .s;"),
         ({"timeout": float("nan")}, ValueError, "timeout must be at least 0 .s;"),
         ({"timeout": "1"}, TypeError, "timeout must be a number .s."),
@@ -255,13 +258,14 @@ def test_capacities_are_powers_of_two_with_room_for_batches(server: Server) -> N
 
 def test_settings_of_stages(server: Server) -> None:
     def register(server: Server) -> None:
-        server.append_worker(Echo, max_batch_size=4, max_wait_time=7, timeout=1.5)
+        server.append_worker(Echo, max_batch_size=4, max_wait_time=7, timeout=1.5, retry=1)
         server.append_worker(Echo, max_batch_size=4)
         server.append_worker(Echo)
 
     master, *stages = planned(register, server).stage_configs(Options(wait=20, timeout=500))
     assert (master["first_row"], master["rows"], master["timeout_ns"]) == (0, 1, 0)
     assert [stage["max_wait_ns"] for stage in stages] == [7_000_000, 20_000_000, 0]
+    assert [stage["retry"] for stage in stages] == [1, 0, 0]
     assert [stage["timeout_ns"] for stage in stages] == [1_500_000_000, 500_000_000, 500_000_000]
 
 

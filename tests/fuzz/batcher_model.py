@@ -1,0 +1,31 @@
+"""What the model of the batcher knows of tasks and rows."""
+
+from dataclasses import dataclass, field
+
+RING = 8  # descriptors
+
+
+@dataclass
+class ModelTask:
+    """One life of a slot."""
+
+    id: int
+    turn: int = 0
+    stage: int = 0
+    queued_at: int = 0
+    handed_at: int = 0
+    row: int = -1
+    sequence: int = 0
+    started: bool = False
+    cancelled: bool = False
+    tries: int = 0
+
+
+@dataclass
+class ModelRow:
+    stage: int
+    up: bool = True
+    ring: list[tuple[int, int]] = field(default_factory=list)  # published descriptors, stale ones too
+    running: list[tuple[int, int]] = field(default_factory=list)
+    known_room: int = RING
+    late: bool = False

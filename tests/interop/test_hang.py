@@ -1,0 +1,103 @@
+"""Workers that hang outside of `forward`: killed once nobody can wait for them any more, and others serve on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from mosec_cy import Worker as UserWorker
+from mosec_cy.stage_loop import serve
+from tests.engine import ROW_DEAD, ROW_KILLED
+from tests.interop.rows import JSON, Client, Worker, clients, running
+
+MS = 1_000_000
+EXPIRED = (408, b"inference timeout")
+STAGE = {"timeout_ns": 50 * MS}
+LIMITS = {"service_timeout_ns": 150 * MS, "kill_grace_ns": 50 * MS}
+
+
+def hang() -> None:
+    hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # hours in C, where no signal handler runs
+
+
+class Hanging(UserWorker):
+    """Hangs where its request says."""
+
+    def deserialize(self, data: Any) -> Any:
+        if data == b"decode":
+            hang()
+        return data.decode()
+
+    def forward(self, data: Any) -> Any:
+        return data
+
+    def serialize(self, data: Any) -> Any:
+        if data == "encode":
+            hang()
+        return data.encode()
+
+
+def behave(channel: Any, say: Any) -> None:
+    serve(channel, Hanging(), is_first=True, is_last=True, content_type=JSON)
+
+
+def expect_kill(engine: Any, row: int = 1) -> None:
+    assert [engine.news()[:3] for _ in range(2)] == [(ROW_KILLED, row, 1), (ROW_DEAD, row, 1)]
+
+
+@pytest.mark.parametrize("where", [b"decode", b"encode"])
+def test_a_worker_that_hangs_in_a_codec_is_killed(where: bytes) -> None:
+    with running(stage=STAGE, **LIMITS) as engine, Client(engine) as client:
+        hanging = Worker(engine, behave)
+        assert client.post(b"before") == (200, b"before")
+        assert client.post(where) == EXPIRED
+        expect_kill(engine)
+        hanging.reap()
+        again = Worker(engine, behave, incarnation=2)
+        assert client.post(b"after") == (200, b"after")
+        again.stop()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_stopped_process_is_killed(rows: int) -> None:
+    """Its request was never started: another worker serves it, or it expires."""
+    with running(stage=STAGE, rows=rows, **LIMITS) as engine, Client(engine) as client:
+        first = Worker(engine, behave)
+        assert client.post(b"before") == (200, b"before")
+        others = [Worker(engine, behave, row=row) for row in range(2, rows + 1)]
+        os.kill(first.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+        assert client.post(b"x") == ((200, b"x") if others else EXPIRED)
+        expect_kill(engine)
+        first.reap()
+        again = Worker(engine, behave, incarnation=2)
+        assert client.post(b"after") == (200, b"after")
+        again.stop()
+        for other in others:
+            other.stop()
+
+
+def test_requests_that_come_and_go_keep_no_stopped_process() -> None:
+    with running(stage=STAGE, **LIMITS) as engine, clients(engine, 2) as two:
+        stopped = Worker(engine, behave)
+        assert two[0].post(b"before") == (200, b"before")
+        os.kill(stopped.pid, signal.SIGSTOP)
+        engine.control.settimeout(0)
+        two[0].send(b"x")
+        for turn in range(200):  # never without one that waits
+            two[1 - turn % 2].send(b"x")
+            try:
+                message = engine.control.recv(64)
+            except BlockingIOError:
+                assert two[turn % 2].answer() == EXPIRED
+            else:
+                break
+        assert int.from_bytes(message[:4], "little") == ROW_KILLED
+        assert engine.news()[:3] == (ROW_DEAD, 1, 1)
+        stopped.reap()
+        for client in two:
+            assert client.answer() == EXPIRED
