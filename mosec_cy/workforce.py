@@ -122,8 +122,6 @@ class Workforce:
         segment_fd, core_bell_fd = self._engine.descriptors
         self._common = dataclasses.replace(self._common, segment_fd=segment_fd, core_bell_fd=core_bell_fd)
         for row in self._rows.values():
-            if row.worker_id is None:
-                continue
             if row.process is None:
                 row.drained = True
                 self._restart_when_free(row)
@@ -132,8 +130,8 @@ class Workforce:
                 self._engine.segment.begin_row(row.index, row.incarnation)
                 self._introduce(row)
                 self._attachments.ask(row, self._engine)
-                if row.index in self._retirements:  # what it had died with the core before
-                    self._retirements[row.index].on_idle()
+                if row.index in self._retirements:
+                    self._retirements[row.index].tell_core()
 
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""

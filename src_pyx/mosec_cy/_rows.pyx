@@ -1,5 +1,6 @@
 """The rows at work: batches go out to them, answers come back."""
 
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport write
 
