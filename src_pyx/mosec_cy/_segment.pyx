@@ -100,10 +100,7 @@ cdef class Segment:
         cdef Segment segment = Segment.__new__(Segment)
         cdef list flat = []
         for pair in rows:
-            for capacity in pair:
-                if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
-                    raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
-                flat.append(capacity)
+            flat += pair
         if not 1 <= len(rows) <= MAX_ROWS:
             raise ValueError(f"a service has 1 to {MAX_ROWS} rows, not {len(rows)}")
         segment._measure(len(rows), task_slots, routes, budget, flat)
@@ -153,6 +150,9 @@ cdef class Segment:
         cdef Pool pool
         cdef uint64_t at
         cdef uint32_t i
+        for capacity in capacities:         # an attaching process masks its indices with what a header says
+            if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
+                raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
         memset(&pool, 0, sizeof(Pool))
         if pool_layout(&pool, budget, MAX_BLOCKS_PER_CLASS) != 0:
             raise ValueError(f"a memory budget of {budget} bytes is too small: 1 MiB is the least")
