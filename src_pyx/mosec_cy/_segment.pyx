@@ -108,17 +108,7 @@ cdef class Segment:
         os.ftruncate(segment.fd, segment.size)
         fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         segment._map()
-        cdef Header *header = <Header *>segment.base
-        cdef uint32_t i
-        header.version = VERSION
-        header.rows = segment.rows
-        header.task_slots = task_slots
-        header.routes = routes
-        header.budget = budget
-        header.size = segment.size
-        for i in range(2 * segment.rows):
-            header.capacities[i] = segment.capacities[i]
-        header.magic = MAGIC
+        segment._write_header()
         return segment
 
     @staticmethod
@@ -186,6 +176,19 @@ cdef class Segment:
         self.base = <uint8_t *>base
         return 0
 
+    cdef void _write_header(self) noexcept:
+        cdef Header *header = <Header *>self.base
+        cdef uint32_t i
+        header.version = VERSION
+        header.rows = self.rows
+        header.task_slots = self.task_slots
+        header.routes = self.routes
+        header.budget = self.budget
+        header.size = self.size
+        for i in range(2 * self.rows):
+            header.capacities[i] = self.capacities[i]
+        header.magic = MAGIC
+
     def close(self):
         """Closes the descriptor. The mapping stays until the object is collected: leases look into it."""
         if self.fd >= 0:
@@ -243,8 +246,10 @@ cdef class Segment:
         return row
 
     def begin_row(self, uint32_t row, uint32_t incarnation):
-        """Clears the row's shared entry for a process that is about to start."""
+        """Clears the row's shared entry for a process that is about to start, and writes the header that it will read
+        anew: a process that went wild may have spoilt it."""
         cdef RowShared *shared = self.row(self._row(row))
+        self._write_header()
         memset(shared, 0, sizeof(RowShared))
         store_release_u32(&shared.incarnation, incarnation)     # after the clearing; the process starts later
 
@@ -280,6 +285,7 @@ cdef class Segment:
             "acknowledged": self.at_acknowledged,
             "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
             "pool": self.at_pool_words,
+            "data": self.at_pool_data,
             "size": self.size,
         }
 
