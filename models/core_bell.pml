@@ -1,8 +1,9 @@
 /* How core sleeps and is woken by rows: the bell (_ring.pyx), an eventfd that epoll watches edge-triggered and nobody
  * reads (_loop.pyx), and a pidfd of each row.
  *
- * Row 0 publishes ANSWERS, row 1 one fewer; row 0 may be killed at any step, also between taking back core's announcement and
- * making the call that wakes it. Claim: core does not sleep while an answer is published, whoever published it.
+ * Row 0 publishes ANSWERS, row 1 one fewer; row 0 may be killed at any step, also between taking back core's
+ * announcement and making the call that wakes it. Claim: core does not sleep while an answer is published, whoever
+ * published it.
  *
  * Mutations, each of which must be found: NO_SLEEPER_FENCE, NO_RINGER_FENCE, NO_SECOND_LOOK, NO_PIDFD (core does not
  * hear of the death). */

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosec_cy._http_parser import RequestParser
+from tests.fuzz.examples import examples
 from tests.fuzz.guided.http_targets import REFUSALS, check_reading, decode, found, in_parts
 from tests.guard_page import GuardedMemory
 
@@ -49,7 +50,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(data=mutated(SEEDS) | st.binary(max_size=60), cuts=CUTS, limits=LIMITS)
 def test_a_head_means_the_same_however_it_is_cut(data: bytes, cuts: list[int], limits: dict[str, int]) -> None:
     whole = RequestParser(**limits)
@@ -59,7 +60,7 @@ def test_a_head_means_the_same_however_it_is_cut(data: bytes, cuts: list[int], l
     assert in_parts(data, [*cuts, len(data)], limits) == expected
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(data=mutated(SEEDS))
 def test_what_is_accepted_has_one_reading(data: bytes) -> None:
     """The properties that keep requests apart, checked on the raw lines of whatever was let through."""
@@ -76,7 +77,7 @@ VALUES = st.text([*map(chr, range(0x21, 0x7F)), " ", "\t"], max_size=60).map(lam
 TARGETS = st.text("abc/%20?=&.~-", max_size=50).map(lambda text: b"/" + text.encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     method=st.sampled_from([b"GET", b"POST", b"DELETE", b"OPTIONS", b"PURGE"]),
     target=TARGETS,
@@ -124,7 +125,7 @@ def stays_open(peer: h11.Connection) -> bool:
     return peer.our_state is h11.DONE
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(data=mutated(BODIES) | st.binary(max_size=40), cuts=CUTS)
 def test_a_chunked_body_means_the_same_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
     whole = decode(data, [len(data)])
@@ -132,7 +133,7 @@ def test_a_chunked_body_means_the_same_however_it_is_cut(data: bytes, cuts: list
     assert decode(data, [*(min(cut, len(data)) for cut in cuts), len(data)]) == whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     parts=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
     extension=st.sampled_from([b"", b";a", b' ; a = "b;\\"\t"', b";a=b;c=d"]),
