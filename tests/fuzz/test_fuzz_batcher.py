@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mosec_cy._scheduler import Scheduler
-from tests.fuzz.examples import examples
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000
 NEW, QUEUED, HANDED = 1, 2, 3
@@ -297,5 +296,5 @@ class BatcherMachine(RuleBasedStateMachine):
         assert not self.queued and not self.handed
 
 
-BatcherMachine.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=60, deadline=None)
+BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestBatcher = BatcherMachine.TestCase
