@@ -1,12 +1,14 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
-# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py).
+# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
+# FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py).
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
+FUZZ_SECONDS ?= 60
 FLOORS_PYTHON ?= python3.10
 
 BIN := $(VENV)/bin
@@ -23,7 +25,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors examples heavy-examples check format bench docs develop package clean
+.PHONY: help serve test test-floors examples heavy-examples check fuzz model format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -64,6 +66,16 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 	@$(BIN)/python setup.py --quiet check_engine
 	$(call say,rules of the house)
 	@$(BIN)/python tools/lint_source.py
+
+fuzz: $(VENV)/.group-test ## fuzz what reads hostile bytes, guided by coverage (needs clang): each target for FUZZ_SECONDS
+	$(call say,random tests with other seeds and ten times the examples)
+	@FUZZ_FACTOR=10 $(BIN)/python -m pytest --timeout 0 -p no:cacheprovider tests/fuzz
+	$(call say,libFuzzer on each target for $(FUZZ_SECONDS) s)
+	@$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin)
+	$(call say,spin)
+	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

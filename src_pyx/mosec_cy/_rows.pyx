@@ -24,6 +24,7 @@ from mosec_cy._ring cimport (
     RING_BROKEN,
     RING_OK,
     Descriptor,
+    bell_force,
     bell_ring,
     ring_free,
     ring_has_news,
@@ -51,11 +52,15 @@ cdef const char *SPOILT = b"inference internal error: the worker sent an impossi
 
 cdef void _wake(Link *link) noexcept nogil:
     cdef uint64_t one = 1
-    if bell_ring(&link.shared.bell):
-        if link.wake_fd >= 0:
-            write(link.wake_fd, &one, sizeof(one))
-        else:
-            mosec_futex_wake(&link.shared.bell.counter, 1)
+    if link.to_rouse:
+        link.to_rouse = False
+        bell_force(&link.shared.bell)
+    elif not bell_ring(&link.shared.bell):
+        return
+    if link.wake_fd >= 0:
+        write(link.wake_fd, &one, sizeof(one))
+    else:
+        mosec_futex_wake(&link.shared.bell.counter, 1)
 
 
 cdef void rows_wake(Service *s) noexcept nogil:
@@ -65,7 +70,7 @@ cdef void rows_wake(Service *s) noexcept nogil:
         return
     s.wake_due = False
     for row in range(s.batcher.row_count):
-        if s.links[row].to_wake:
+        if s.links[row].to_wake or s.links[row].to_rouse:
             s.links[row].to_wake = False
             _wake(&s.links[row])
         if s.links[row].to_stir:

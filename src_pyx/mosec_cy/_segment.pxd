@@ -75,6 +75,7 @@ cdef class Segment:
         self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
     ) except -1
     cdef int _map(self) except -1
+    cdef void _write_header(self) noexcept
     cdef Bell *core_bell(self) noexcept nogil
     cdef RowShared *row(self, uint32_t row) noexcept nogil
     cdef uint64_t *words(self) noexcept nogil

@@ -107,10 +107,7 @@ cdef class Segment:
         cdef Segment segment = Segment.__new__(Segment)
         cdef list flat = []
         for pair in rows:
-            for capacity in pair:
-                if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
-                    raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
-                flat.append(capacity)
+            flat += pair
         if not 1 <= len(rows) <= MAX_ROWS:
             raise ValueError(f"a service has 1 to {MAX_ROWS} rows, not {len(rows)}")
         segment._measure(len(rows), task_slots, routes, budget, flat)
@@ -118,17 +115,7 @@ cdef class Segment:
         os.ftruncate(segment.fd, segment.size)
         fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         segment._map()
-        cdef Header *header = <Header *>segment.base
-        cdef uint32_t i
-        header.version = VERSION
-        header.rows = segment.rows
-        header.task_slots = task_slots
-        header.routes = routes
-        header.budget = budget
-        header.size = segment.size
-        for i in range(2 * segment.rows):
-            header.capacities[i] = segment.capacities[i]
-        header.magic = MAGIC
+        segment._write_header()
         return segment
 
     @staticmethod
@@ -160,6 +147,9 @@ cdef class Segment:
         cdef Pool pool
         cdef uint64_t at
         cdef uint32_t i
+        for capacity in capacities:         # an attaching process masks its indices with what a header says
+            if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
+                raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
         memset(&pool, 0, sizeof(Pool))
         if pool_layout(&pool, budget, MAX_BLOCKS_PER_CLASS) != 0:
             raise ValueError(f"a memory budget of {budget} bytes is too small: 1 MiB is the least")
@@ -192,6 +182,19 @@ cdef class Segment:
             raise OSError(f"cannot map {self.size} bytes of shared memory; --budget sets its size")
         self.base = <uint8_t *>base
         return 0
+
+    cdef void _write_header(self) noexcept:
+        cdef Header *header = <Header *>self.base
+        cdef uint32_t i
+        header.version = VERSION
+        header.rows = self.rows
+        header.task_slots = self.task_slots
+        header.routes = self.routes
+        header.budget = self.budget
+        header.size = self.size
+        for i in range(2 * self.rows):
+            header.capacities[i] = self.capacities[i]
+        header.magic = MAGIC
 
     def close(self):
         """Closes the descriptor. The mapping stays until the object is collected: leases look into it."""
@@ -255,8 +258,10 @@ cdef class Segment:
         return row
 
     def begin_row(self, uint32_t row, uint32_t incarnation):
-        """Clears the row's shared entry for a process that is about to start."""
+        """Clears the row's shared entry for a process that is about to start, and writes the header that it will read
+        anew: a process that went wild may have spoilt it."""
         cdef RowShared *shared = self.row(self._row(row))
+        self._write_header()
         memset(shared, 0, sizeof(RowShared))
         store_release_u32(&shared.incarnation, incarnation)     # after the clearing; the process starts later
 
@@ -304,6 +309,7 @@ cdef class Segment:
             "acknowledged": self.at_acknowledged,
             "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
             "pool": self.at_pool_words,
+            "data": self.at_pool_data,
             "size": self.size,
         }
 

@@ -249,12 +249,21 @@ cdef void service_wake(Service *s) noexcept nogil:
     rows_wake(s)
 
 
+cdef void _rouse_late(Service *s) noexcept nogil:
+    # They have not started what they were handed: they run something long, or somebody has written over their bells.
+    cdef uint32_t row
+    for row in range(s.batcher.row_count):
+        if s.batcher.rows[row].late:
+            s.links[row].to_rouse = s.wake_due = True
+
+
 cdef void service_expire(Service *s) noexcept nogil:
     cdef uint32_t stage
     tasks_expire(s)
     rows_expire(s)
     trimmer_run(&s.trimmer, s.now)
-    batcher_take_back(&s.batcher, s.now)
+    if batcher_take_back(&s.batcher, s.now):
+        _rouse_late(s)
     for stage in range(s.batcher.stage_count):
         rows_dispatch(s, stage)
     if s.draining:

@@ -27,6 +27,7 @@ ctypedef struct Link:
     bint streams                   # its stage is the last one of a route that streams
     bint to_stir                   # something has changed for those who wait in it to send events
     bint to_wake                   # was handed something since its bell was rung
+    bint to_rouse                  # is late: to be woken even if its bell says that it is awake, which others can write
     bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
     bint leaving                   # gets no more work; master waits until it has finished what it had
     uint64_t check_at              # ns: look whether `forward` has overrun

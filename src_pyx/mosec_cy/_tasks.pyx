@@ -2,7 +2,7 @@
 
 from libc.string cimport strlen
 
-from mosec_cy._batcher cimport NEVER, NO_INDEX, WITHDRAWN, Task, batcher_withdraw, task_free
+from mosec_cy._batcher cimport NEVER, NO_INDEX, TASK_HANDED, WITHDRAWN, Task, batcher_withdraw, task_free
 from mosec_cy._deadlines cimport deadlines_add, deadlines_remove
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._linux cimport store_relaxed_u64
@@ -131,6 +131,8 @@ cdef void task_end_text(Service *s, uint32_t slot, int status, const char *text)
 cdef void task_leave(Service *s, uint32_t slot) noexcept nogil:
     # Nobody waits for this task any more. It goes at once if no row has started it, else when that row is done.
     cdef Task *task = &s.batcher.tasks[slot]
+    if task.state == TASK_HANDED:
+        s.links[task.row].to_rouse = s.wake_due = True
     _stop_waiting(s, slot)
     task.connection = NO_INDEX
     if batcher_withdraw(&s.batcher, slot) == WITHDRAWN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 
 import pytest
 from hypothesis import example, given
@@ -15,45 +14,16 @@ from mosec_cy._http_codings import content_coding as coding_of
 from mosec_cy.content_coding import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS
+from tests.fuzz.http_models import GZIP, ZSTD, model_accepted, model_content
 from tests.guard_page import GuardedMemory
 
-NONE, GZIP, ZSTD, OTHER = 0, 1, 2, 4
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-MEMBER = re.compile(
-    rb"[ \t]*(?P<name>" + TOKEN + rb")[ \t]*"
-    rb"(?:;[ \t]*[qQ]=(?P<weight>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
-)  # RFC 9110 sections 12.4.2 and 12.5.3
 GUARDED = GuardedMemory()
-ALIASES = {b"x-gzip": b"gzip"}
 
 PIECES = st.sampled_from(
     [b"gzip", b"GZip", b"x-gzip", b"zstd", b"identity", b"br", b"*", b",", b", ", b" ", b"\t", b";", b";q=", b"; Q=",
      b"0", b"1", b"0.5", b"0.999", b"1.000", b"1.001", b"0.1234", b".", b"=", b'"', b"\xff", b"\0", b"q"]
 ) | st.binary(max_size=3)  # fmt: skip
 LINES = st.lists(st.lists(PIECES, max_size=12).map(b"".join), max_size=4)
-
-
-def model_accepted(available: int, lines: list[bytes]) -> tuple[int, bool]:
-    weights: dict[bytes, float] = {}
-    for member in b",".join(lines).split(b","):
-        if match := MEMBER.fullmatch(member):
-            name = match["name"].lower()
-            name = ALIASES.get(name, name)
-            weights[name] = min(weights.get(name, 1), float(match["weight"] or 1))
-    best = (weights.get(b"identity", 0), 0, NONE)
-    for preference, coding, name in ((1, GZIP, b"gzip"), (2, ZSTD, b"zstd")):
-        weight = weights.get(name, weights.get(b"*", 0))
-        if available & coding and weight:
-            best = max(best, (weight, preference, coding))
-    return best[2], weights.get(b"identity", weights.get(b"*", 1)) == 0
-
-
-def model_content(lines: list[bytes]) -> int:
-    members = [member.strip(b" \t").lower() for member in b",".join(lines).split(b",")]
-    codings = [ALIASES.get(member, member) for member in members if member not in (b"", b"identity")]
-    if not codings:
-        return NONE
-    return {(b"gzip",): GZIP, (b"zstd",): ZSTD}.get(tuple(codings), OTHER)
 
 
 @given(LINES, st.sampled_from([GZIP, GZIP | ZSTD]))

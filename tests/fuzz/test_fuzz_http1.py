@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine import Engine, request
+from tests.fuzz.examples import examples
 from tests.interop.http1 import Client, barrier, chunked, get, serving
 
 STREAM = b"".join(
@@ -73,7 +74,7 @@ def conversation(engine: Engine, pieces: list[bytes]) -> bytes:
 
 
 @given(CHANGES, CUTS)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_conversations_do_not_depend_on_how_they_are_cut(
     engine: Engine, changes: list[tuple[int, int, bytes]], cuts: list[int]
 ) -> None:
@@ -88,7 +89,7 @@ def test_conversations_do_not_depend_on_how_they_are_cut(
 
 
 @given(st.binary(max_size=2000), st.booleans())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes(engine: Engine, data: bytes, leaves: bool) -> None:
     with Client(engine) as client:
         client.send(data)
@@ -102,7 +103,7 @@ def test_any_bytes(engine: Engine, data: bytes, leaves: bool) -> None:
 
 
 @given(CHANGES, PLACES, st.sampled_from([socket.SHUT_RD, socket.SHUT_RDWR, None]))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_leaving_anywhere(engine: Engine, changes: list[tuple[int, int, bytes]], at: int, how: int | None) -> None:
     with Client(engine) as client:
         client.send(spoilt(changes)[:at])

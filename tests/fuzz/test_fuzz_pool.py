@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
+from tests.fuzz.examples import examples
 
 BUDGET, MOST = 8 << 10, 5  # 5 blocks of 1 KiB, 4 of 2 KiB, 2 of 4 KiB
 ROWS = 2
@@ -115,7 +116,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.core.count() == (len(self.held), len(self.leased))
 
 
-PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=examples(200), stateful_step_count=60, deadline=None)
 TestPool = PoolMachine.TestCase
 
 

@@ -1,0 +1,197 @@
+/* Who runs a task: its word in shared memory (_word.pyx), the sequence in it, and core's side of handing out, taking
+ * back, cancelling, completing and judging the dead (_batcher.pyx, _rows.pyx). A word is changed in one step by a
+ * compare-and-swap, or by core's store while nobody else may change it.
+ *
+ * One slot serves REQUESTS requests one after the other. Core hands each to one of two rows and may take it back, one
+ * client may leave, and the first life of row 0 may be killed at any step. Descriptors of what was taken back stay in
+ * their ring. Claims: no request is started twice, none is lost, each has one end; an answer is that of the request
+ * that it is given to; an answer that was published before its row died counts; nobody is told of another's
+ * cancellation.
+ *
+ * Mutations, each of which must be found: NO_SEQUENCE (also where NOBODY_LEAVES), START_BY_STORE, TAKE_BACK_BY_STORE,
+ * HAND_AFTER_PUSH, JUDGE_BEFORE_DRAIN, CANCEL_WITHOUT_SEQUENCE. */
+
+#define REQUESTS 2
+#define TAKE_BACKS 2                   /* in all, at most */
+#define ROWS 2
+#define NOBODY 255
+#define HANDED 1                       /* WORD_HANDED */
+#define STARTED 2                      /* WORD_STARTED */
+#define CANCELLED 4                    /* WORD_CANCELLED */
+#define WORD(sequence, flags) ((sequence) * 8 + (flags))
+#ifdef NO_SEQUENCE
+#define NEXT(sequence) (sequence)
+#else
+#define NEXT(sequence) (sequence + 1)
+#endif
+
+byte word;
+chan submit[ROWS] = [4] of { byte, byte };       /* sequence; the request, which the program does not send */
+chan complete[ROWS] = [4] of { byte, byte };
+chan dead = [1] of { byte };
+bool kill;
+bool leaves[REQUESTS];
+byte overdue;                          /* times that what has not been started is found to be late */
+
+/* Not in the program: what happened to each request. */
+byte starts[REQUESTS], ends[REQUESTS];
+bool published[REQUESTS], left[REQUESTS];
+
+proctype row(byte r; byte life) {
+    byte sequence, request;
+    bool ok;
+    {
+end:    do
+        :: submit[r] ? sequence, request ->                /* Channel._started: ring_pop */
+#ifdef START_BY_STORE
+            ok = (word == WORD(sequence, HANDED));
+            if :: ok -> atomic { word = WORD(sequence, STARTED); starts[request]++ } :: else fi;
+#else
+            atomic {                                       /* word_start */
+                ok = (word == WORD(sequence, HANDED));
+                if :: ok -> word = WORD(sequence, STARTED); starts[request]++ :: else fi
+            }
+#endif
+            if
+            :: ok ->
+                assert(starts[request] == 1 && ends[request] == 0);
+                if                                         /* Channel.is_cancelled: word_cancelled */
+#ifdef CANCEL_WITHOUT_SEQUENCE
+                :: word & CANCELLED -> assert(left[request])
+#else
+                :: word == WORD(sequence, STARTED | CANCELLED) -> assert(left[request])
+#endif
+                :: else
+                fi;
+                atomic { published[request] = true; complete[r] ! sequence, request }      /* Channel._publish */
+#ifdef CANCEL_WITHOUT_SEQUENCE
+                if                                         /* user code may ask late */
+                :: word & CANCELLED -> assert(left[request])
+                :: else
+                fi
+#else
+                if
+                :: word == WORD(sequence, STARTED | CANCELLED) -> assert(left[request])
+                :: else
+                fi
+#endif
+            :: else                                        /* stale */
+            fi
+        od
+    } unless { kill && r == 0 && life == 0 };
+    dead ! r
+}
+
+inline finish(request) { ends[request]++; assert(ends[request] == 1); state = FREE }
+
+inline take_back(ok) {                                     /* reclaim: word_take_back */
+#ifdef TAKE_BACK_BY_STORE
+    ok = (word == WORD(sequence, HANDED));
+    if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
+#else
+    atomic {
+        ok = (word == WORD(sequence, HANDED));
+        if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
+    }
+#endif
+}
+
+inline drain(r) {                                          /* row_poll: _complete: batcher_complete */
+    complete[r] ? got, answered ->
+    if
+    :: state == AT_ROW && at == r && got == sequence ->
+        assert(answered == request);
+        finish(request)
+    :: else                                                /* not that row's to answer */
+    fi
+}
+
+inline judge(r) {                                          /* batcher_row_down */
+    if
+    :: state == AT_ROW && at == r ->
+        take_back(ok);
+        if
+        :: ok -> state = QUEUED
+        :: else -> assert(!published[request]); finish(request)        /* 500 at once */
+        fi
+    :: else
+    fi
+}
+
+inline hand(r) {                                           /* batcher_next_batch, _hand_out */
+    sequence = NEXT(sequence);
+#ifdef HAND_AFTER_PUSH
+    submit[r] ! sequence, request;
+    word = WORD(sequence, HANDED);
+#else
+    word = WORD(sequence, HANDED);                         /* word_hand */
+    submit[r] ! sequence, request;                         /* ring_push, ring_publish */
+#endif
+    state = AT_ROW;
+    at = r
+}
+
+mtype = { FREE, QUEUED, AT_ROW }
+
+proctype core() {
+    mtype state = FREE;
+    byte sequence, at = NOBODY, request, next, take_backs, got, answered, r;
+    bool ok;
+    bool up[ROWS] = true;
+end:
+    do
+    :: state == FREE && next < REQUESTS -> request = next; next++; state = QUEUED      /* task_new, batcher_enqueue */
+    :: state == QUEUED && up[0] -> hand(0)
+    :: state == QUEUED && up[1] -> hand(1)
+    :: state == AT_ROW && take_backs < overdue ->                                   /* batcher_take_back */
+        take_backs++;
+        take_back(ok);
+        if :: ok -> state = QUEUED :: else fi
+    :: state != FREE && leaves[request] && !left[request] ->              /* batcher_withdraw */
+        if
+        :: state == QUEUED -> left[request] = true; finish(request)
+        :: else ->
+            take_back(ok);
+            left[request] = true;
+            if
+            :: ok -> finish(request)
+            :: else -> word = word | CANCELLED                                         /* word_cancel: RUNNING */
+            fi
+        fi
+    :: drain(0)
+    :: drain(1)
+    :: dead ? r ->                                         /* service_row_dead */
+        up[r] = false;
+#ifdef JUDGE_BEFORE_DRAIN
+        judge(r);
+#endif
+        do
+        :: drain(r)
+        :: empty(complete[r]) -> break
+        od;
+        judge(r);
+        atomic { do :: submit[r] ? _, _ :: empty(submit[r]) -> break od };             /* ring_reset */
+        up[r] = true;
+        run row(r, 1)
+    od
+}
+
+proctype killer() {
+    if :: kill = true :: true fi
+}
+
+init {
+    byte q;
+    atomic {                                               /* what will happen, at whatever time */
+#ifndef NOBODY_LEAVES
+        if :: leaves[0] = true :: leaves[1] = true :: true fi;
+#endif
+        do :: overdue < TAKE_BACKS -> overdue++ :: break od;
+        run row(0, 0); run row(1, 0); run core(); run killer()
+    };
+    timeout;
+    do
+    :: q < REQUESTS -> assert(ends[q] == 1 && starts[q] <= 1); q++
+    :: else -> break
+    od
+}

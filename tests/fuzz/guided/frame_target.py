@@ -1,0 +1,116 @@
+"""A payload between stages whose descriptor and frame anybody may have written: a row looks into its block only."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import Any
+
+from mosec_cy import _frame
+from mosec_cy._channel import Channel
+from mosec_cy._pool import BlockPool
+from mosec_cy._ring import Ring
+from mosec_cy._segment import Segment
+from tests.fuzz.guided.pieces import Pieces
+
+BUDGET, SLOTS, CAPACITY = 1 << 20, 64, 64
+ROW, ROWS = 1, 2
+HEADER, ENTRY = struct.Struct("<IIQQ"), struct.Struct("<QQ")
+FRAMED, HANDED = 1, 1
+MOST_BUFFERS = 65536
+
+
+class _Unpickler:
+    """Stands where `pickle` does in the reader of frames: the bytes of a pickle are trusted, where it lies is not."""
+
+    @staticmethod
+    def loads(pickled: memoryview, *, buffers: list[memoryview]) -> tuple[bytes, list[bytes]]:
+        return bytes(pickled), [bytes(buffer) for buffer in buffers]
+
+
+class _Stages:
+    """Shared memory with one row that takes, and core's side of it by hand."""
+
+    def __init__(self) -> None:
+        self.segment = Segment.create([(CAPACITY, CAPACITY)] * ROWS, SLOTS, BUDGET, 1)
+        self.memory = mmap.mmap(self.segment.fd, 0)
+        layout = self.segment.layout()
+        self.words = layout["words"]
+        submit, complete = layout["rings"][ROW]
+        self.tasks, self.answers = Ring(self.memory, CAPACITY, submit), Ring(self.memory, CAPACITY, complete)
+        self.base = layout["pool"]
+        self.pool = BlockPool(memoryview(self.memory)[self.base :], BUDGET, 65536, 0, ROWS + 1)
+        self.row = Channel(self.segment, ROW, 1, -1)  # nobody sleeps at core's bell
+        self.sequence = 0
+
+    def hand(self, slot: int, block: int, offset: int, length: int, flags: int) -> list[Any]:
+        """What the row takes of a task that core hands to it with this payload."""
+        self.sequence += 1
+        if slot < SLOTS:
+            word = self.words + 8 * slot
+            self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | HANDED)
+        assert self.tasks.push((slot, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
+        self.tasks.publish()
+        return self.row.take_now()
+
+    def settle(self, item: Any) -> None:
+        self.row.publish_end(item)
+        assert self.answers.pop() is not None
+        self.answers.release()
+
+
+_stages: list[_Stages] = []
+
+
+def frame(data: bytes) -> None:
+    """A task with a framed payload: any numbers in the descriptor, any bytes in the frame."""
+    if not _stages:
+        _stages.append(_Stages())
+    stages, pieces = _stages[0], Pieces(data)
+    kind, slot = pieces.number(), pieces.number()
+    offset, length, number = pieces.number(4), pieces.number(8), pieces.number(4)
+    text = pieces.data
+    block = stages.pool.allocate(min(64 + len(text) << (kind & 7), 1 << 18), 0)
+    at = stages.base + stages.pool.offset(block)
+    stages.memory[at + 64 : at + 64 + len(text)] = text
+    if not kind & 64:
+        offset, length = 64, len(text)
+    named = number if kind & 128 else block
+    try:
+        _take(stages, slot % (SLOTS + 2), named, offset, length)
+    finally:
+        stages.pool.drop_core(block)
+    assert stages.pool.count() == (0, 0)
+
+
+def _take(stages: _Stages, slot: int, block: int, offset: int, length: int) -> None:
+    items = stages.hand(slot, block, offset, length, FRAMED)
+    assert len(items) == (slot < SLOTS)
+    payload = b""
+    if stages.pool.check(block, offset, length) == 0:
+        start = stages.base + stages.pool.offset(block) + offset
+        payload = stages.memory[start : start + length]
+    for item in items:
+        assert bytes(item) == payload
+        trusted, _frame.pickle = _frame.pickle, _Unpickler
+        try:
+            loaded = stages.row.load_pickle(item)
+        except ValueError:
+            loaded = None
+        finally:
+            _frame.pickle = trusted
+        assert loaded == expected(payload)
+        stages.settle(item)
+
+
+def expected(payload: bytes) -> tuple[bytes, list[bytes]] | None:
+    """Pickle and buffers of a frame, or None for one that is malformed."""
+    if len(payload) < HEADER.size:
+        return None
+    count, _, at, length = HEADER.unpack_from(payload)
+    if count > MOST_BUFFERS or HEADER.size + count * ENTRY.size > len(payload) or at + length > len(payload):
+        return None
+    entries = [ENTRY.unpack_from(payload, HEADER.size + i * ENTRY.size) for i in range(count)]
+    if any(start + n > len(payload) for start, n in entries):
+        return None
+    return payload[at : at + length], [payload[start : start + n] for start, n in entries]

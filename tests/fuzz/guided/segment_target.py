@@ -1,0 +1,46 @@
+"""The header of the shared memory, as a process reads it that attaches after somebody has written there."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from mosec_cy._segment import Segment
+from tests.fuzz.guided.pieces import Pieces
+
+ROWS, SLOTS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2
+HEADER = struct.Struct("<QIIIIQQ4I")
+
+
+def segment(data: bytes) -> None:
+    """A sound header with a few fields written over: refused, or one that `create` could have made."""
+    pieces = Pieces(data)
+    made = Segment.create(ROWS, SLOTS, BUDGET, ROUTES)
+    try:
+        fields = list(HEADER.unpack(os.pread(made.fd, HEADER.size, 0)))
+        for _ in range(pieces.number() % 4):
+            which = pieces.number() % len(fields)
+            most = 8 if which in (0, 5, 6) else 4
+            kind = pieces.number()
+            value = pieces.number(8) if kind == 255 else fields[which] ^ 1 << kind % 64
+            fields[which] = value & (1 << 8 * most) - 1
+        os.pwrite(made.fd, HEADER.pack(*fields), 0)
+        _attach(made, fields)
+    finally:
+        made.close()
+
+
+def _attach(made: Segment, fields: list[int]) -> None:
+    fd = os.dup(made.fd)
+    try:
+        attached = Segment.attach(fd)
+    except ValueError:
+        os.close(fd)
+        return
+    try:
+        rows = [(fields[7 + 2 * i], fields[8 + 2 * i]) for i in range(fields[2])]
+        like = Segment.create(rows, fields[3], fields[5], fields[4])
+        assert attached.layout() == like.layout()
+        like.close()
+    finally:
+        attached.close()

@@ -1,0 +1,147 @@
+"""A rogue row writes over each part of the shared memory while others are served: core lives, the loss is bounded."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from mosec_cy._segment import Segment
+from tests.engine import MIB, ROW_DEAD, Engine
+from tests.interop.rogue import pause
+from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
+
+BUDGET = 4 * MIB
+ROUNDS, WORDS = 12, 150
+CLEAN = {200, 408, 422, 500, 503}
+"""Statuses that honest clients may see meanwhile; 422: the budget."""
+
+
+def echo(channel: Any, say: Any) -> None:
+    while (items := channel.take()) is not None:
+        for item in items:
+            channel.publish(item, [bytes(item)], 0, TEXT)
+
+
+def regions(engine: Engine) -> dict[str, tuple[int, int]]:
+    """Every byte of the memory, by what lies there."""
+    at = engine.segment.layout()
+    rings = at["rings"][0][0]
+    return {
+        "header": (0, at["core_bell"]),
+        "core's bell": (at["core_bell"], at["rows"][0]),
+        "rows": (at["rows"][0], at["words"]),
+        "words": (at["words"], at["acknowledged"]),
+        "acknowledged and statistics": (at["acknowledged"], rings),
+        "rings": (rings, at["pool"]),
+        "claims": (at["pool"], at["data"]),
+        "payloads": (at["data"], at["size"]),
+    }
+
+
+class Scribbler:
+    """Writes at places of a region, mostly at those that are in use: the first of each page."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self.memory = shared_memory(engine)
+        self.chance = random.Random(seed)
+
+    def scribble(self, start: int, end: int, count: int) -> None:
+        for _ in range(count):
+            at = self.chance.randrange(start, end)
+            if self.chance.random() < 0.7:
+                at = max(start, at & ~4095) + self.chance.randrange(min(512, end - start))
+            at = min(at, end - 8) & ~7
+            value = self.chance.getrandbits(self.chance.choice((1, 3, 8, 33, 64)))
+            self.memory[at : at + 8] = value.to_bytes(8, "little")
+
+
+class Replicas:
+    """A rogue in row 1 and an honest row 2, started again as master would when core reports a death."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.lives = {1: 0, 2: 0}
+        self.workers: dict[int, Worker] = {}
+        self.start(1, pause)
+        self.start(2, echo)
+
+    def start(self, row: int, serve: Any) -> None:
+        self.lives[row] += 1
+        self.workers[row] = Worker(self.engine, serve, row=row, incarnation=self.lives[row])
+
+    def replace_all(self, serve: Any) -> None:
+        """Kill them, wait until core has noticed, and start them anew. Some may have died of what they read."""
+        for worker in self.workers.values():
+            worker.kill()
+        missing = set(self.workers)
+        while missing:
+            message = self.engine.news()
+            if message[0] == ROW_DEAD:
+                missing.discard(message[1])
+        for row, worker in list(self.workers.items()):
+            worker.reap()
+            self.start(row, serve)
+
+
+@pytest.mark.parametrize("region", range(8))
+def test_core_survives_and_serves_again(region: int) -> None:
+    stage = {"timeout_ns": 50_000_000}
+    engine = Engine(rows=2, budget=BUDGET, stage=stage, service_timeout_ns=150_000_000, kill_grace_ns=50_000_000)
+    name, (start, end) = list(regions(engine).items())[region]
+    scribbler = Scribbler(engine, region)
+    replicas = Replicas(engine)
+    with clients(engine, 4) as four:
+        assert four[0].post(b"x") == (200, b"x")  # core and row 2 have begun
+        for _ in range(ROUNDS):
+            for client in four:
+                client.send(b"x" * scribbler.chance.randrange(1, 3000))
+            scribbler.scribble(start, end, WORDS)
+            ring_core(engine)
+            for client in four:
+                status, _ = client.answer()
+                assert status in CLEAN, name
+    assert engine.process.poll() is None, name
+    replicas.replace_all(echo)
+    with Client(engine) as client:
+        for number in range(20):
+            assert client.post(b"%d" % number) == (200, b"%d" % number), name
+    # Blocks whose words were written over may stay claimed by nobody, as many as words were written; no others.
+    most = ROUNDS * WORDS if name == "claims" else 0
+    engine.wait_until(lambda stats: sum(engine.segment.blocks()) <= most)
+    for worker in replicas.workers.values():
+        worker.kill()
+        worker.reap()
+    engine.close()
+
+
+def test_a_row_whose_bell_was_written_over_is_roused() -> None:
+    """It sleeps, and its bell says that it is awake: one request runs out of time, the next is served."""
+    with running(service_timeout_ns=200_000_000) as engine:
+        worker = Worker(engine, echo)
+        memory = shared_memory(engine)
+        sleeping = engine.segment.layout()["rows"][1] + 4
+        with Client(engine) as client:
+            assert client.post(b"x") == (200, b"x")
+            engine.wait_until(lambda stats: memory[sleeping] == 1)
+            memory[sleeping] = 0
+            assert client.post(b"y")[0] == 408
+            assert client.post(b"z") == (200, b"z")
+        worker.stop()
+
+
+def test_a_spoilt_header_is_written_anew_for_who_starts_next() -> None:
+    made = Segment.create([(64, 64), (16, 32)], 64, BUDGET, 2)
+    sound = os.pread(made.fd, 4096, 0)
+    for at, value in ((0, 0), (12, 7), (44, 5), (26, 1)):
+        os.pwrite(made.fd, bytes([value]), at)
+        with pytest.raises(ValueError, match="shared memory|capacity"):
+            Segment.attach(made.fd)
+        made.begin_row(1, 1)
+        assert os.pread(made.fd, 4096, 0) == sound
+    attached = Segment.attach(os.dup(made.fd))
+    assert attached.layout() == made.layout()
+    attached.close()
+    made.close()
