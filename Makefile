@@ -1,7 +1,8 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
-# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py).
+# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
+# SOAK (make soak: options of tests/soak).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +24,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors examples heavy-examples check format bench docs develop package clean
+.PHONY: help serve test test-floors examples heavy-examples check format soak bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -67,6 +68,10 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+soak: $(VENV)/.group-test ## load a service of all kinds for 30 minutes while its processes are killed; nothing may be lost
+	$(call say,python -m tests.soak $(SOAK))
+	@$(SANITIZED) $(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other servers
 	$(call say,micro-benchmarks)

@@ -39,7 +39,7 @@ class Fault:
 
 
 def verdict(attempt: Attempt, faults: Sequence[Fault]) -> str:
-    """"answered", "excused" or "broken" (a fault explains it); or "lost", "swapped", "unexpected": failures."""
+    """ "answered", "excused" or "broken" (a fault explains it); or "lost", "swapped", "unexpected": failures."""
     if attempt.status is None:
         return "lost"
     if attempt.own is False:
