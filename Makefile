@@ -2,7 +2,7 @@
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
 # COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
-# FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py).
+# FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +25,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors examples heavy-examples check fuzz model format bench docs develop package clean
+.PHONY: help serve test test-floors examples heavy-examples check fuzz model soak format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -79,6 +79,10 @@ model: $(VENV)/.group-test ## check the models of what processes do to each othe
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+soak: $(VENV)/.group-test ## load a service of all kinds for 30 minutes while its processes are killed; nothing may be lost
+	$(call say,python -m tests.soak $(SOAK))
+	@$(SANITIZED) $(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other servers
 	$(call say,micro-benchmarks)

@@ -1,0 +1,64 @@
+"""What a service at rest holds: memory, descriptors, threads, blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from mosec_cy._segment import Segment
+from tests.service import Service
+
+RSS_LIMIT = 24 << 20  # bytes a process may grow: arenas of the interpreter, buffers of the largest bodies
+
+
+def settle(service: Service, patience: float = 60.0) -> dict[str, int]:
+    """Wait until nothing is under way; tasks, blocks of core and charged bytes then. All but leases should be 0."""
+    deadline = time.monotonic() + patience
+    while True:
+        segment = _memory_of(service)
+        stats = segment.stats()
+        held, leased = segment.blocks()
+        books = {"tasks": stats["remaining"], "charged": stats["charged"], "held": held, "leased": leased}
+        if books["tasks"] == books["charged"] == 0 or time.monotonic() > deadline:
+            return books
+        time.sleep(0.05)
+
+
+def _memory_of(service: Service) -> Segment:
+    for fd, target in service.descriptors(service.process.pid).items():
+        if target.startswith("/memfd:mosec_cy "):
+            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{fd}", os.O_RDWR))
+    raise AssertionError("the master has no shared memory")
+
+
+def sample(service: Service) -> dict[str, dict[str, int]]:
+    """For each process title: private memory in bytes, descriptors, threads."""
+    found = {}
+    for pid, title in service.processes().items():
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            rss = int(fields["RssAnon"].split()[0]) << 10
+            fds, threads = len(service.descriptors(pid)), int(fields["Threads"])
+            found[title] = {"rss": rss, "descriptors": fds, "threads": threads}
+    return found
+
+
+def growth(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """By how much each grew."""
+    return {
+        title: {key: value - before[title][key] for key, value in held.items()}
+        for title, held in after.items()
+        if title in before
+    }
+
+
+def complaints(books: dict[str, int], grown: dict[str, dict[str, int]]) -> list[str]:
+    """What must not be of what was found at the end."""
+    found = [f"{name} left at rest: {books[name]}" for name in ("tasks", "charged", "held") if books[name]]
+    for title, by in grown.items():
+        found += [f"{title}: {by[key]:+} {key}" for key in ("descriptors", "threads") if by[key] > 0]
+        if by["rss"] > RSS_LIMIT:
+            found.append(f"{title}: {by['rss']:+} bytes of memory")
+    return found

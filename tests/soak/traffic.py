@@ -1,0 +1,133 @@
+"""The clients of a soak: each sends request after request, and some leave in their middle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+from tests.soak.ledger import Attempt, Fault, Ledger
+from tests.soak.requests import Request, draw
+
+PATIENCE = 45.0  # s; more than the service's time-out
+RESET = struct.pack("ii", 1, 0)
+LEAVES = 0.04  # of the requests: the client leaves
+GONE = (ConnectionError, asyncio.IncompleteReadError)
+
+
+class Client:
+    """One connection after the other, until `end` (s of the monotonic clock)."""
+
+    def __init__(self, port: int, ledger: Ledger, numbers: Iterator[int], chance: random.Random, pause: float) -> None:
+        self.port = port
+        self.ledger = ledger
+        self.numbers = numbers
+        self.chance = chance
+        self.pause = pause
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def run(self, end: float) -> None:
+        while time.monotonic() < end:
+            asked = draw(next(self.numbers), self.chance)
+            try:
+                await self._connect()
+            except ConnectionError:  # the service is between two cores
+                await asyncio.sleep(0.05)
+                continue
+            if self.chance.random() < LEAVES:
+                await self._leave(asked)
+            else:
+                again = self.chance.random() < 0.1 and asked.kind in ("echo", "pipeline", "packed")
+                await self._ask([asked, asked] if again else [asked])
+            await asyncio.sleep(self.chance.random() * 2 * self.pause)
+        self._close()
+
+    async def _connect(self) -> None:
+        if self.streams is None:
+            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+
+    def _close(self, *, reset: bool = False) -> None:
+        if self.streams is not None:
+            _, writer = self.streams
+            if reset:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                writer.transport.abort()
+            writer.close()
+            self.streams = None
+
+    async def _leave(self, asked: Request) -> None:
+        """Sends a part or all of it, perhaps reads a little, and is gone."""
+        assert self.streams is not None
+        reader, writer = self.streams
+        with contextlib.suppress(*GONE, asyncio.TimeoutError):
+            writer.write(asked.raw[: self.chance.randrange(len(asked.raw)) + 1])
+            if self.chance.random() < 0.5:
+                await asyncio.wait_for(reader.read(100), 0.05)
+        self.ledger.left += 1
+        if asked.fault:
+            self.ledger.faults.append(Fault(asked.fault, time.monotonic()))
+        self._close(reset=self.chance.random() < 0.5)
+
+    async def _ask(self, pipelined: list[Request]) -> None:
+        """Sends them at once and reads the answers in their order."""
+        assert self.streams is not None
+        reader, writer = self.streams
+        began = time.monotonic()
+        keep = True
+        writer.write(b"".join(asked.raw for asked in pipelined))
+        for asked in pipelined:
+            status: int | None = 0
+            own: bool | None = None
+            if keep:
+                try:
+                    status, body, keep = await asyncio.wait_for(answer(reader), PATIENCE)
+                    own = asked.check(body) if status == 200 and 200 in asked.allowed else None
+                except asyncio.TimeoutError:
+                    status, keep = None, False
+                except GONE:
+                    keep = False
+                except ValueError:  # no JSON, no MessagePack, or no HTTP at all
+                    own, keep = False, False
+            ended = time.monotonic()
+            self.ledger.enter(Attempt(asked.kind, began, ended, status, own, asked.allowed))
+            if asked.fault:
+                self.ledger.faults.append(Fault(asked.fault, ended))
+        if not keep or self.chance.random() < 0.1:
+            self._close()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """Status and body of the next answer, and whether the connection stays.
+
+    Raises ConnectionError or IncompleteReadError where the connection ends before the answer's end.
+    """
+    while True:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        status = int(head.split(" ", 2)[1])
+        if status >= 200:
+            break
+    fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+    keep = fields.get("connection") != "close"
+    if fields.get("transfer-encoding") != "chunked":
+        return status, await reader.readexactly(int(fields.get("content-length", "0"))), keep
+    parts = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        parts.append((await reader.readexactly(size + 2))[:-2])
+    await reader.readuntil(b"\r\n")
+    return status, b"".join(parts), keep
+
+
+async def drive(port: int, ledger: Ledger, seed: int, seconds: float, clients: int, rate: float) -> None:
+    """That many clients for so long, together about `rate` requests a second."""
+    numbers = iter(range(1, 1 << 40))
+    end = time.monotonic() + seconds
+    await asyncio.gather(
+        *(
+            Client(port, ledger, numbers, random.Random(f"{seed} {client}"), clients / rate).run(end)
+            for client in range(clients)
+        )
+    )
