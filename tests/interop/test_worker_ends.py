@@ -47,7 +47,8 @@ PROGRAM = """
         server = Server()
         server.append_worker(Mortal, start_method="fork")
         server.append_worker(Other, start_method="fork", route="/other")
-        server.append_worker(Mortal, start_method="fork", route="/retried", max_batch_size=4, max_wait_time=5000, retry=1)
+        batch = {"max_batch_size": 4, "max_wait_time": 5000}
+        server.append_worker(Mortal, start_method="fork", route="/retried", retry=1, **batch)
         server.run()
 """
 DIED = "inference internal error: the worker process died"
