@@ -294,8 +294,8 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.resume_at
     if core.stop_at and core.stop_at < soonest:
         soonest = core.stop_at
-    # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core as
-    # awake), and the answers of all others would be found only with the next request.
+    # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core
+    # as awake), and the answers of all others would be found only with the next request.
     if core.service.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
         soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest

@@ -28,7 +28,7 @@ cdef enum:
 
 cdef class Item:
     cdef Payloads payloads
-    cdef object private                # bytes of its own: the row leases too much already, or the payload must stay as is
+    cdef object private                # bytes of its own: the row leases too much already, or the task may run again
     cdef uint8_t *data                 # NULL: answered, nobody looked
     cdef readonly Py_ssize_t length
     cdef Py_ssize_t exports            # buffers that look into it now
