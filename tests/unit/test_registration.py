@@ -198,11 +198,8 @@ def test_spare_rows_follow_those_of_their_stage(server: Server) -> None:
     server.append_worker(Picture, max_batch_size=32)
     plan = make_plan(server._routes, spares=1)
     assert [(list(stage.rows), list(stage.all_rows)) for stage in plan.stages] == [([1, 2], [1, 2, 3]), ([4], [4, 5])]
-    assert [(config["first_row"], config["rows"]) for config in plan.stage_configs(Options())] == [
-        (0, 1),
-        (1, 3),
-        (4, 2),
-    ]
+    rows = [(config["first_row"], config["rows"]) for config in plan.stage_configs(Options())]
+    assert rows == [(0, 1), (1, 3), (4, 2)]
     assert plan.ring_capacities()[1:] == [(64, 256)] * 3 + [(128, 512)] * 2
 
 
