@@ -1,4 +1,4 @@
-"""Rows that overrun their time, or hang: looked at when a timer fires, so that time-outs cost the usual path nothing."""
+"""Rows that overrun their time, or hang. A timer has core look: time-outs cost the usual path nothing."""
 
 from libc.stdint cimport uint32_t
 
