@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 import textwrap
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -11,6 +12,12 @@ import pytest
 
 from tests.redis_server import redis_server
 from tests.service import Service
+
+
+def pytest_configure() -> None:
+    # What a shell starts in the background ignores SIGINT, and so would every service that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

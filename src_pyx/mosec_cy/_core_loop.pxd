@@ -20,7 +20,8 @@ ctypedef struct Core:
     uint64_t resume_at                 # ns: when to accept again at the latest; 0: accept is not paused
     uint32_t paused_open               # connections when it was paused
     uint64_t stop_at                   # ns; shutting down: when at the latest
-    bint leaving                       # nobody waits for an answer any more and the port is shut
+    bint leaving                       # nobody waits for an answer any more, and nobody else may connect
+    uint64_t shut_at                   # ns: when to shut the port, after that; 0: it is shut, or not yet time
     bint done
 
 # Runs until the master has said stop and nothing is in flight, or the master is gone.

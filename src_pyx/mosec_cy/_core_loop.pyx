@@ -99,6 +99,7 @@ cdef extern from *:
 cdef enum:
     WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
     ACCEPTS = 64                       # an event, before others get their turn
+    HANDSHAKE_NS = 20_000_000          # for handshakes that are under way when nobody else may connect, at the end
     FAREWELL_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
     SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
@@ -324,27 +325,29 @@ cdef int _wait(Core *core) noexcept nogil:
 
 
 cdef void _shut_port(Core *core) noexcept nogil:
-    # For master too, which has the same sockets. Who is in the backlog then is reset: so nobody may come into it after
+    # For master too, which has the same sockets. Who is in the backlog then is reset, so nobody may come into it after
     # the last look. (A unix socket knows no SYN, and may be looked into once it is shut.)
     cdef uint32_t i
     for i in range(core.listener_count):
-        ignore_connects(core.listeners[i])
         _accept_all(core, i)
         shutdown(core.listeners[i], SHUT_RD)
         _accept_all(core, i)
     if core.accepting:
         _set_accepting(core, False)
-    core.resume_at = 0
+    core.resume_at = core.shut_at = 0
+    core.stop_at = core.loop.now + FAREWELL_NS
 
 
 cdef void _leave(Core *core) noexcept nogil:
     # All have been answered or time is up. Clients that connected just now get a moment to ask, and their refusal.
+    cdef uint32_t i
     core_report(core, REPORT_STOPPED, 0, core.service.inside)
     drain_all(&core.service)
     http1_farewell(&core.io)
-    _shut_port(core)
+    for i in range(core.listener_count):
+        ignore_connects(core.listeners[i])
     core.leaving = True
-    core.stop_at = core.loop.now + FAREWELL_NS
+    core.shut_at = core.stop_at = core.loop.now + HANDSHAKE_NS
 
 
 cdef void _finish_if_drained(Core *core) noexcept nogil:
@@ -352,8 +355,13 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
     if not core.leaving:
         if late or (core.service.inside == 0 and not http1_is_busy(&core.io)):
             _leave(core)
+        return
+    if core.shut_at:
+        if not late:
+            return
+        _shut_port(core)
         late = False
-    core.done = core.done or core.leaving and (late or core.io.connections.open == 0)
+    core.done = core.done or late or core.io.connections.open == 0
 
 
 cdef void core_run(Core *core) noexcept nogil:

@@ -11,7 +11,7 @@ import pytest
 
 from mosec_cy import Worker as UserWorker
 from mosec_cy.stage_loop import serve
-from tests.engine import ROW_DEAD, ROW_KILLED
+from tests.engine import ROW_DEAD, ROW_KILLED, RUNNING
 from tests.interop.rows import JSON, Client, Worker, clients, running
 
 MS = 1_000_000
@@ -86,6 +86,7 @@ def test_requests_that_come_and_go_keep_no_stopped_process() -> None:
         stopped = Worker(engine, behave)
         assert two[0].post(b"before") == (200, b"before")
         os.kill(stopped.pid, signal.SIGSTOP)
+        assert engine.control.recv(64)[0] == RUNNING
         engine.control.settimeout(0)
         two[0].send(b"x")
         for turn in range(200):  # never without one that waits
