@@ -48,8 +48,8 @@ class Attachments:
         assert row.process is not None
         try:
             row.ask_to_attach(engine.number, engine.descriptors)
-        except (BrokenPipeError, ConnectionResetError):  # it has ended, which will be heard of
-            return
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended, which will be heard of; or user code has closed its socket: then its patience ends
         except OSError as error:  # it reads nothing, and its socket is full
             _log.error("%s killed, it cannot be told of the new core: %s", row.name, error)
             row.process.kill()

@@ -17,13 +17,23 @@ UNKNOWN = 256  # in place of an exit status, where the program itself has reaped
 
 
 class Child:
-    """A started process: `pid`, and `pidfd`, which is readable once the process has ended."""
+    """A started process: `pid`, and `pidfd`, which is readable once the process has ended.
+
+    Raises OSError if it cannot be watched, as without a free descriptor; then it has been killed.
+    """
 
     def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = -1
         self._popen = popen
         self._status: int | None = None
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            with suppress(ProcessLookupError):  # the program ignores SIGCHLD
+                os.kill(pid, signal.SIGKILL)
+            self.reap(block=True)
+            raise
 
     def reap(self, block: bool = False) -> int | None:
         """The exit status, negative for a signal; None while the process runs (and `block` is false)."""

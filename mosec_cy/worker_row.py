@@ -170,7 +170,8 @@ class WorkerRow:
 
     def delay(self) -> float:
         """Seconds to wait before the next start."""
-        return float(min(FIRST_DELAY * 2 ** (self._failures - 1), LONGEST_DELAY))
+        doublings = min(self._failures - 1, 30)  # what fails for hours must not leave the range of numbers
+        return float(min(FIRST_DELAY * 2**doublings, LONGEST_DELAY))
 
     def _launch(
         self, common: CommonBoot, ours: socket.socket, theirs: socket.socket, release_master: Callable[[], None]

@@ -121,17 +121,18 @@ class Workforce:
         """Tell the new core of all processes, and those of the new core; see `attachments` for what becomes of each."""
         segment_fd, core_bell_fd = self._engine.descriptors
         self._common = dataclasses.replace(self._common, segment_fd=segment_fd, core_bell_fd=core_bell_fd)
-        for row in self._rows.values():
-            if row.process is None:
-                row.drained = True
-                self._restart_when_free(row)
-            else:
-                row.drained = False
-                self._engine.segment.begin_row(row.index, row.incarnation)
-                self._introduce(row)
-                self._attachments.ask(row, self._engine)
-                if row.index in self._retirements:
-                    self._retirements[row.index].tell_core()
+        free = [row for row in self._rows.values() if row.process is None]
+        for row in self.alive:
+            row.drained = False
+            self._engine.segment.begin_row(row.index, row.incarnation)
+            self._introduce(row)
+            self._attachments.ask(row, self._engine)
+            if row.index in self._retirements:
+                self._retirements[row.index].tell_core()
+        for row in free:
+            row.drained = True
+        for row in free:  # after all others: what starts now, in this row or in another one, introduces itself
+            self._restart_when_free(row)
 
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""
@@ -236,12 +237,12 @@ class Workforce:
         self._offer(row)
         self._stages_awaited.discard(row.stage.number)
         self._observer.on_worker_ready()
-        self._rolling.on_ready(row)
 
     def _offer(self, row: WorkerRow) -> None:
-        """Tell core that the row may get work, unless its process still serves a core before."""
+        """The row may get work, unless its process still serves a core before."""
         if row.state is State.READY and not self._attachments.is_missing(row):
             self._engine.link.send(ToCore.ROW_READY, row.index, row.incarnation)
+            self._rolling.on_ready(row)
 
     def _on_exit(self, row: WorkerRow) -> None:
         assert row.process is not None
@@ -277,7 +278,7 @@ class Workforce:
     def _restart_when_free(self, row: WorkerRow) -> None:
         if self._stopping or row.process is not None or not row.drained or row.restart is not None:
             return
-        if row.worker_id is None or self._rolling.on_free(row):
+        if row.worker_id is None or self._rolling.on_free(row) or row.restart is not None:
             return
         if row.hopeless:
             self._observer.on_hopeless_worker(row.name)

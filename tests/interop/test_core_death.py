@@ -26,7 +26,7 @@ from tests.interop.core_deaths import (
     workers_of,
 )
 from tests.interop.wakeups import assert_nobody_wakes
-from tests.service import Serve, Service
+from tests.service import PATIENCE, Serve, Service
 
 UNLIMITED = {"MOST_DEATHS": "1000", "FIRST_DELAY": "0"}
 
@@ -116,7 +116,10 @@ def test_many_deaths_leak_nothing(serve: Serve) -> None:
     recover(service, 1)  # what is loaded once is loaded
     held = descriptors(service)
     took = [recover(service, deaths) for deaths in range(2, 12)]
-    assert descriptors(service) == held
+    deadline = time.monotonic() + PATIENCE
+    while any(count > held[title] for title, count in descriptors(service).items()):  # core is closing a connection
+        assert time.monotonic() < deadline, (descriptors(service), held)
+        time.sleep(0.01)
     print(f"answered again after {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
 
 

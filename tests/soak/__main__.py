@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -24,7 +26,9 @@ WORKERS = 10
 WARM_UP = 5.0  # s of traffic before the first sample
 
 
-def soak(seconds: float, seed: int, *, clients: int, rate: float, pause: float, kill_core: bool) -> dict[str, Any]:
+def soak(
+    seconds: float, seed: int, *, clients: int, rate: float, pause: float, kill_core: bool, roll: bool
+) -> dict[str, Any]:
     """Soak a service of its own; the report, whose `failures` should be empty."""
     ledger = Ledger()
     with tempfile.TemporaryDirectory() as directory, Service(SERVED, directory=Path(directory)) as service:
@@ -33,13 +37,17 @@ def soak(seconds: float, seed: int, *, clients: int, rate: float, pause: float, 
         asyncio.run(drive(service.port, ledger, seed, WARM_UP, clients, rate))
         growth.settle(service)
         before = growth.sample(service)
-        chaos = Chaos(service, ledger, seed, pause, core=kill_core)
+        chaos = Chaos(service, ledger, seed, pause, core=kill_core, roll=roll)
         began = time.monotonic()
         chaos.start()
         try:
             asyncio.run(drive(service.port, ledger, seed + 1, seconds, clients, rate))
-        finally:
-            chaos.stop()
+        except BaseException:
+            service.discard()  # so that no fault waits for it
+            with contextlib.suppress(Exception):
+                chaos.stop()
+            raise
+        chaos.stop()
         took = time.monotonic() - began
         books = growth.settle(service)
         grown = growth.growth(before, growth.sample(service))
@@ -56,6 +64,7 @@ def soak(seconds: float, seed: int, *, clients: int, rate: float, pause: float, 
         "left": ledger.left,
         "kinds": ledger.kinds(),
         "recovery": recovery,
+        "rolls": chaos.rolls,
         "books": books,
         "growth": grown,
         "failures": failures + growth.complaints(books, grown),
@@ -81,11 +90,14 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--rate", type=float, default=300, help="requests a second, about")
     parser.add_argument("--pause", type=float, default=3, help="s between two faults, in the mean")
-    parser.add_argument("--kill-core", action="store_true", help="kill core too")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--kill-core", action=switch, default=True, help="kill core too")
+    parser.add_argument("--roll", action=switch, default=True, help="replace workers in rolling restarts too")
     parser.add_argument("--report", type=Path, help="a JSON file for the report")
     options = vars(parser.parse_args())
     path = options.pop("report")
     print(f"seed {options['seed']}", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # its service ends with it
     report = soak(**options)
     show(report)
     if path is not None:

@@ -14,6 +14,11 @@ from tests.service import Service
 from tests.soak.ledger import Fault, Ledger
 
 WORKER = re.compile(r"mosec_cy: (\S+) \[(\d+)\]")
+ROUTES = {"Make": "pipeline", "Double": "pipeline", "Sum": "pipeline", "Count": "stream"}  # of other stages: its name
+BACK = "core is back after"
+ROLLED = "rolling restart (done|stopped)"
+MOST_CORES = 5  # deaths of core within WINDOW that a service survives
+WINDOW = 32.0  # s; a little more than the service's
 DEATHS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]
 
 
@@ -24,17 +29,23 @@ class Chaos:
 
     Args:
         pause: s between two faults, in the mean.
-        core: core is killed too.
+        core: core is killed too, no oftener than a service survives.
+        roll: workers are replaced in rolling restarts too, during which the other faults go on.
     """
 
-    def __init__(self, service: Service, ledger: Ledger, seed: int, pause: float, *, core: bool) -> None:
+    def __init__(
+        self, service: Service, ledger: Ledger, seed: int, pause: float, *, core: bool, roll: bool = False
+    ) -> None:
         self.service = service
         self.ledger = ledger
         self.pause = pause
         self.recoveries: dict[str, list[float]] = {}
         self.error: BaseException | None = None
+        self.rolls = 0  # that were asked for
         self._chance = random.Random(f"{seed} chaos")
-        self._kinds = [self._kill_worker, self._kill_worker, self._stop_worker, *([self._kill_core] if core else [])]
+        self._kinds = [self._kill_worker, self._kill_worker, self._stop_worker]
+        self._kinds += [self._kill_core] * core + [self._roll] * roll
+        self._cores: list[float] = []  # when core was killed
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -42,11 +53,12 @@ class Chaos:
         self._thread.start()
 
     def stop(self) -> None:
-        """After the fault that is under way; raises what went wrong in the thread."""
+        """After the fault that is under way, and a rolling restart; raises what went wrong in the thread."""
         self._ended.set()
         self._thread.join()
         if self.error is not None:
             raise self.error
+        self._wait(ROLLED, self.rolls)
 
     def _run(self) -> None:
         try:
@@ -63,32 +75,46 @@ class Chaos:
     def _kill_worker(self) -> None:
         pid, title = self._victim()
         stage, worker = WORKER.search(title).groups()  # type: ignore[union-attr]  # victims match
-        ready = rf"<{stage}\|{worker}> ready"
-        # Lines that nobody has waited past may hold another restart of it, by a request that asked for its exit: then
-        # this recovery is taken for shorter than it was.
+        # Or who was killed had a successor already, or was one that had yet to take over.
+        ready = rf"<{stage}\|{worker}> (ready|replaced:|did not get ready)"
+        # Who starts anyway meanwhile, in a rolling restart or by a request that asked for its worker's exit, makes this
+        # recovery look shorter than it was.
+        with contextlib.suppress(AssertionError):
+            self.service.wait_output("(?!)", 0)  # reads what is there
         seen = sum(re.search(ready, line) is not None for line in self.service.lines)
         number = self._chance.choice(DEATHS)
-        began = self._kill(pid, "worker", number)
-        self._wait_ready(ready, seen + 1)
+        name = stage.rpartition("_")[0]
+        began = self._kill(pid, number, Fault("worker", time.monotonic(), ROUTES.get(name, name.lower())))
+        self._wait(ready, seen + 1)
         self.recoveries.setdefault(f"worker {number.name}", []).append(time.monotonic() - began)
 
-    def _wait_ready(self, ready: str, count: int) -> None:
+    def _wait(self, line: str, count: int) -> None:
         with contextlib.suppress(AssertionError):  # a worker that died often waits as long as a test's patience
-            return self.service.wait_outputs(ready, count)
-        self.service.wait_outputs(ready, count)
+            return self.service.wait_outputs(line, count)
+        self.service.wait_outputs(line, count)
 
     def _kill_core(self) -> None:
+        recent = [at for at in self._cores if at > time.monotonic() - WINDOW]
+        if len(recent) >= MOST_CORES:
+            return
         pid = self.service.wait_process("mosec_cy: core")
-        began = self._kill(pid, "core", signal.SIGKILL)
+        began = self._kill(pid, signal.SIGKILL, Fault("core", time.monotonic()))
+        self._cores.append(began)
+        self.service.wait_outputs(BACK, len(self._cores))
         self._wait_served()
         self.recoveries.setdefault("core SIGKILL", []).append(time.monotonic() - began)
 
-    def _kill(self, pid: int, kind: str, number: signal.Signals) -> float:
-        began = time.monotonic()
-        self.ledger.faults.append(Fault(kind, began))
+    def _roll(self) -> None:
+        """Begins one, which goes on during the faults that follow."""
+        self._wait(ROLLED, self.rolls)
+        self.service.signal(signal.SIGHUP)
+        self.rolls += 1
+
+    def _kill(self, pid: int, number: signal.Signals, fault: Fault) -> float:
+        self.ledger.faults.append(fault)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        return began
+        return fault.at
 
     def _wait_served(self) -> None:
         """Until a request is answered again."""
@@ -97,6 +123,7 @@ class Chaos:
             with contextlib.suppress(Exception), self.service.client(timeout=5) as client:
                 if client.post("/echo", json={"id": 0}).status_code == 200:
                     return
+            assert self.service.process.poll() is None, "the service has ended"
             assert time.monotonic() < deadline, "the service does not answer"
 
     def _stop_worker(self) -> None:

@@ -32,10 +32,14 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A process was killed `at` (s of the monotonic clock): "worker" or "core"."""
+    """A process was killed `at` (s of the monotonic clock): "worker" or "core".
+
+    `route`: that of the worker, which alone is excused; "": any.
+    """
 
     kind: str
     at: float
+    route: str = ""
 
 
 def verdict(attempt: Attempt, faults: Sequence[Fault]) -> str:
@@ -48,6 +52,7 @@ def verdict(attempt: Attempt, faults: Sequence[Fault]) -> str:
         return "answered"
     for fault in faults:
         near = attempt.began - SLACK <= fault.at <= attempt.ended
+        near = near and (not fault.route or attempt.kind.partition(":")[0] == fault.route)
         if near and attempt.status in EXCUSED[fault.kind]:
             return "excused" if attempt.status else "broken"
     return "unexpected"

@@ -1,6 +1,7 @@
 """The service that is soaked: a route for each way through the engine."""
 
 import os
+import signal
 import time
 from typing import Any
 
@@ -76,6 +77,7 @@ class Faulty(Worker):
 
 
 def main() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs this may ignore it
     server = Server(timeout=30_000, capacity=10_000)
     batch = {"max_batch_size": 8, "max_wait_time": 1}
     server.register_runtime(

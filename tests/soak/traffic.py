@@ -69,7 +69,7 @@ class Client:
                 await asyncio.wait_for(reader.read(100), 0.05)
         self.ledger.left += 1
         if asked.fault:
-            self.ledger.faults.append(Fault(asked.fault, time.monotonic()))
+            self.ledger.faults.append(Fault(asked.fault, time.monotonic(), "faulty"))
         self._close(reset=self.chance.random() < 0.5)
 
     async def _ask(self, pipelined: list[Request]) -> None:
@@ -95,7 +95,7 @@ class Client:
             ended = time.monotonic()
             self.ledger.enter(Attempt(asked.kind, began, ended, status, own, asked.allowed))
             if asked.fault:
-                self.ledger.faults.append(Fault(asked.fault, ended))
+                self.ledger.faults.append(Fault(asked.fault, ended, "faulty"))
         if not keep or self.chance.random() < 0.1:
             self._close()
 

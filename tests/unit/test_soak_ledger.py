@@ -27,6 +27,8 @@ def attempt(status: int | None, own: bool | None = None, began: float = 100.0, e
         (500, None, [Fault("worker", 100.0 - SLACK)], "excused"),
         (500, None, [Fault("worker", 99.9 - SLACK)], "unexpected"),
         (500, None, [Fault("worker", 101.1)], "unexpected"),
+        (500, None, [Fault("worker", 100.5, "echo")], "excused"),
+        (500, None, [Fault("worker", 100.5, "raw")], "unexpected"),
         (408, None, [Fault("worker", 100.5), Fault("core", 100.5)], "unexpected"),
     ],
 )
