@@ -19,7 +19,7 @@ FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(M
 ENGINE_STAMP := $(VENV)/.engine$(FLAVOUR)
 
 # A sanitized extension in an interpreter that is not needs the runtime loaded first; the interpreter's own leaks are no news.
-SANITIZED := $(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0)
+SANITIZED := $(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.service import Service
 
 PROGRAM = """
-    import ctypes, os, resource, signal
+    import ctypes, os, signal
     from mosec_cy import Server, Worker
 
     ENDS = {
@@ -32,8 +32,7 @@ PROGRAM = """
             for text in data if isinstance(data, list) else [data]:
                 self.end("forward", text)
                 if text == "memory":
-                    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, -1))
-                    bytearray(1 << 34)
+                    bytearray(1 << 62)
             return data
 
         def serialize(self, data):
