@@ -119,11 +119,12 @@ def test_the_new_one_is_ready_and_late_to_attach(serve: Serve, gates: Gates) -> 
     """The old one serves until the new one does so too."""
     service = start(serve, gates)
     (old,) = service.pids("mosec_cy: Held")
-    late = gates.directory / "late"
-    late.touch()
+    assert ask(service, 1).json()[0] == old  # so its own control thread runs
     gates.close_start()
     service.signal(signal.SIGHUP)
     new = waiting_at(service, "start")
+    late = gates.directory / "late"
+    late.touch()
     kill_core(service)
     service.wait_outputs(BACK, 1)
     gates.open_start()
