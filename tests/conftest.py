@@ -68,3 +68,11 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis of the test's own."""
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A FIFO: whoever opens it to read, as user code of a test may, waits until the test opens it to write."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path

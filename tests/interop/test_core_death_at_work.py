@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,6 @@ import pytest
 
 from tests.interop.core_deaths import BACK, ask, kill_core, wait_attached
 from tests.service import Serve, Service
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
 
 
 @contextmanager

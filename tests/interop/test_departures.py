@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from pathlib import Path
-
-import pytest
 
 from mosec_cy._segment import Segment
 from tests.books import memory, wait_until
@@ -21,12 +18,6 @@ from tests.service import Serve, Service
 
 def post(body: object, path: str) -> bytes:
     return request(json.dumps(body).encode(), path)
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
 
 
 def start(serve: Serve, gate: Path, *arguments: str) -> Service:

@@ -52,13 +52,6 @@ GATED = """
 """
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
-
-
 @contextlib.contextmanager
 def request_under_way(service: Service) -> Iterator[list[httpx.Response]]:
     """A request that is in `forward`; its answer is in the list at the end."""

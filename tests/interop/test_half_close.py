@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,12 +17,6 @@ from tests.interop.http1 import Client, chunked
 from tests.interop.sse_service import STREAMS
 from tests.interop.test_departures import open_gate, post
 from tests.service import PATIENCE, Serve, Service
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import socket
@@ -38,13 +37,6 @@ GATED = """
         server.append_worker(Together, max_batch_size=2, route="/together")
         server.run()
 """
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    path = tmp_path / "gate"
-    os.mkfifo(path)
-    return path
 
 
 def connect(service: Service) -> socket.socket:

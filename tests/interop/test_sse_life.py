@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.interop.sse_service import STREAMS, error, message, read
 from tests.service import Serve, Service
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
 
 
 @pytest.fixture
