@@ -61,12 +61,11 @@ cdef inline uint64_t _forecast(const Service *s, const Route *route) noexcept no
 
 cdef bint admission_refuses(Service *s, uint32_t route, uint64_t deadline, Verdict *verdict) noexcept nogil:
     cdef uint64_t left = s.timeout
-    cdef uint64_t needed = 0
+    cdef uint64_t needed
     if s.draining:
         admission_stopping(s, verdict)
         return True
-    if s.inside > s.calm:
-        needed = _forecast(s, &s.routes[route])
+    needed = _forecast(s, &s.routes[route])
     if s.batcher.stages[s.routes[route].stages[0]].waiting >= s.capacity:
         _refuse(s, 429, FULL, needed, verdict)
         return True

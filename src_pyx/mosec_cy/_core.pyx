@@ -156,7 +156,6 @@ cdef class _Engine:
         s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
         batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
-        s.calm = min([table[i].rows * table[i].max_batch_size for i in range(len(stages))])
         return 0
 
     cdef int open_deadlines(self) except -1:

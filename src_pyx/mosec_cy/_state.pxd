@@ -72,7 +72,6 @@ ctypedef struct Service:
     Deadlines deadlines            # and of those with one of their own
     char[32] retry_line            # the Retry-After line of the latest refusal
     uint32_t inside                # tasks whose client waits
-    uint32_t calm                  # as many of them are in no stage more than its rows take at once
     uint32_t codings               # HttpCoding, or-ed: what rows decode and encode; 0: content codings are ignored
     const char *codings_text       # what a 415 says of them,
     const char *codings_line       # and its Accept-Encoding line
