@@ -6,6 +6,8 @@ from mosec_cy._http1_service cimport Verdict
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._state cimport Service
 
+cdef const char *STOPPING                                              # what a 503 of a shutdown says
+
 # Sets verdict.deadline by what the client says at its head. False: malformed, refused in *verdict.
 cdef bint admission_deadline(
     const Service *s, const char *head, const HttpRequest *request, Verdict *verdict

@@ -3,18 +3,9 @@
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport strlen
 
+from mosec_cy._admission cimport STOPPING
 from mosec_cy._batcher cimport NO_INDEX, TASK_FREE, TASK_QUEUED
 from mosec_cy._tasks cimport task_fail
-
-cdef const char *STOPPING = b"gracefully shutting down"
-
-
-cdef bint _has_worker(const Service *s, uint32_t stage) noexcept nogil:
-    cdef uint32_t row
-    for row in range(s.batcher.row_count):
-        if s.batcher.rows[row].stage == stage and s.batcher.rows[row].up:
-            return True
-    return False
 
 
 cdef void _refuse(Service *s, uint32_t slot) noexcept nogil:
@@ -25,7 +16,7 @@ cdef void _refuse(Service *s, uint32_t slot) noexcept nogil:
 cdef void drain_hopeless(Service *s) noexcept nogil:
     cdef uint32_t stage, slot, following
     for stage in range(s.batcher.stage_count):
-        if s.batcher.stages[stage].waiting == 0 or _has_worker(s, stage):
+        if s.batcher.stages[stage].waiting == 0 or s.batcher.stages[stage].rows:       # some of its rows are up
             continue
         slot = s.batcher.stages[stage].head
         while slot != NO_INDEX and s.batcher.tasks[slot].state == TASK_QUEUED:
