@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import random
 from collections.abc import Callable, Collection
@@ -16,7 +17,8 @@ Check = Callable[[bytes], bool]
 class Request:
     """What to send, and what is right: `allowed` statuses, and with 200 a body that passes `check`.
 
-    `fault`: "worker" if the request itself ends its worker.
+    `fault`: "worker" if the request itself ends its worker. `first`: so many bytes of it are sent before the client
+    waits for leave to send the rest (RFC 9110 section 10.1.1).
     """
 
     kind: str
@@ -24,6 +26,7 @@ class Request:
     check: Check
     allowed: Collection[int] = (200,)
     fault: str = ""
+    first: int = 0
 
 
 def message(path: str, body: bytes, headers: str = "", *, chunked: bool = False) -> bytes:
@@ -57,6 +60,23 @@ def raw(number: int, chance: random.Random) -> Request:
     body = (unit * (size // len(unit) + 1))[:size]
     chunked = chance.random() < 0.2
     return Request("raw", message("/raw", body, chunked=chunked), lambda got: got == body)
+
+
+def patient(number: int, chance: random.Random) -> Request:
+    """Its body is sent when the service asks for it."""
+    body = b"%012d" % number * chance.randrange(1, 100_000)  # to 1.2 MB
+    whole = message("/raw", body, "expect: 100-continue\r\n")
+    return Request("raw: patient", whole, lambda got: got == body, first=len(whole) - len(body))
+
+
+def coded(number: int, chance: random.Random) -> Request:
+    value = {"id": number, "text": "x" * chance.randrange(5000)}
+    body = gzip.compress(json.dumps(value).encode(), 1)
+    headers = "content-encoding: gzip\r\n" * (chance.random() < 0.5)
+    if not headers:
+        body = gzip.decompress(body)
+    whole = message("/echo", body, f"{headers}accept-encoding: gzip, identity;q=0\r\n")
+    return Request("echo: coded", whole, lambda got: json.loads(gzip.decompress(got)) == value)
 
 
 def packed(number: int, chance: random.Random) -> Request:
@@ -105,8 +125,8 @@ def metrics(number: int, chance: random.Random) -> Request:
     return Request("metrics", b"GET /metrics HTTP/1.1\r\nhost: soak\r\n\r\n", lambda body: b"throughput" in body)
 
 
-KINDS = [echo, pipeline, raw, packed, stream, faulty, bad, metrics]
-WEIGHTS = [400, 200, 100, 100, 60, 60, 40, 5]
+KINDS = [echo, pipeline, raw, patient, coded, packed, stream, faulty, bad, metrics]
+WEIGHTS = [400, 200, 100, 40, 60, 100, 60, 60, 40, 5]
 
 
 def draw(number: int, chance: random.Random) -> Request:

@@ -78,7 +78,7 @@ class Faulty(Worker):
 
 def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs this may ignore it
-    server = Server(timeout=30_000, capacity=10_000)
+    server = Server(timeout=30_000, capacity=10_000, compression=True)
     batch = {"max_batch_size": 8, "max_wait_time": 1}
     server.register_runtime(
         {

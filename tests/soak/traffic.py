@@ -8,7 +8,8 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 
 from tests.soak.ledger import Attempt, Fault, Ledger
 from tests.soak.requests import Request, draw
@@ -16,7 +17,10 @@ from tests.soak.requests import Request, draw
 PATIENCE = 45.0  # s; more than the service's time-out
 RESET = struct.pack("ii", 1, 0)
 LEAVES = 0.04  # of the requests: the client leaves
+SLOW = 0.05  # of them: it takes its time to read the answer
+HALF_CLOSES = 0.03  # of them: it says at once that it will ask for nothing more
 GONE = (ConnectionError, asyncio.IncompleteReadError)
+WRONG = (ValueError, OSError, EOFError, zlib.error)  # no JSON, MessagePack or gzip, or no HTTP at all
 
 
 class Client:
@@ -78,30 +82,45 @@ class Client:
         reader, writer = self.streams
         began = time.monotonic()
         keep = True
-        writer.write(b"".join(asked.raw for asked in pipelined))
+        whole = b"".join(asked.raw for asked in pipelined)
+        rest = whole[pipelined[0].first or len(whole) :]
+        writer.write(whole[: len(whole) - len(rest)])
+
+        def go_on() -> None:
+            nonlocal rest
+            if rest:  # else it is a sign of life to who has half closed
+                writer.write(rest)
+                rest = b""
+
+        half_closes = not rest and self.chance.random() < HALF_CLOSES
+        if half_closes:
+            with contextlib.suppress(OSError):  # the connection has ended already
+                writer.write_eof()
+        if self.chance.random() < SLOW:
+            await asyncio.sleep(2 * self.chance.random())
         for asked in pipelined:
             status: int | None = 0
             own: bool | None = None
             if keep:
                 try:
-                    status, body, keep = await asyncio.wait_for(answer(reader), PATIENCE)
+                    status, body, keep = await asyncio.wait_for(answer(reader, go_on), PATIENCE)
                     own = asked.check(body) if status == 200 and 200 in asked.allowed else None
                 except asyncio.TimeoutError:
                     status, keep = None, False
                 except GONE:
                     keep = False
-                except ValueError:  # no JSON, no MessagePack, or no HTTP at all
+                except WRONG:
                     own, keep = False, False
             ended = time.monotonic()
             self.ledger.enter(Attempt(asked.kind, began, ended, status, own, asked.allowed))
             if asked.fault:
                 self.ledger.faults.append(Fault(asked.fault, ended, "faulty"))
-        if not keep or self.chance.random() < 0.1:
+        if not keep or rest or half_closes or self.chance.random() < 0.1:
             self._close()
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-    """Status and body of the next answer, and whether the connection stays.
+async def answer(reader: asyncio.StreamReader, go_on: Callable[[], None]) -> tuple[int, bytes, bool]:
+    """Status and body of the next answer, and whether the connection stays; `go_on` is called at each 100 before it.
 
     Raises ConnectionError or IncompleteReadError where the connection ends before the answer's end.
     """
@@ -110,6 +129,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
         status = int(head.split(" ", 2)[1])
         if status >= 200:
             break
+        go_on()
     fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
     keep = fields.get("connection") != "close"
     if fields.get("transfer-encoding") != "chunked":
