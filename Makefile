@@ -1,6 +1,7 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
+# PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
 # COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
 # FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
@@ -8,6 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
+PEER ?= 1
 FUZZ_SECONDS ?= 60
 FLOORS_PYTHON ?= python3.10
 
@@ -39,12 +41,12 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 	@printf '\n    curl --data-binary @README.md http://127.0.0.1:%s/inference\n\n' "$(PORT)"
 	@exec $(BIN)/python examples/filetype/server.py --port $(PORT)
 
-test: $(VENV)/.group-test $(VENV)/.examples ## run all tests
+test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
 	@$(SANITIZED) $(BIN)/python -m pytest $(TESTS)
 
-test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10)
-	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON)
+test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10); Mosec admits none so old
+	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) PEER=0
 
 examples: ## run the tests of the examples on real models and frameworks, in .venv-examples: large to install, minutes to run
 	@PIP_CONSTRAINT=tests/examples/heavy/constraints.txt $(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
