@@ -93,7 +93,7 @@ def test_malformed_json(body: bytes) -> None:
 
 
 def test_nested_too_deeply() -> None:
-    with pytest.raises(DecodingError, match="recursion"):
+    with pytest.raises(DecodingError, match="recursion|Stack overflow"):  # the latter in Python 3.14
         Untyped().deserialize(b"\x91" * 100_000)
 
 
