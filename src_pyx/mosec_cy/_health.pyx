@@ -105,5 +105,6 @@ cdef class HealthWatch:
             pulse = Pulse(incarnation=incarnation, taken=taken, answered=answered)
             health_row(&self.health, row, self.stages[row], ready, HEALTH_IDLE if busy_since is None else busy_since,
                        &pulse, now)
-        lacking, stalled = health_lacking(&self.health), health_stalled(&self.health)
-        return tuple(None if stage == HEALTH_ALL_WELL else stage for stage in (lacking, stalled))
+        cdef uint32_t lacking = health_lacking(&self.health)
+        cdef uint32_t stalled = health_stalled(&self.health)
+        return (None if lacking == HEALTH_ALL_WELL else lacking, None if stalled == HEALTH_ALL_WELL else stalled)
