@@ -29,6 +29,7 @@ ANSWERS = {
     "cancelled": INTERNAL,
     "outside": INTERNAL,
     "unprintable": INTERNAL,
+    "unspeakable": INTERNAL,
     "class": UNNAMED,
     "class without arguments": INTERNAL,
 }
