@@ -249,8 +249,7 @@ def test_capacities_are_powers_of_two_with_room_for_batches(server: Server) -> N
     plan = planned(lambda server: server.append_worker(Echo, num=2, max_batch_size=100), server)
     capacities = plan.ring_capacities()
     assert len(capacities) == 3
-    for submit, complete in capacities:
-        assert submit.bit_count() == complete.bit_count() == 1
+    assert all(capacity.bit_count() == 1 for pair in capacities for capacity in pair)
     assert capacities[1][0] >= 200
     assert plan.task_slots(1024) >= 1024 + 2 * 100
 
