@@ -108,6 +108,13 @@ def test_nobody_makes_way_for_what_never_fits() -> None:
             assert client.answer().status == 200
 
 
+def test_a_chunked_body_asks_for_what_it_needs() -> None:
+    """While it moves to a larger block it is charged for both; room for what may still come is not asked for."""
+    body = bytes(5 * MIB)
+    with serving(budget=20 * MIB) as engine, Client(engine) as client:
+        assert client.ask(chunked(*[body[: 1 << 14]] * 320)).body == body
+
+
 def test_readers_that_stand_still_make_way() -> None:
     def large(channel: Channel, item: Any) -> None:
         channel.answer(item, 200, bytes(item) if len(item) > 1 else bytes(15 * MIB), BYTES)
