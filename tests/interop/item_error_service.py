@@ -38,6 +38,7 @@ ERRORS = {
     "outside": OutsideException(),
     "unprintable": Unprintable(),
     "unspeakable": Unspeakable(),
+    "long": ValidationError("long " * 20_000),
     "class": ValidationError,
     "class without arguments": NeedsArguments,
     "exit": SystemExit(3),

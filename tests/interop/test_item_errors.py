@@ -136,6 +136,16 @@ def test_one_by_one(failing: Service, step: str) -> None:
         assert client.post("/single", json={}).json()["pids"] == pids
 
 
+def test_a_long_text_reaches_the_client_whole_and_the_log_in_part(failing: Service) -> None:
+    """What an error quotes is mostly the request: clients shall not fill the log by the megabyte."""
+    with failing.client() as client:
+        answer = client.post("/single", json={"at": "forward", "how": "long"})
+    assert told(answer) == (422, "request validation error: " + "long " * 20_000)
+    failing.wait_output("request validation error: long")
+    (logged,) = (message for message in failing.messages if " long" in message)
+    assert len(logged) < 1100
+
+
 @pytest.mark.parametrize("how", ["exit", "interrupt"])
 def test_what_ends_a_program_is_only_an_error_when_it_is_returned(failing: Service, how: str) -> None:
     before = post_all(failing, "/batch", items({}, {}, {}, {}))[0].json()["pids"]
