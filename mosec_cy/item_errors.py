@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from mosec_cy import content_coding
@@ -19,9 +18,13 @@ def answer_for(error: BaseException) -> tuple[int, str]:
     if isinstance(error, content_coding.BodyTooLarge):
         return error.code, error.msg
     if isinstance(error, (MosecError, MosecTimeoutError)):
-        with contextlib.suppress(Exception):  # a class of the user's may have any attributes
+        try:
             status = int(error.code) if 400 <= error.code <= 599 else 500
             return status, f"{error.msg}: {str(error) or error.msg}".replace("\n", " - ")
+        except FATAL:
+            raise
+        except BaseException:  # a class of the user's may have any attributes
+            return 500, INTERNAL_ERROR
     return 500, INTERNAL_ERROR
 
 

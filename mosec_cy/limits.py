@@ -1,10 +1,13 @@
-"""What the machine and the container allow: memory, and the kernel that the engine needs."""
+"""What the machine and the container allow, memory and the kernel that the engine needs; and what its numbers hold."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+LONGEST_MS = 1_000_000_000_000
+"""Most that any time may be set to, 31 years: sums of a few such times and of the clock, in ns, fit into 64 bits."""
 
 _OLDEST_KERNEL = (5, 10)
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy.limits import default_budget
+from mosec_cy.limits import LONGEST_MS, default_budget
 from mosec_cy.log import get_logger
 
+_MOST_WAITING = 1 << 24  # requests: each has its place in several tables
 _LOG_LEVELS = ("info", "debug", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -23,6 +24,8 @@ environment over the program's own Server(port=...). Arguments not listed here a
 def _option(
     default: Any, text: str, unit: str = "", least: int = 0, most: int | None = None, choices: Sequence[str] = ()
 ) -> Any:
+    if unit == "ms":
+        most = LONGEST_MS
     metadata = {"text": text, "unit": unit, "least": least, "most": most, "choices": tuple(choices)}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -34,7 +37,9 @@ class Options:
     """The options of one server. Times are in ms and sizes in bytes, as on the command line."""
 
     path: str = _option("", "ignored, for programs written for Mosec: nothing lives in the file system")
-    capacity: int = _option(1024, "requests that may wait for a first stage; beyond it the answer is 429", least=1)
+    capacity: int = _option(
+        1024, "requests that may wait for a first stage; beyond it the answer is 429", least=1, most=_MOST_WAITING
+    )
     timeout: int = _option(3000, "time for one request; beyond it the answer is 408", "ms", 1)
     wait: int = _option(10, "(deprecated) max_wait_time of stages that give none", "ms")
     address: str = _option("0.0.0.0", "address to listen on: IPv4, IPv6, host name, or unix:/path/of/socket")

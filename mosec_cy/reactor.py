@@ -14,6 +14,8 @@ from typing import Any
 
 Callback = Callable[[], None]
 
+_LONGEST_SLEEP = 1_000_000.0  # s; epoll counts milliseconds in 31 bits
+
 
 class Timer:
     """A call that is due at `deadline` (s, monotonic clock), unless it is cancelled."""
@@ -79,7 +81,7 @@ class Reactor:
     def _until_next_timer(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
-        return max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None
+        return min(max(self._timers[0][0] - time.monotonic(), 0), _LONGEST_SLEEP) if self._timers else None
 
     def _run_due_timers(self) -> None:
         now = time.monotonic()

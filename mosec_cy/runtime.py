@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from mosec_cy.limits import LONGEST_MS
 from mosec_cy.worker import Worker
 
 StartMethod = Literal["spawn", "fork"]
@@ -49,7 +50,7 @@ class Runtime:
         self.worker = _checked_class(worker)
         self.num = _checked_int("num", num, 1)
         self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
-        self.max_wait_time = _checked_int("max_wait_time", max_wait_time, 0, " (ms; 0 means the server's --wait)")
+        self.max_wait_time = _checked_wait(max_wait_time)
         self.timeout = _checked_timeout(timeout)
         self.start_method = _checked_start_method(start_method, self.worker)
         self.env = _checked_env(env, self.num)
@@ -79,6 +80,13 @@ def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:
     return value
 
 
+def _checked_wait(value: object) -> int:
+    wait = _checked_int("max_wait_time", value, 0, " (ms; 0 means the server's --wait)")
+    if wait > LONGEST_MS:
+        raise ValueError(f"max_wait_time must be at most {LONGEST_MS} (ms), but is {wait}")
+    return wait
+
+
 def _checked_retry(value: object) -> int:
     retry = _checked_int("retry", value, 0, " (runs after the first)")
     if retry > _MOST_RETRIES:
@@ -89,8 +97,11 @@ def _checked_retry(value: object) -> int:
 def _checked_timeout(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"timeout must be a number (s), but is {value!r} ({type(value).__name__})")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"timeout must be at least 0 (s; 0 means the server's --timeout), but is {value}")
+    if not 0 <= value <= LONGEST_MS // 1000:
+        raise ValueError(
+            f"timeout must be at least 0 and at most {LONGEST_MS // 1000} (s; 0 means the server's --timeout), "
+            f"but is {value}"
+        )
     return float(value)
 
 

@@ -219,7 +219,7 @@ class StageLoop:
         """Answers those of `items` that have no answer yet."""
         status, text = answer_for(error)
         if isinstance(error, MosecError):
-            logger.info("%s %s", self.name, text)
+            logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
         else:
             logger.warning("%s %s", self.name, text, exc_info=error)
         for item in items:

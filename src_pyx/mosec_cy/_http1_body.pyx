@@ -85,9 +85,10 @@ cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n)
 cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     # For so many more bytes of a chunked body; False: the request was refused.
     cdef Http1 *h = &io.states[slot]
-    cdef uint64_t wanted = min(io.max_body, max(2 * h.body.capacity, h.received + n))
+    # No more than is needed: blocks have sizes of powers of two, so that the next one has room for as much again.
+    cdef uint64_t wanted = h.received + n
     cdef int rc
-    if h.received + n <= h.body.capacity:
+    if wanted <= h.body.capacity:
         return True
     rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
     if rc == MEMORY_FULL and pressure_relieve(io, slot, wanted):

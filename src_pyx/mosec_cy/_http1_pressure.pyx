@@ -41,40 +41,38 @@ cdef bint _is_slow(const Http1Io *io, uint32_t slot, uint64_t watched) noexcept 
     return connection_progress(&io.connections.all[slot]) * HOME_MS < _held(io, slot) * (watched // 1_000_000)
 
 
-cdef uint64_t _evict(Http1Io *io, uint32_t slot) noexcept nogil:
-    # Bytes that this frees.
-    cdef uint64_t held = _held(io, slot)
+cdef void _evict(Http1Io *io, uint32_t slot) noexcept nogil:
     if io.connections.all[slot].timer == TIMER_BODY:
         pressure_refuse(io, slot)
     else:
         http1_shut(io, slot)
-    return held
 
 
-cdef uint64_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes) noexcept nogil:
-    # The list is in the order in which the transfers began to be watched.
+cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes) noexcept nogil:
+    # How many it has evicted. The list is in the order in which the transfers began to be watched.
     cdef Connections *t = &io.connections
     cdef uint32_t slot = t.timer_head[timer]
     cdef uint32_t following
     cdef uint32_t evicted = 0
-    cdef uint64_t freed = 0
     cdef uint64_t watched
     for _ in range(JUDGED):
-        if slot == NO_CONNECTION or freed >= bytes or evicted == EVICTED:
+        if slot == NO_CONNECTION or evicted == EVICTED:
             break
         watched = io.now + t.duration[timer] - t.all[slot].deadline
         if watched < t.duration[timer] // WATCHED_PART:
             break
         following = t.all[slot].timer_next
         if slot != but and _is_slow(io, slot, watched):
-            freed += _evict(io, slot)
+            _evict(io, slot)
             evicted += 1
+            if io.service.fits(io.service.context, bytes):
+                break
         slot = following
-    return freed
+    return evicted
 
 
 cdef bint pressure_relieve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
-    cdef uint64_t freed = _relieve(io, slot, TIMER_BODY, bytes)
-    if freed < bytes:
-        freed += _relieve(io, slot, TIMER_WRITE, bytes - freed)
-    return freed != 0
+    cdef uint32_t evicted = _relieve(io, slot, TIMER_BODY, bytes)
+    if evicted == 0 or not io.service.fits(io.service.context, bytes):
+        evicted += _relieve(io, slot, TIMER_WRITE, bytes)
+    return evicted != 0

@@ -41,6 +41,8 @@ ctypedef struct Http1Service:
     # request's target is then the payload.
     void (*judge)(void *context, const char *head, const HttpRequest *request, const char *path, size_t path_n,
                   Verdict *verdict, bint *wants_target) noexcept nogil
+    # Whether so many bytes more are within what requests may use; there may be no block for them nevertheless.
+    bint (*fits)(void *context, uint64_t bytes) noexcept nogil
     # 0, MEMORY_FULL, MEMORY_NEVER.
     int (*reserve)(void *context, uint64_t bytes, BodyBlock *body) noexcept nogil
     # A larger block with the same content; as above. Unless it is 0 the old one is still there.

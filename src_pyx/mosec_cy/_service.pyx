@@ -83,11 +83,16 @@ cdef int _claim(Service *s, uint64_t n, BodyBlock *body) noexcept nogil:
     return 0
 
 
+cdef bint _fits(void *context, uint64_t n) noexcept nogil:
+    cdef const Service *s = <Service *>context
+    return s.charged + n <= s.charge_limit
+
+
 cdef int _reserve(void *context, uint64_t n, BodyBlock *body) noexcept nogil:
     cdef Service *s = <Service *>context
     if n > s.charge_limit:
         return MEMORY_NEVER
-    if s.charged + n > s.charge_limit:
+    if not _fits(context, n):
         return MEMORY_FULL
     return _claim(s, n, body)
 
@@ -223,6 +228,7 @@ cdef void _counted(void *context, uint32_t route, int status, uint64_t arrived) 
 cdef void service_bind(Service *s, Http1Service *calls) noexcept nogil:
     calls.context = s
     calls.judge = _judge
+    calls.fits = _fits
     calls.reserve = _reserve
     calls.grow = _grow
     calls.discard = _discard

@@ -10,9 +10,14 @@ from mosec_cy.json_codec import decode, encode
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
 
 
-class Unprintable(Exception):
+class Unprintable(ValidationError):
     def __str__(self):
         raise RuntimeError("no text either")
+
+
+class Unspeakable(ValidationError):
+    def __str__(self):
+        raise asyncio.CancelledError
 
 
 class NeedsArguments(Exception):
@@ -32,6 +37,8 @@ ERRORS = {
     "cancelled": asyncio.CancelledError(),
     "outside": OutsideException(),
     "unprintable": Unprintable(),
+    "unspeakable": Unspeakable(),
+    "long": ValidationError("long " * 20_000),
     "class": ValidationError,
     "class without arguments": NeedsArguments,
     "exit": SystemExit(3),

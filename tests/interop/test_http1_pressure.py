@@ -83,6 +83,20 @@ def test_uploads_that_move_stay() -> None:
             assert client.answer().body == body
 
 
+def test_no_more_make_way_than_must() -> None:
+    """What is missing counts, not what is asked for: here it is 1 MiB of 5."""
+    with small() as engine, contextlib.ExitStack() as stack:
+        little = request(bytes(MIB - 64))[: -(MIB - 64)]
+        clients = [stack.enter_context(Client(engine)) for _ in range(20)]
+        for client in clients:
+            client.send(little)
+        barrier(engine)
+        hoard(engine, stack, HOARDED["declared"], 1)
+        engine.wait_until(lambda now: now["charged"] == 28 * MIB)
+        post_until_accepted(engine, bytes(5 * MIB))
+        assert sum(bool(select.select([client.socket], [], [], 0)[0]) for client in clients) == 1
+
+
 def test_nobody_makes_way_for_what_never_fits() -> None:
     with small(max_request_size=64 * MIB) as engine, contextlib.ExitStack() as stack:
         clients = hoard(engine, stack, HOARDED["begun"])
@@ -92,6 +106,13 @@ def test_nobody_makes_way_for_what_never_fits() -> None:
         for client in clients:
             client.send(DECLARED[-(8 * MIB - 64) + 1000 :])
             assert client.answer().status == 200
+
+
+def test_a_chunked_body_asks_for_what_it_needs() -> None:
+    """While it moves to a larger block it is charged for both; room for what may still come is not asked for."""
+    body = bytes(5 * MIB)
+    with serving(budget=20 * MIB) as engine, Client(engine) as client:
+        assert client.ask(chunked(*[body[: 1 << 14]] * 320)).body == body
 
 
 def test_readers_that_stand_still_make_way() -> None:

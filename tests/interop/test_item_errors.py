@@ -29,6 +29,7 @@ ANSWERS = {
     "cancelled": INTERNAL,
     "outside": INTERNAL,
     "unprintable": INTERNAL,
+    "unspeakable": INTERNAL,
     "class": UNNAMED,
     "class without arguments": INTERNAL,
 }
@@ -133,6 +134,16 @@ def test_one_by_one(failing: Service, step: str) -> None:
         for how, answer in ANSWERS.items():
             assert told(client.post("/single", json={"at": step, "how": how})) == answer
         assert client.post("/single", json={}).json()["pids"] == pids
+
+
+def test_a_long_text_reaches_the_client_whole_and_the_log_in_part(failing: Service) -> None:
+    """What an error quotes is mostly the request: clients shall not fill the log by the megabyte."""
+    with failing.client() as client:
+        answer = client.post("/single", json={"at": "forward", "how": "long"})
+    assert told(answer) == (422, "request validation error: " + "long " * 20_000)
+    failing.wait_output("request validation error: long")
+    (logged,) = (message for message in failing.messages if " long" in message)
+    assert len(logged) < 1100
 
 
 @pytest.mark.parametrize("how", ["exit", "interrupt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import select
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mosec_cy.limits import LONGEST_MS
+from mosec_cy.options import Options
 from tests.engine import read_response, request
 from tests.service import ECHO, PATIENCE, Serve, Service
 
@@ -196,3 +199,17 @@ def test_budget(serve: Serve) -> None:
         answer = client.post("/inference", content=b"[" + b" " * (6 << 20) + b"]")
     assert answer.status_code == 503
     assert "--budget" in answer.text
+
+
+def test_the_longest_times(serve: Serve) -> None:
+    """Nothing is over before it has begun."""
+    times = [field.name for field in dataclasses.fields(Options) if field.metadata["unit"] == "ms"]
+    options = [f"--{name.replace('_', '-')}={LONGEST_MS}" for name in times if name != "wait"]
+    assert len(options) > 5
+    program = ECHO.replace("append_worker(Echo", f"append_worker(Echo, timeout={LONGEST_MS // 1000}")
+    assert program != ECHO
+    service = serve(program, *options, f"--capacity={1 << 24}").wait_ready()
+    with service.client() as client:
+        for _ in range(2):
+            assert client.post("/inference", json=1).json() == 1
+        assert client.get("/health/live").status_code == 200

@@ -76,12 +76,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"num": True}, TypeError, "num must be an int, but is True"),
         ({"max_batch_size": 0}, ValueError, "max_batch_size must be at least 1"),
         ({"max_wait_time": -1}, ValueError, "max_wait_time must be at least 0 .ms;"),
+        ({"max_wait_time": 10**12 + 1}, ValueError, "max_wait_time must be at most 1000000000000 .ms."),
         ({"max_wait_time": 1.5}, TypeError, "max_wait_time must be an int .ms;"),
         ({"retry": -1}, ValueError, "retry must be at least 0 .runs after the first."),
         ({"retry": 11}, ValueError, "retry must be at most 10 "),
         ({"retry": True}, TypeError, "retry must be an int "),
-        ({"timeout": -1}, ValueError, "timeout must be at least 0 .s;"),
-        ({"timeout": float("nan")}, ValueError, "timeout must be at least 0 .s;"),
+        ({"timeout": -1}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
+        ({"timeout": 1e300}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
+        ({"timeout": float("nan")}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
         ({"timeout": "1"}, TypeError, "timeout must be a number .s."),
         ({"start_method": "forkserver"}, ValueError, 'must be "spawn" or "fork", but is \'forkserver\''),
         ({"env": {"A": "1"}}, TypeError, "one dict.str, str. for each replica, but is"),
@@ -247,8 +249,7 @@ def test_capacities_are_powers_of_two_with_room_for_batches(server: Server) -> N
     plan = planned(lambda server: server.append_worker(Echo, num=2, max_batch_size=100), server)
     capacities = plan.ring_capacities()
     assert len(capacities) == 3
-    for submit, complete in capacities:
-        assert submit.bit_count() == complete.bit_count() == 1
+    assert all(capacity.bit_count() == 1 for pair in capacities for capacity in pair)
     assert capacities[1][0] >= 200
     assert plan.task_slots(1024) >= 1024 + 2 * 100
 
