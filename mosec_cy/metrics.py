@@ -131,10 +131,10 @@ class ServiceMetrics(Collector):
 
 
 def _histogram(counted: dict[str, Any], first: float, count: int) -> tuple[list[tuple[str, float]], float]:
-    """(upper bound, cumulative count) of `count` buckets, `first` and its doubles, and +Inf; and the sum."""
+    """(upper bound, cumulative count) of `count` buckets at most, `first` and its doubles, and +Inf; and the sum."""
     buckets: list[tuple[str, float]] = []
     total = 0
-    for power in range(count):
+    for power in range(min(count, len(counted["buckets"]) - 1)):  # the last one counts all above
         total += counted["buckets"][power]
         buckets.append((str(round(first * 2**power, 3)), total))
     buckets.append(("+Inf", sum(counted["buckets"])))

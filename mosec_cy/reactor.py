@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
+LONGEST_SLEEP = 86_400.0  # s; epoll takes no more than 24 days
+
 Callback = Callable[[], None]
 
 
@@ -79,7 +81,7 @@ class Reactor:
     def _until_next_timer(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
-        return max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None
+        return min(max(self._timers[0][0] - time.monotonic(), 0), LONGEST_SLEEP) if self._timers else None
 
     def _run_due_timers(self) -> None:
         now = time.monotonic()

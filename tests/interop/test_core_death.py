@@ -48,6 +48,15 @@ def test_workers_keep_their_models(serve: Serve, number: signal.Signals) -> None
     service.stop()
 
 
+@pytest.mark.parametrize("timeout", [2**31 - 1, 10**10])
+def test_workers_that_have_weeks_to_come_over(serve: Serve, timeout: int) -> None:
+    """Who wants no time-out gives one that is very long."""
+    service = wait_workers(serve(PIPELINE, "--timeout", str(timeout)), 4)
+    recover(service, 1)
+    wait_attached(service)
+    service.stop()
+
+
 def test_connections_made_meanwhile_are_served(serve: Serve) -> None:
     service = wait_workers(serve(PIPELINE), 4)
     service.signal(signal.SIGSTOP)  # nobody replaces core now
