@@ -134,7 +134,7 @@ def test_a_row_whose_bell_was_written_over_is_roused() -> None:
 
 
 def test_an_order_that_is_none_keeps_nobody_awake() -> None:
-    """The row sleeps, so that other threads of its process get the GIL: the one that hears the master is one of them."""
+    """The row sleeps, so that other threads of its process get the GIL: one of them hears the master."""
     reader, writer = os.pipe()
 
     def serve(channel: Any, say: Any) -> None:
