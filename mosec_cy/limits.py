@@ -1,4 +1,4 @@
-"""What the machine and the container allow: memory, and the kernel that the engine needs."""
+"""What the machine and the container allow: memory, the kernel that the engine needs, times that it can count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+LONGEST_TIME = 10 * 366 * 86_400  # s, of any time-out: sums of several, in ns, stay far from the end of 64 bits
 _OLDEST_KERNEL = (5, 10)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy.limits import default_budget
+from mosec_cy.limits import LONGEST_TIME, default_budget
 from mosec_cy.log import get_logger
 
 _LOG_LEVELS = ("info", "debug", "warning", "error")
@@ -23,6 +23,8 @@ environment over the program's own Server(port=...). Arguments not listed here a
 def _option(
     default: Any, text: str, unit: str = "", least: int = 0, most: int | None = None, choices: Sequence[str] = ()
 ) -> Any:
+    if unit == "ms":
+        most = 1000 * LONGEST_TIME
     metadata = {"text": text, "unit": unit, "least": least, "most": most, "choices": tuple(choices)}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)

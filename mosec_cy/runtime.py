@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from mosec_cy.limits import LONGEST_TIME
 from mosec_cy.worker import Worker
 
 StartMethod = Literal["spawn", "fork"]
@@ -89,8 +90,8 @@ def _checked_retry(value: object) -> int:
 def _checked_timeout(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"timeout must be a number (s), but is {value!r} ({type(value).__name__})")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"timeout must be at least 0 (s; 0 means the server's --timeout), but is {value}")
+    if not 0 <= value <= LONGEST_TIME:
+        raise ValueError(f"timeout must be 0 to {LONGEST_TIME} (s; 0 means the server's --timeout), but is {value}")
     return float(value)
 
 

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy._segment import Segment
+from mosec_cy.limits import LONGEST_TIME
 from tests.interop.core_deaths import (
     BACK,
     CORE,
@@ -48,7 +49,7 @@ def test_workers_keep_their_models(serve: Serve, number: signal.Signals) -> None
     service.stop()
 
 
-@pytest.mark.parametrize("timeout", [2**31 - 1, 10**10])
+@pytest.mark.parametrize("timeout", [2**31 - 1, 1000 * LONGEST_TIME])
 def test_workers_that_have_weeks_to_come_over(serve: Serve, timeout: int) -> None:
     """Who wants no time-out gives one that is very long."""
     service = wait_workers(serve(PIPELINE, "--timeout", str(timeout)), 4)

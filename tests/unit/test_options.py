@@ -64,6 +64,7 @@ def test_debug_is_a_log_level() -> None:
         (["--port", "70000"], {}, "--port: must be at most 65535, but is 70000"),
         (["--port", "x"], {}, "--port: must be a whole number, but is 'x'"),
         (["--timeout", "0"], {}, "--timeout: must be at least 1 (ms), but is 0"),
+        (["--timeout", "18446744073709"], {}, "--timeout: must be at most 316224000000 (ms), but is 18446744073709"),
         (["--log-level", "loud"], {}, "--log-level: must be one of info, debug, warning, error, but is 'loud'"),
         ([], {"MOSEC_PORT": "x"}, "environment variable MOSEC_PORT: must be a whole number"),
         ([], {"MOSEC_DEBUG": "perhaps"}, "environment variable MOSEC_DEBUG: must be true or false"),
