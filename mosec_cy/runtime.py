@@ -50,7 +50,7 @@ class Runtime:
         self.worker = _checked_class(worker)
         self.num = _checked_int("num", num, 1)
         self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
-        self.max_wait_time = _checked_int("max_wait_time", max_wait_time, 0, " (ms; 0 means the server's --wait)")
+        self.max_wait_time = _checked_wait(max_wait_time)
         self.timeout = _checked_timeout(timeout)
         self.start_method = _checked_start_method(start_method, self.worker)
         self.env = _checked_env(env, self.num)
@@ -78,6 +78,13 @@ def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}{unit}, but is {value}")
     return value
+
+
+def _checked_wait(value: object) -> int:
+    wait = _checked_int("max_wait_time", value, 0, " (ms; 0 means the server's --wait)")
+    if wait > 1000 * LONGEST_TIME:
+        raise ValueError(f"max_wait_time must be at most {1000 * LONGEST_TIME} (ms), but is {wait}")
+    return wait
 
 
 def _checked_retry(value: object) -> int:

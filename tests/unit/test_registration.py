@@ -80,6 +80,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"retry": -1}, ValueError, "retry must be at least 0 .runs after the first."),
         ({"retry": 11}, ValueError, "retry must be at most 10 "),
         ({"retry": True}, TypeError, "retry must be an int "),
+        ({"max_wait_time": 10**14}, ValueError, "max_wait_time must be at most 316224000000 .ms."),
         ({"timeout": -1}, ValueError, "timeout must be 0 to 316224000 .s;"),
         ({"timeout": 1e9}, ValueError, "timeout must be 0 to 316224000 .s;"),
         ({"timeout": float("nan")}, ValueError, "timeout must be 0 to 316224000 .s;"),
