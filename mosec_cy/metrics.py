@@ -131,13 +131,10 @@ class ServiceMetrics(Collector):
 
 
 def _histogram(counted: dict[str, Any], first: float, count: int) -> tuple[list[tuple[str, float]], float]:
-    """(upper bound, cumulative count) of `count` buckets, `first` and its doubles, and +Inf; and the sum.
-
-    The last one that the engine counts in has no bound: fewer are told where `count` would reach it.
-    """
+    """(upper bound, cumulative count) of `count` buckets at most, `first` and its doubles, and +Inf; and the sum."""
     buckets: list[tuple[str, float]] = []
     total = 0
-    for power in range(min(count, len(counted["buckets"]) - 1)):
+    for power in range(min(count, len(counted["buckets"]) - 1)):  # the last one counts all above
         total += counted["buckets"][power]
         buckets.append((str(round(first * 2**power, 3)), total))
     buckets.append(("+Inf", sum(counted["buckets"])))

@@ -59,11 +59,12 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         listener = Listener(options.address, options.port)
         closing.callback(listener.close)
         watched = _watch_daemons(daemons, closing)
+        guard = start_guard(watched) if watched else None  # before all else: this process may be killed at any time
         engine = Engine(plan, options, listener.fds)
         closing.callback(engine.close)
         supervisor = Supervisor(plan, options, reactor, listener, engine, watched)
-        if watched:
-            closing.callback(start_guard(watched).reap, block=True)
+        if guard is not None:
+            closing.callback(guard.reap, block=True)
         closing.callback(supervisor.end_all)
         return supervisor.run()
 

@@ -59,6 +59,8 @@ def main(boot_fd: int, master_pid: int) -> None:
     leave_signals_to_master()
     with open(boot_fd, "rb") as file:
         boot, main_module, pickled_class = pickle.load(file)
+    for descriptor in boot.descriptors.values():
+        os.set_inheritable(descriptor, False)  # programs of user code would keep the memory, and the socket open
     status = _run(boot, lambda: _import_class(main_module, pickled_class))
     if status:
         _end(status)

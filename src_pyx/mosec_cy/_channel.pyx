@@ -149,7 +149,7 @@ cdef class Channel:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
         if self.offered is None and not ring_has_news(&self.submit) and \
-                load_acquire_u32(&self.shared.command) == 0:     # as in take
+                not load_acquire_u32(&self.shared.command) & ROW_STOP:      # as in take
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
         bell_awake(&self.shared.bell)

@@ -222,8 +222,9 @@ cdef class _Engine:
         s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
         s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
         for i, stage in enumerate(stages):
-            # By then an overrun has been ended, and if need be its worker: a row that still does nothing hangs.
-            table[i].patience = (stage["timeout_ns"] or s.timeout) + s.kill_grace + margin
+            # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
+            # if need be by its death: a row that still does nothing hangs.
+            table[i].patience = max(s.timeout, <uint64_t>stage["timeout_ns"]) + s.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
         health_init(&s.health, s.health.vigils, rows, table, len(stages))

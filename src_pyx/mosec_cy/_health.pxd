@@ -14,7 +14,8 @@ ctypedef struct Pulse:
     uint64_t answered                  # likewise
 
 ctypedef struct Vigil:                 # over one row
-    Pulse pulse                        # at the last look,
+    uint64_t looked_at                 # ns: the last look,
+    Pulse pulse                        # what it saw,
     uint64_t since                     # ns: and since when it has been so while there was work; HEALTH_IDLE
 
 ctypedef struct StageHealth:

@@ -16,14 +16,13 @@ cdef inline bint _same(const Pulse *a, const Pulse *b) noexcept nogil:
     return a.incarnation == b.incarnation and a.taken == b.taken and a.answered == b.answered
 
 
-cdef uint64_t _watch(Vigil *vigil, uint64_t busy_since, const Pulse *pulse) noexcept nogil:
+cdef uint64_t _watch(Vigil *vigil, uint64_t busy_since, const Pulse *pulse, uint64_t now) noexcept nogil:
     # What the caller knows may be later than the truth: work that is withdrawn and handed out anew starts its clock
-    # anew.
-    if busy_since != HEALTH_IDLE and _same(&vigil.pulse, pulse):
-        vigil.since = min(vigil.since, busy_since)
-    else:
-        vigil.since = busy_since
+    # anew. Or earlier: who answers a batch one by one has had work all along, but has got on since the last look.
+    if busy_since == HEALTH_IDLE or vigil.since == HEALTH_IDLE or not _same(&vigil.pulse, pulse):
+        vigil.since = max(vigil.looked_at, busy_since)
     vigil.pulse = pulse[0]
+    vigil.looked_at = now
     return vigil.since
 
 
@@ -44,7 +43,7 @@ cdef void health_begin(Health *h) noexcept nogil:
 cdef void health_row(Health *h, uint32_t row, uint32_t stage, bint ready, uint64_t busy_since, const Pulse *pulse,
                      uint64_t now) noexcept nogil:
     cdef StageHealth *of = &h.stages[stage]
-    cdef uint64_t since = _watch(&h.vigils[row], busy_since, pulse)
+    cdef uint64_t since = _watch(&h.vigils[row], busy_since, pulse, now)
     of.ready += ready
     of.watched += ready or since != HEALTH_IDLE
     of.stuck += since <= now and now - since > of.patience

@@ -1,5 +1,7 @@
 """What user code may do to the descriptors that it finds in its process."""
 
+import pytest
+
 from tests.service import Serve
 
 
@@ -35,3 +37,28 @@ def test_a_worker_that_writes_into_its_control_socket_is_replaced(serve: Serve) 
                 break
         else:
             raise AssertionError(f"{first} still answers: {answer.text}")
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_programs_of_user_code_inherit_nothing(serve: Serve, method: str) -> None:
+    """Not even those that are started with all descriptors: they would keep the memory after a core's death."""
+    service = serve(
+        f"""
+        import subprocess
+        from mosec_cy import Server, Worker
+
+        class Starter(Worker):
+            def forward(self, data):
+                listing = ["ls", "-l", "/proc/self/fd"]
+                return subprocess.run(listing, close_fds=False, stdout=subprocess.PIPE, text=True).stdout
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(Starter, start_method="{method}")
+            server.run()
+        """
+    ).wait_ready()
+    with service.client() as client:
+        listing = client.post("/inference", json=0).json()
+    found = [line.rpartition("-> ")[2] for line in listing.splitlines() if "-> " in line]
+    assert [target for target in found if "memfd" in target or "eventfd" in target or "socket" in target] == []

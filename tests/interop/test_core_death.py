@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy._segment import Segment
+from mosec_cy.limits import LONGEST_MS
 from tests.interop.core_deaths import (
     BACK,
     CORE,
@@ -45,6 +46,15 @@ def test_workers_keep_their_models(serve: Serve, number: signal.Signals) -> None
         assert set(client.post("/inference", json=[]).json()) <= set(workers)
     assert workers_of(service) == workers
     assert sum("loading the model" in message for message in service.messages) == 4
+    service.stop()
+
+
+@pytest.mark.parametrize("timeout", [2**31 - 1, LONGEST_MS])
+def test_workers_that_have_weeks_to_come_over(serve: Serve, timeout: int) -> None:
+    """Who wants no time-out gives one that is very long."""
+    service = wait_workers(serve(PIPELINE, "--timeout", str(timeout)), 4)
+    recover(service, 1)
+    wait_attached(service)
     service.stop()
 
 

@@ -84,3 +84,29 @@ def test_while_workers_are_in_forward(serve: Serve, method: str, recovered: bool
     assert_dies_with_master(service)
     for client in clients:
         client.join()
+
+
+def test_before_it_has_started_anything(serve: Serve) -> None:
+    """Daemons are there already: the program has started them."""
+    service = serve(
+        """
+        import os, signal, subprocess
+        from mosec_cy import Server, Worker, supervisor
+
+        class Idle(Worker):
+            def forward(self, data):
+                return data
+
+        def killed(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            supervisor.Engine = killed
+            server = Server()
+            server.register_daemon("sleep", subprocess.Popen(["sleep", "1000"]))
+            server.append_worker(Idle)
+            server.run()
+        """
+    )
+    assert service.wait_end() == -signal.SIGKILL
+    service.assert_nothing_left()

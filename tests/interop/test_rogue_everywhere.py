@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from typing import Any
 
 import pytest
@@ -130,6 +131,25 @@ def test_a_row_whose_bell_was_written_over_is_roused() -> None:
             assert client.post(b"y")[0] == 408
             assert client.post(b"z") == (200, b"z")
         worker.stop()
+
+
+def test_an_order_that_is_none_keeps_nobody_awake() -> None:
+    """The row sleeps, so that other threads of its process get the GIL: one of them hears the master."""
+    reader, writer = os.pipe()
+
+    def serve(channel: Any, say: Any) -> None:
+        threading.Thread(target=lambda: say(os.read(reader, 5)), daemon=True).start()
+        echo(channel, say)
+
+    with running() as engine, Client(engine) as client:
+        worker = Worker(engine, serve)
+        shared_memory(engine)[engine.segment.layout()["rows"][1] + 64] = 2  # the word for orders
+        assert client.post(b"x") == (200, b"x")
+        os.write(writer, b"heard")
+        assert worker.said() == b"heard"
+        worker.stop()
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_spoilt_header_is_written_anew_for_who_starts_next() -> None:

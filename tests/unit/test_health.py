@@ -57,6 +57,14 @@ def test_progress_starts_the_clock_anew() -> None:
         assert watch.look(second * SECOND, [busy(second * SECOND, answered=second)]) == (None, None)
 
 
+def test_progress_within_one_batch_counts() -> None:
+    # Answers go out one by one; the caller knows only since when the row has had the batch.
+    watch = one_stage()
+    assert {watch.look(second * SECOND, [busy(since=0, answered=second)]) for second in range(60)} == {(None, None)}
+    seen = [watch.look(second * SECOND, [busy(since=0, answered=59)])[1] for second in range(60, 72)]
+    assert seen == [None] * 9 + [0] * 3  # it was seen to get on between the looks at 58 and 59 s
+
+
 def test_work_that_is_withdrawn_and_handed_out_anew_does_not_hide_a_stall() -> None:
     # Clients give up sooner than the patience lasts: the caller knows only since when the latest task is there.
     watch = one_stage()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy import Runtime, Worker
@@ -77,9 +78,11 @@ def test_durations() -> None:
     assert (name + "_count", labels(stage="Echo_1", connection="2")) not in samples
 
 
-def test_buckets_reach_up_to_the_timeout() -> None:
-    bounds = {dict(key[1])["le"] for key in rendered(timeout=1024) if key[0] == "ns_process_duration_second_bucket"}
-    assert sorted(bounds - {"+Inf"}, key=float) == [str(2**power / 1000) for power in range(11)]
+@pytest.mark.parametrize(("timeout", "count"), [(1024, 11), (2**30, 31), (2**31 - 1, 31), (10**12, 31)])
+def test_buckets_reach_up_to_the_timeout(timeout: int, count: int) -> None:
+    """Or as far as core tells durations apart."""
+    bounds = {dict(key[1])["le"] for key in rendered(timeout=timeout) if key[0] == "ns_process_duration_second_bucket"}
+    assert sorted(map(float, bounds - {"+Inf"})) == [2**power / 1000 for power in range(count)]
 
 
 def test_batches_of_batching_stages_only() -> None:

@@ -42,6 +42,16 @@ def test_a_cancelled_timer_does_not_happen(reactor: Reactor) -> None:
     assert happened == []
 
 
+def test_a_timer_that_is_further_away_than_epoll_can_wait(
+    reactor: Reactor, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    reactor.call_later(1e9, pytest.fail)
+    reactor.watch(ours.fileno(), reactor.stop)
+    theirs.send(b"x")
+    reactor.run()
+
+
 def test_readable_descriptors(reactor: Reactor, pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     received = []
