@@ -8,7 +8,8 @@ What the death of core means for a row depends on where it stood; nothing else a
   socket until it is ready and reads there. Core hears that the row is ready when it has also attached;
 - ready, asleep: the message wakes it, it attaches at once;
 - ready, at work: it finishes, nobody hears the result, and it attaches before it would take the next batch;
-- ready, and hangs: it is killed when the time-out of its stage and the grace period have passed, and started again;
+- ready, and hangs: it is killed when the time-out of its stage (in `forward`; else that of the service, if it is
+  longer) and the grace period have passed, and started again;
 - has ended, unknown to master: the new core is told of a process that is no more, and reports that at once;
 - asked to stop: the order lies in the new memory too, the process finds it there after it has attached.
 

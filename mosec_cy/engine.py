@@ -21,7 +21,8 @@ class Engine:
     """Creates the shared memory and starts core, which accepts nothing before it is told to.
 
     A core and its memory belong together: `renew` replaces both, and `number` says which core this is, from 1 on.
-    `codings`: the content codings that are on.
+    `codings`: the content codings that are on. `in_forward`: the rows whose process was in `forward` when its core was
+    replaced.
 
     Raises:
         OSError: there is no memory or no process to be had.
@@ -33,6 +34,7 @@ class Engine:
 
     def __init__(self, plan: Plan, options: Options, listen_fds: list[int]) -> None:
         self.number = 0
+        self.in_forward: set[int] = set()
         self.codings = content_coding.available() if options.compression else ()
         self._routes = plan.route_configs()
         self._rings = plan.ring_capacities()
@@ -67,7 +69,9 @@ class Engine:
             OSError: as above; all is as before.
         """
         old = self._closing
+        in_forward = self.segment.rows_in_forward()
         self._start(self.segment)
+        self.in_forward = in_forward
         old.close()
 
     def close(self) -> None:

@@ -168,8 +168,11 @@ class Workforce:
             row.close()
 
     def _patience_for(self, row: WorkerRow) -> float:
-        """Seconds after which a process that does not come back from `forward` is killed."""
-        return (row.stage.runtime.timeout or self._timeout) + self._grace
+        """Seconds after which a process that does not come over to a new core is killed: as core has it (_row_watch)."""
+        timeout = row.stage.runtime.timeout or self._timeout
+        if row.index not in self._engine.in_forward:
+            timeout = max(timeout, self._timeout)
+        return timeout + self._grace
 
     # ---- one row -----------------------------------------------------------------------------------
 

@@ -167,12 +167,15 @@ cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexc
 
 cdef void _set_accepting(Core *core, bint on) noexcept nogil:
     cdef uint32_t i
+    cdef int rc = 0
     core.accepting = on
     for i in range(core.listener_count):
         if on:
-            loop_add(&core.loop, core.listeners[i], EPOLLIN, loop_token(TOKEN_LISTENER, 0, i))
+            rc |= loop_add(&core.loop, core.listeners[i], EPOLLIN, loop_token(TOKEN_LISTENER, 0, i))
         else:
             loop_remove(&core.loop, core.listeners[i])
+    if rc != 0:                        # the kernel has no memory for it now
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
 
 
 cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
@@ -187,7 +190,8 @@ cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept no
     elif order.kind == ORDER_ROW_DRAIN:
         service_row_drain(&core.service, order.row, order.incarnation)
     elif order.kind == ORDER_LISTEN:
-        _set_accepting(core, True)
+        core.resume_at = core.loop.now
+        _resume_accepting(core)
     elif order.kind == ORDER_SHUTDOWN:
         core.stop_at = order.value
         core.service.draining = True

@@ -7,7 +7,13 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from mosec_cy._linux cimport load_relaxed_u64, mosec_futex_wake, store_relaxed_u64, store_release_u32
+from mosec_cy._linux cimport (
+    load_acquire_u32,
+    load_relaxed_u64,
+    mosec_futex_wake,
+    store_relaxed_u64,
+    store_release_u32,
+)
 from mosec_cy._pool cimport pool_attach, pool_data_bytes, pool_layout, pool_words_bytes
 from mosec_cy._pool_books cimport pool_count
 from mosec_cy._ring cimport bell_force, ring_attach, ring_bytes
@@ -270,6 +276,11 @@ cdef class Segment:
         cdef RowShared *shared = self.row(self._row(row))
         store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
         row_rouse(shared)
+
+    def rows_in_forward(self):
+        """The rows whose process says that it is in `forward`, as a set of numbers."""
+        # Acquire; pairs with the release in Channel.begin_forward.
+        return {row for row in range(self.rows) if load_acquire_u32(&self.row(row).phase) == PHASE_FORWARD}
 
     def continue_counts(self, Segment old not None):
         """Goes on counting where `old` stopped, whose core has ended; before the core of this one starts.

@@ -15,20 +15,20 @@ from tests.service import Serve, Service
 
 
 @contextmanager
-def lost_request(service: Service, value: object) -> Iterator[None]:
-    """A request that is in `forward`; its connection breaks."""
+def lost_request(service: Service, value: object, sign: str = "in forward") -> Iterator[None]:
+    """A request that is at work, which a log line tells; its connection breaks."""
     broken: list[httpx.TransportError] = []
 
     def ask_once() -> None:
         with service.client() as client:
             try:
-                client.post("/inference", json=value)
+                client.post("/inference", **({"content": value} if isinstance(value, bytes) else {"json": value}))
             except httpx.TransportError as error:
                 broken.append(error)
 
     thread = threading.Thread(target=ask_once)
     thread.start()
-    service.wait_output("in forward")
+    service.wait_output(sign)
     yield
     thread.join()
     assert len(broken) == 1
@@ -100,6 +100,49 @@ def test_a_worker_that_hangs_is_replaced(serve: Serve) -> None:
         kill_core(service)
     assert ask(service, "else").json() != worker
     service.wait_output(r"<Hanging_1.1> killed, it did not take up the work of the new core")
+
+
+def test_a_worker_that_decodes_for_long_is_not(serve: Serve, gate: Path) -> None:
+    """The time-out of the stage is that of `forward`."""
+    service = serve(
+        """
+        import os, signal, sys
+        from mosec_cy import Server, Worker, get_logger
+
+        class Slow(Worker):
+            def deserialize(self, data):
+                if data == b"decode":
+                    get_logger().info("decoding")
+                    with open(sys.argv[1]) as gate:
+                        gate.read()
+                return data
+
+            def forward(self, data):
+                if data == b"hang":
+                    get_logger().info("in forward")
+                    while True:
+                        signal.pause()
+                return os.getpid()
+
+        if __name__ == "__main__":
+            server = Server(timeout=60_000)
+            server.append_worker(Slow, num=2, timeout=0.3)
+            server.run()
+        """,
+        str(gate),
+        "--kill-grace",
+        "100",
+    ).wait_ready()
+    service.wait_outputs(r"\|\d> ready", 2)
+    workers = service.pids("mosec_cy: Slow")
+    with lost_request(service, b"decode", "decoding"), lost_request(service, b"hang"):
+        kill_core(service)
+    service.wait_output(r"<Slow_1.\d> killed, it did not take up the work of the new core")
+    service.wait_outputs(r"\|\d> ready", 3)
+    kept = set(workers) & set(service.pids("mosec_cy: Slow"))
+    gate.write_text("go on")
+    wait_attached(service)
+    assert len(kept) == 1 and kept < set(service.pids("mosec_cy: Slow"))
 
 
 STREAMS = """
