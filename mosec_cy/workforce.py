@@ -168,7 +168,7 @@ class Workforce:
             row.close()
 
     def _patience_for(self, row: WorkerRow) -> float:
-        """Seconds after which a process that does not come over to a new core is killed, as core has it in _row_watch."""
+        """Seconds after which a process that does not come over to a new core is killed, as in _row_watch."""
         timeout = row.stage.runtime.timeout or self._timeout
         if row.index not in self._engine.in_forward:
             timeout = max(timeout, self._timeout)
