@@ -15,7 +15,8 @@ from mosec_cy.reactor import Reactor, Timer
 WINDOW = 30.0  # s
 MOST_DEATHS = 5  # within the window
 MOST_FAILED_STARTS = 3  # in a row
-PATIENCE = 30.0  # s, from the start of core to its first word
+PATIENCE = 30.0  # s, from the start of core to its first word; and with a system that has nothing to start one with
+TRY_AGAIN = 0.2  # s, meanwhile
 FIRST_DELAY = 0.1  # s, before the second replacement within the window; the first one does not wait
 LONGEST_DELAY = 2.0
 
@@ -42,7 +43,8 @@ class CoreLife:
     """Which core runs, since when, and how often it has died.
 
     One that dies is replaced: at once, or after a moment if it has died shortly before. One that dies more than
-    `MOST_DEATHS` times within `WINDOW`, or `MOST_FAILED_STARTS` times in a row before it ran, is given up.
+    `MOST_DEATHS` times within `WINDOW`, or `MOST_FAILED_STARTS` times in a row before it ran, is given up. So is the
+    system, when for `PATIENCE` it has no memory, process or descriptor for one: models took longer than that to load.
     """
 
     def __init__(self, engine: Engine, reactor: Reactor, observer: Observer) -> None:
@@ -52,6 +54,7 @@ class CoreLife:
         self._deaths: deque[float] = deque()
         self._failed_starts = 0
         self._watched = False
+        self._lacking_since: float | None = None  # what another core needs
         self._next: Timer | None = None  # a replacement that waits
         self._patience: Timer | None = None
 
@@ -136,8 +139,18 @@ class CoreLife:
         try:
             self._engine.renew()
         except OSError:
-            _log.exception("another core cannot be started")
-            self._replace(ran=False)
+            self._wait_for_the_system()
             return
+        self._lacking_since = None
         self.begin()
         self._observer.on_core_replaced()
+
+    def _wait_for_the_system(self) -> None:
+        now = time.monotonic()
+        if self._lacking_since is None:
+            self._lacking_since = now
+            _log.exception("another core cannot be started now")
+        if now - self._lacking_since < PATIENCE:
+            self._next = self._reactor.call_later(TRY_AGAIN, self._start)
+        else:
+            self._observer.on_core_gone(f"no other core could be started for {PATIENCE:g} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -149,14 +150,14 @@ def test_again_and_again(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("python", "why"),
+    ("python", "why", "end"),
     [
-        ("/bin/false", "core ended with status 1"),
-        ("/nonexistent", "another core cannot be started"),
-        ("sleeper", "core killed, it did not start within 0.2 s"),
+        ("/bin/false", "core ended with status 1", "core ended 3 times before it ran"),
+        ("/nonexistent", "another core cannot be started now", "no other core could be started for 0.2 s"),
+        ("sleeper", "core killed, it did not start within 0.2 s", "core ended 3 times before it ran"),
     ],
 )
-def test_no_other_core_can_be_started(serve: Serve, tmp_path: Path, python: str, why: str) -> None:
+def test_no_other_core_can_be_started(serve: Serve, tmp_path: Path, python: str, why: str, end: str) -> None:
     if python == "sleeper":
         python = str(tmp_path / python)
         Path(python).write_text("#!/bin/sh\nexec sleep 1000\n")
@@ -166,8 +167,23 @@ def test_no_other_core_can_be_started(serve: Serve, tmp_path: Path, python: str,
     wait_handled(service)
     kill_core(service)
     assert service.wait_end() == 1
-    assert "core ended 3 times before it ran: shutting down" in service.messages
+    assert f"{end}: shutting down" in service.messages
     assert any(message.startswith(why) for message in service.messages)
+
+
+def test_the_system_has_no_descriptors_for_a_while(serve: Serve) -> None:
+    """Models that took minutes to load are worth waiting for it."""
+    service = wait_workers(serve(PIPELINE), 4)
+    workers = workers_of(service)
+    limits = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    kill_core(service)
+    service.wait_output("another core cannot be started now")
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert ask(service, []).status_code == 200
+    assert workers_of(service) == workers
+    wait_attached(service)
+    service.stop()
 
 
 def wait_handled(service: Service) -> None:
