@@ -1,6 +1,9 @@
 # What the batcher knows of a row, and how long its batches take. Time is an argument.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    PACE_KNOWN = 2                    # observations: the first one may have loaded and compiled what later ones find
 
 ctypedef struct Row:
     bint up                           # may get work
@@ -17,6 +20,7 @@ ctypedef struct Row:
     uint64_t take_back_at             # ns: when to look for tasks that it has not started; NEVER
     uint64_t busy_since               # ns: when the batch that it runs now was handed or the one before completed
     uint64_t batch_ns                 # moving average of the time a batch takes; 0: not yet measured
+    uint8_t observations              # that it is made of, if fewer than PACE_KNOWN
     uint64_t base_ns                  # that average before the burst
     uint64_t burst_ns                 # time of the batches that completed at one `now`, together
     uint32_t burst                    # how many they are

@@ -15,11 +15,13 @@ cdef uint64_t pace_measure(Row *row, uint64_t handed_at, uint64_t now) noexcept 
 
     Batches that complete at one `now` are one observation (their sum over their number): taken one by one, the average
     would depend on how far into the burst it is read. An observation at most doubles the average, so that a pause
-    of the row does not end hand-ahead; a thousand times slower regime is still followed within ten.
+    of the row does not end hand-ahead; a thousand times slower regime is still followed within ten. The first one does
+    not count beside a shorter second one.
     """
     cdef uint64_t duration = since(now, max(handed_at, row.busy_since))
     if duration > 0 or row.burst == 0:
-        row.base_ns = row.batch_ns
+        row.base_ns = 0 if row.observations == 1 and duration < row.batch_ns else row.batch_ns
+        row.observations += row.observations < PACE_KNOWN
         row.burst_ns = duration
         row.burst = 1
     else:
@@ -37,3 +39,4 @@ cdef void pace_forget(Row *row) noexcept nogil:
     row.batch_ns = 0
     row.base_ns = 0
     row.burst = 0
+    row.observations = 0
