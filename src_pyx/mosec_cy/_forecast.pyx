@@ -1,9 +1,10 @@
 """How long a stage will need for a task that comes now.
 
 While a queue is long, batches are full. So the rows that are up take max_batch_size tasks each, again and again, each
-in the time that its batches have taken lately (the moving average of the batcher), or in which it has already been at
-work on the present one, where that is longer: a row that has come to a halt is noticed at once. The first batch of a
-process says nothing: who refused others by it would hardly ever see the second.
+in the time that its batches have taken lately (the moving average of the batcher). The one that it has at work may only
+have begun; if that has lasted longer than others did, it may last as long again: a row that stands still is noticed
+before it answers, but is not taken to be as slow for ever. The first batch of a process says nothing: who refused
+others by it would hardly ever see the second.
 """
 
 from mosec_cy._batcher cimport Row, Stage
@@ -13,28 +14,45 @@ cdef enum:
     LONGEST = 0x20_0000_0000_0000          # ns, 104 days; sums of as many as there are stages do not overflow
 
 
-cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noexcept nogil:
-    cdef const Stage *of = &b.stages[stage]
-    cdef const Row *row
-    cdef uint64_t took
-    cdef uint64_t longest = 0
+cdef inline double _free_in(const Row *row, uint64_t now) noexcept nogil:
+    if row.outstanding and row.busy_since + row.batch_ns < now:
+        return <double>(now - row.busy_since)
+    return <double>row.batch_ns
+
+
+cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double within) noexcept nogil:
+    # ns until the queue and a batch more are done, by those rows that are free `within` so many ns: where t is that
+    # time, the batches that each row does of them, (t - free_in) / batch_ns, add up.
+    cdef double batches = of.waiting // of.max_batch_size + 1
     cdef double pace = 0                   # batches a ns, of the rows that have been measured
+    cdef double begun = 0                  # batches that they do meanwhile of what they have
+    cdef double free_in
     cdef uint32_t i
-    cdef uint32_t up = 0
-    cdef uint32_t measured = 0
-    if of.waiting <= of.rows * of.max_batch_size:
-        return 0
+    cdef uint32_t known = 0
+    cdef uint32_t others = 0               # new processes, which will be like these
+    cdef const Row *row
     for i in range(of.first_row, of.first_row + of.rows):
         row = &b.rows[i]
-        up += row.up
-        if row.up and row.observations == PACE_KNOWN:
-            took = row.batch_ns
-            if row.outstanding and row.busy_since + took < now:
-                took = now - row.busy_since
-            pace += 1.0 / <double>took
-            longest = max(longest, took)
-            measured += 1
-    if measured == 0:
+        if not row.up:
+            continue
+        if row.observations < PACE_KNOWN:
+            others += 1
+            continue
+        free_in = _free_in(row, now)
+        if free_in <= within:
+            pace += 1.0 / <double>row.batch_ns
+            begun += free_in / <double>row.batch_ns
+            known += 1
+    if known == 0:
         return 0
-    pace *= <double>up / <double>measured  # the others, new processes, will be like these
-    return <uint64_t>min((of.waiting // of.max_batch_size + 1) / pace + <double>longest, <double>LONGEST)
+    return (batches * known / (known + others) + begun) / pace
+
+
+cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noexcept nogil:
+    cdef const Stage *of = &b.stages[stage]
+    cdef double done_in
+    if of.waiting <= of.rows * of.max_batch_size:
+        return 0
+    done_in = _done_in(b, of, now, 2.0 ** 64)
+    # Now without those that have no part in it.
+    return <uint64_t>min(_done_in(b, of, now, done_in) + 0.5, <double>LONGEST)

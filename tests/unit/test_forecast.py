@@ -70,7 +70,28 @@ def test_a_row_that_stands_still_is_noticed_before_it_answers() -> None:
     start(s, hand(s, now))
     assert s.forecast(0, now) == (11 + 1) * MS
     assert s.forecast(0, now + 1 * MS) == (11 + 1) * MS
-    assert s.forecast(0, now + 500 * MS) == (11 + 1) * 500 * MS
+    assert s.forecast(0, now + 500 * MS) == 11 * MS + 500 * MS  # that it may stand for as long again
+
+
+def test_who_stands_still_has_no_part_in_what_its_neighbours_do() -> None:
+    s = scheduler(rows=2, slots=256)
+    now = 0
+    for _ in range(2):
+        arrive(s, 2, now)
+        batches = [hand(s, now), hand(s, now)]
+        now += 10 * MS
+        for batch in batches:
+            start(s, batch)
+            finish(s, batch, now)
+    arrive(s, 1, now)
+    start(s, hand(s, now))
+    now += 900 * MS
+    arrive(s, 1, now)
+    start(s, hand(s, now))
+    arrive(s, 49, now)
+    assert s.forecast(0, now) == (50 + 1) * 10 * MS
+    arrive(s, 150, now)
+    assert s.forecast(0, now) == (200 * 10 + 10 + 900) * MS // 2  # long enough for both
 
 
 def test_without_a_row_nothing_is_foretold() -> None:
