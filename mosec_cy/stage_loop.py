@@ -218,13 +218,13 @@ class StageLoop:
     def _fail(self, items: list[Item], error: BaseException) -> None:
         """Answers those of `items` that have no answer yet."""
         status, text = answer_for(error)
-        if isinstance(error, MosecError):
-            logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
-        else:
-            logger.warning("%s %s", self.name, text, exc_info=error)
         for item in items:
             if not item.answered:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
+        if isinstance(error, MosecError):  # after the answers, which do not wait for whoever reads the log
+            logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
+        else:
+            logger.warning("%s %s", self.name, text, exc_info=error)
 
 
 class StreamLoop(StageLoop):
