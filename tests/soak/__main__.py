@@ -22,7 +22,7 @@ from tests.soak.ledger import Ledger
 from tests.soak.traffic import drive
 
 SERVED = Path(__file__).with_name("served.py")
-WORKERS = 10
+WORKERS = 12
 WARM_UP = 5.0  # s of traffic before the first sample
 
 

@@ -79,6 +79,18 @@ def coded(number: int, chance: random.Random) -> Request:
     return Request("echo: coded", whole, lambda got: json.loads(gzip.decompress(got)) == value)
 
 
+def hurried(number: int, chance: random.Random) -> Request:
+    """Its client does not wait for long."""
+    headers = f"x-request-timeout-ms: {chance.choice([1, 5, 20, 100, 1000])}\r\n"
+    raw = message("/pipeline", json.dumps({"id": number}).encode(), headers)
+    return Request("pipeline: hurried", raw, as_json({"id": number, "sum": number * 6000}), (200, 408, 503))
+
+
+def retried(number: int, chance: random.Random) -> Request:
+    value = {"id": number, "text": "x" * chance.randrange(2000)}
+    return Request("retried", message("/retried", json.dumps(value).encode()), as_json(value))
+
+
 def packed(number: int, chance: random.Random) -> Request:
     value = {"id": number, "data": b"\0" * chance.randrange(500)}
     return Request("packed", message("/packed", msgpack.packb(value)), lambda got: msgpack.unpackb(got) == value)
@@ -125,8 +137,8 @@ def metrics(number: int, chance: random.Random) -> Request:
     return Request("metrics", b"GET /metrics HTTP/1.1\r\nhost: soak\r\n\r\n", lambda body: b"throughput" in body)
 
 
-KINDS = [echo, pipeline, raw, patient, coded, packed, stream, faulty, bad, metrics]
-WEIGHTS = [400, 200, 100, 40, 60, 100, 60, 60, 40, 5]
+KINDS = [echo, pipeline, hurried, raw, patient, coded, retried, packed, stream, faulty, bad, metrics]
+WEIGHTS = [350, 200, 60, 100, 40, 60, 60, 100, 60, 60, 40, 5]
 
 
 def draw(number: int, chance: random.Random) -> Request:

@@ -16,6 +16,10 @@ class Echo(Worker):
         return data
 
 
+class Retried(Echo):
+    """Another one takes over what a dead one had begun."""
+
+
 class Make(Worker):
     def forward(self, data: list[Any]) -> list[Any]:
         return [{"id": item["id"], "array": np.full(3000, item["id"])} for item in data]
@@ -85,6 +89,7 @@ def main() -> None:
             "/echo": [Runtime(Echo, num=2, **batch)],
             "/pipeline": [Runtime(Make, **batch), Runtime(Double, num=2), Runtime(Sum, start_method="fork", **batch)],
             "/raw": [Runtime(Raw)],
+            "/retried": [Runtime(Retried, num=2, retry=1, **batch)],
             "/packed": [Runtime(Packed, start_method="fork")],
             "/stream": [Runtime(Count, **batch)],
             "/faulty": [Runtime(Faulty, num=2, timeout=0.5)],
