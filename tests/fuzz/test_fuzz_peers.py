@@ -123,7 +123,7 @@ REASONS = {
     ),
     "two Transfer-Encodings (section 6.1)": rb"(?s)\r\nTransfer-Encoding:.*\r\nTransfer-Encoding:",
     "a transfer coding but chunked (section 6.1; 501)": rb"\r\nTransfer-Encoding:(?! chunked\r)",
-    "Transfer-Encoding in HTTP/1.0 (section 6.1)": rb"(?s)\A[^\r\n]* HTTP/1\.0\r.*\r\nTransfer-Encoding:",
+    "Transfer-Encoding in HTTP/1.0 (section 6.1)": rb"(?s)\A[^\r\n]* HTTP/1\.0(?=\r).*\r\nTransfer-Encoding:",
     "a control character (RFC 9110 section 5.5)": rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)",
     "a folded line (section 5.2)": rb"\r\n[ \t]",
     "white space before the colon (section 5.1)": rb"\r\n[^\r\n:]+[ \t]:",
