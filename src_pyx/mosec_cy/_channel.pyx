@@ -174,6 +174,7 @@ cdef class Channel:
             if ring_has_news(&self.submit):
                 items = self._started(self.capacity)
                 if items:
+                    store_relaxed_u64(&self.shared.since, mosec_now_ns())    # as in begin_forward
                     store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
                     self.batch = items
                     return items

@@ -21,7 +21,7 @@ from mosec_cy._http1 cimport (
 )
 from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
-from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open
+from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open, mosec_pidfd_send_signal
 from mosec_cy._loop cimport (
     TOKEN_CONNECTION,
     TOKEN_CONTROL,
@@ -48,6 +48,9 @@ from mosec_cy._service cimport (
     service_wake,
 )
 from mosec_cy._state cimport REPORT_ROW_KILLED, REPORT_ROW_OVERDUE, REPORT_RUNNING, REPORT_STOPPED, Link
+
+cdef extern from "<signal.h>" nogil:
+    int SIGKILL
 
 cdef extern from *:
     """
@@ -142,11 +145,13 @@ cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
     # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
     # none even now.
     cdef Link *link = &core.service.links[row]
-    if link.pidfd >= 0 or link.pid <= 0 or link.given_up:
+    if link.pidfd >= 0 or link.pid <= 0:
         return True
     link.pidfd = mosec_pidfd_open(link.pid)
     if link.pidfd >= 0:
         loop_add(&core.loop, link.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, link.incarnation, row))
+        if link.given_up:
+            mosec_pidfd_send_signal(link.pidfd, SIGKILL)     # as row_give_up could not
     elif errno == ESRCH:               # master has seen its end, and waits for us to say so
         service_row_dead(&core.service, row)
     else:

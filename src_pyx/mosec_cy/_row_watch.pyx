@@ -60,7 +60,7 @@ cdef bint _hangs(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexc
         link.seen_since <= s.now and s.now - link.seen_since >= _patience(s, row)
 
 
-cdef void _watch(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+cdef void _watch(Service *s, uint32_t row, uint32_t batch, uint32_t phase, uint64_t since) noexcept nogil:
     # Outside of `forward`: it decodes, encodes, or has not come to what is in its ring.
     cdef Link *link = &s.links[row]
     if link.seen_since == NEVER or batch != link.seen_batch or phase != link.seen_phase or \
@@ -68,7 +68,8 @@ cdef void _watch(Service *s, uint32_t row, uint32_t batch, uint32_t phase) noexc
         link.seen_batch = batch
         link.seen_phase = phase
         link.seen_answers = link.complete.own
-        link.seen_since = s.batcher.rows[row].busy_since if phase == PHASE_DECODE else s.now
+        # A batch may have waited long for a row that was busy with another core's, or stopped.
+        link.seen_since = min(since, s.now) if phase == PHASE_DECODE else s.now
     if _hangs(s, row, batch, phase):
         link.kill_at = min(link.kill_at, s.now + s.kill_grace)     # if core itself stood still, that is its chance
     else:
@@ -113,7 +114,7 @@ cdef void _check(Service *s, uint32_t row) noexcept nogil:
             elif since + timeout < link.check_at:
                 link.check_at = since + timeout
         elif link.check_at != NEVER:
-            _watch(s, row, batch, phase)
+            _watch(s, row, batch, phase, since)
 
 
 cdef void rows_expire(Service *s) noexcept nogil:

@@ -346,4 +346,5 @@ cdef void service_row_dead(Service *s, uint32_t row) noexcept nogil:
     link.given_up = True           # until its next process: master may have called this one ready just now
     row_forget_batch(link)
     s.report(s.control, REPORT_ROW_DEAD, row, failed)
+    link.pid = 0                   # somebody else's from now on
     rows_dispatch(s, s.batcher.rows[row].stage)

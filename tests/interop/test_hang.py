@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from mosec_cy import Worker as UserWorker
 from mosec_cy.stage_loop import serve
 from tests.engine import ROW_DEAD, ROW_KILLED, RUNNING
-from tests.interop.rows import JSON, Client, Worker, clients, running
+from tests.interop.rows import JSON, TEXT, Client, Worker, clients, running
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")
@@ -102,3 +103,23 @@ def test_requests_that_come_and_go_keep_no_stopped_process() -> None:
         stopped.reap()
         for client in two:
             assert client.answer() == EXPIRED
+
+
+def test_a_batch_that_waited_long_before_it_was_taken_has_its_time_to_be_decoded() -> None:
+    """Its row was stopped, say: what it does counts from when it began it."""
+    limits = {"service_timeout_ns": 1500 * MS, "kill_grace_ns": 50 * MS}
+    with running(stage=STAGE, **limits) as engine, Client(engine) as client:
+        channel = engine.channel()
+        client.send(b"x").socket.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.answer()
+        [item] = channel.take()  # now it decodes
+        client.socket.settimeout(20)
+        assert client.answer() == EXPIRED
+        assert engine.control.recv(64)[0] == RUNNING
+        assert select.select([engine.control], [], [], 0.3)[0] == []  # nobody is reported as killed
+        channel.publish(item, [b"late"], 0, TEXT)
+        client.send(b"y")
+        [item] = channel.take()
+        channel.publish(item, [b"y"], 0, TEXT)
+        assert client.answer() == (200, b"y")
