@@ -15,7 +15,7 @@ cdef enum:
 
 cdef enum:                            # states of a task (private to core)
     TASK_FREE = 0
-    TASK_NEW = 1                      # allocated, in no queue (its body is arriving, or it is being answered)
+    TASK_NEW = 1                      # allocated, in no queue (it is being admitted, or answered)
     TASK_QUEUED = 2                   # in its stage's queue
     TASK_HANDED = 3                   # in a row's ring, perhaps started
 

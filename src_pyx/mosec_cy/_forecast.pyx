@@ -50,9 +50,12 @@ cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double wit
 
 cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noexcept nogil:
     cdef const Stage *of = &b.stages[stage]
-    cdef double done_in
+    cdef double done_in = 2.0 ** 64
+    cdef double sooner
     if of.waiting <= of.rows * of.max_batch_size:
         return 0
-    done_in = _done_in(b, of, now, 2.0 ** 64)
-    # Now without those that have no part in it.
-    return <uint64_t>min(_done_in(b, of, now, done_in) + 0.5, <double>LONGEST)
+    sooner = _done_in(b, of, now, done_in)
+    while sooner < done_in:                # without those that have no part in it; one less each time, or it is the end
+        done_in = sooner
+        sooner = _done_in(b, of, now, done_in)
+    return <uint64_t>min(done_in + 0.5, <double>LONGEST)

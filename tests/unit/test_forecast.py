@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mosec_cy._scheduler import Scheduler
 from tests.unit.scheduling import MS, arrive, finish, hand, run, run_batch, scheduler, start
 
 
@@ -73,25 +76,41 @@ def test_a_row_that_stands_still_is_noticed_before_it_answers() -> None:
     assert s.forecast(0, now + 500 * MS) == 11 * MS + 500 * MS  # that it may stand for as long again
 
 
-def test_who_stands_still_has_no_part_in_what_its_neighbours_do() -> None:
-    s = scheduler(rows=2, slots=256)
-    now = 0
+def measured(s: Scheduler, rows: int, now: int) -> int:
+    """Each row has done two batches of 10 ms; the time after."""
     for _ in range(2):
-        arrive(s, 2, now)
-        batches = [hand(s, now), hand(s, now)]
+        arrive(s, rows, now)
+        batches = [hand(s, now) for _ in range(rows)]
         now += 10 * MS
         for batch in batches:
             start(s, batch)
             finish(s, batch, now)
+    return now
+
+
+@pytest.mark.parametrize("standing", [[900], [20_000, 5_000], [5_000, 20_000], [20_000, 2_000, 700]])
+def test_who_stands_still_has_no_part_in_what_its_neighbours_do(standing: list[int]) -> None:
+    rows = len(standing) + 1
+    s = scheduler(rows=rows, slots=256)
+    begun = measured(s, rows, 0)
+    now = begun + max(standing) * MS
+    for ago in [*sorted(standing, reverse=True), 0]:
+        arrive(s, 1, now - ago * MS)
+        start(s, hand(s, now - ago * MS))
+    arrive(s, 49, now)
+    assert s.forecast(0, now) == (50 + 1) * 10 * MS
+
+
+def test_who_stands_still_for_less_than_the_queue_will_take_has_its_part() -> None:
+    s = scheduler(rows=2, slots=256)
+    now = measured(s, 2, 0)
     arrive(s, 1, now)
     start(s, hand(s, now))
     now += 900 * MS
     arrive(s, 1, now)
     start(s, hand(s, now))
-    arrive(s, 49, now)
-    assert s.forecast(0, now) == (50 + 1) * 10 * MS
-    arrive(s, 150, now)
-    assert s.forecast(0, now) == (200 * 10 + 10 + 900) * MS // 2  # long enough for both
+    arrive(s, 199, now)
+    assert s.forecast(0, now) == (200 * 10 + 10 + 900) * MS // 2
 
 
 def test_without_a_row_nothing_is_foretold() -> None:
