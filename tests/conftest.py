@@ -50,10 +50,23 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     A service that still runs at the end of the test is shut down in order; none may leave anything behind.
     """
+    with _services(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """The same for services that the tests of a module share; they run until its last test has ended."""
+    with _services(tmp_path_factory.mktemp("services")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _services(folder: Path) -> Iterator[Callable[..., Service]]:
     with contextlib.ExitStack() as services:
 
         def start(source: str | Path, *arguments: str, env: Mapping[str, str] | None = None) -> Service:
-            directory = Path(tempfile.mkdtemp(dir=tmp_path))
+            directory = Path(tempfile.mkdtemp(dir=folder))
             if isinstance(source, str):
                 script = directory / "service.py"
                 script.write_text(textwrap.dedent(source))
