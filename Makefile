@@ -2,6 +2,7 @@
 #
 # Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
 # PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
+# LOCK (which versions are installed: a file of constraints; empty: the newest),
 # COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
 # FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
@@ -10,11 +11,13 @@ VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
 PEER ?= 1
+LOCK ?= requirements.lock
 FUZZ_SECONDS ?= 60
 FLOORS_PYTHON ?= python3.10
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What the lock has hashes for is compared with them.
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-build-isolation $(if $(LOCK),--constraint $(LOCK))
 ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
 # Build switches that are on are part of the name of the engine's stamp: switching rebuilds.
 FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
@@ -27,7 +30,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors examples heavy-examples check fuzz model soak format bench docs develop package clean
+.PHONY: help serve test test-latest test-floors lock examples heavy-examples check fuzz model soak format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -45,11 +48,22 @@ test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VE
 	$(call say,pytest $(TESTS))
 	@$(SANITIZED) $(BIN)/python -m pytest $(TESTS)
 
+test-latest: ## run all tests with the newest release of everything, whatever the lock says
+	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=
+
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10); Mosec admits none so old
-	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) PEER=0
+	@$(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) LOCK=tests/floors.txt PEER=0
+
+# Of torch the version alone is fixed: each machine's build of it, for its GPU or none, is another file.
+lock: $(VENV)/.base ## renew requirements.lock: for each Python, the newest of all that the targets here install, with hashes
+	$(call say,uv pip compile)
+	@$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-annotate \
+		--all-extras $(patsubst %,--group %,dev docs package peer bench-mosec bench-litserve bench-fastapi) \
+		--constraint tests/examples/heavy/constraints.txt --no-emit-package torch \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 examples: ## run the tests of the examples on real models and frameworks, in .venv-examples: large to install, minutes to run
-	@PIP_CONSTRAINT=tests/examples/heavy/constraints.txt $(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
+	@$(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
 
 heavy-examples: $(VENV)/.group-test $(VENV)/.heavy-examples
 	$(call say,pytest tests/examples/heavy)
@@ -104,43 +118,46 @@ package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons wh
 	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
-	rm -rf build dist site .venv .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site .venv .venv-latest .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.
 
-$(VENV)/.base: pyproject.toml
+# pip of any age can install uv, which installs all else.
+$(VENV)/.base: pyproject.toml requirements.lock
 	$(call say,virtual environment $(VENV) with $(PYTHON))
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --upgrade pip
-	@$(PIP) --group build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
+	@$(UV) --group build
 	@touch $@
 
 $(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
 	$(call say,building the engine$(FLAVOUR) and installing mosec_cy into $(VENV) (editable))
-	@$(PIP) --quiet --no-build-isolation --editable .
+	@$(UV) --editable .
 	@rm -f $(VENV)/.engine* && touch $@
 
 # It builds from the source distribution and needs no engine here.
 $(VENV)/.group-package: pyproject.toml | $(VENV)/.base
 	$(call say,packages of the group 'package')
-	@$(PIP) --group package
+	@$(UV) --group package
 	@touch $@
 
-$(VENV)/.group-%: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.group-%: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages of the group '$*')
-	@$(PIP) --group $*
+	@$(UV) --group $*
 	@touch $@
 
-$(VENV)/.examples: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of the examples)
-	@$(PIP) --quiet --no-build-isolation --editable '.[examples]'
+	@$(UV) --editable '.[examples]'
 	@touch $@
 
 # The recogniser's package asks for the OpenCV that needs a graphical system's libraries; the headless one is the same module.
-$(VENV)/.heavy-examples: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.heavy-examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of all examples)
-	@$(PIP) --no-build-isolation --editable '.[examples,examples-embedding,examples-jax,examples-ocr,examples-torch]'
-	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python
-	@$(PIP) --force-reinstall --no-deps opencv-python-headless
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/examples/heavy/constraints.txt torch
+	@$(UV) --editable '.[examples,examples-embedding,examples-jax,examples-ocr,examples-torch]'
+	@$(BIN)/python -m uv pip uninstall --quiet --python $(BIN)/python opencv-python
+	@$(UV) --reinstall-package opencv-python-headless opencv-python-headless
 	@touch $@
