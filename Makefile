@@ -13,7 +13,9 @@ TESTS ?= tests
 PEER ?= 1
 LOCK ?= requirements.lock
 FUZZ_SECONDS ?= 60
-FLOORS_PYTHON ?= python3.10
+# The first that runs of those for which the oldest dependencies have wheels.
+FLOORS_PYTHON ?= $(shell for python in python3.10 ~/.pyenv/versions/3.10.*/bin/python3.10 python3.11; do \
+	if "$$python" --version >/dev/null 2>&1; then echo "$$python"; break; fi; done)
 
 BIN := $(VENV)/bin
 # What the lock has hashes for is compared with them.
@@ -51,7 +53,8 @@ test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VE
 test-latest: ## run all tests with the newest release of everything, whatever the lock says
 	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=
 
-test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10); Mosec admits none so old
+test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, a CPython 3.10 or 3.11); Mosec admits none so old
+	$(if $(FLOORS_PYTHON),,$(error found no CPython 3.10 or 3.11 for the oldest dependencies: name one, FLOORS_PYTHON=...))
 	@$(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) LOCK=tests/floors.txt PEER=0
 
 # Of torch the version alone is fixed: each machine's build of it, for its GPU or none, is another file.
