@@ -33,7 +33,7 @@ class Server:
         self._options = options.parse(sys.argv[1:], os.environ, defaults)
         self._routes: dict[str, list[Runtime]] = {}
         self._daemons: list[Daemon] = []
-        log.configure(self._options.log_level)
+        log.configure(self._options.log_level, self._options.log_format)
 
     def append_worker(
         self,

@@ -43,6 +43,7 @@ class Boot:
     content_type: int
     max_decoded: int | None
     log_level: str
+    log_format: str
     strict_warmup: bool
     dry_run: bool
 
@@ -82,7 +83,7 @@ def _end(status: int) -> NoReturn:
 
 
 def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
-    log.configure(boot.log_level)
+    log.configure(boot.log_level, boot.log_format, f"{boot.stage}|{boot.worker_id}")
     recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
