@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from mosec_cy import standard_streams
+
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
@@ -99,8 +101,7 @@ def execute_small(module: str, arguments: Sequence[int], keep: Sequence[int]) ->
 
 def fork(body: Callable[[], NoReturn]) -> Child:
     """Start a copy of this process on `body`, which never returns. Signals: as `execute`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    standard_streams.flush()
     with _signals_held():
         pid = os.fork()
         if pid == 0:

@@ -50,6 +50,7 @@ def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage
         core_bell_fd=-1,
         master_pid=os.getpid(),
         log_level=options.log_level,
+        log_format=options.log_format,
         strict_warmup=False,
         dry_run=True,
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import log, options
+from mosec_cy import log, options, standard_streams
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
 from mosec_cy.runtime import Runtime, StartMethod
@@ -33,7 +33,7 @@ class Server:
         self._options = options.parse(sys.argv[1:], os.environ, defaults)
         self._routes: dict[str, list[Runtime]] = {}
         self._daemons: list[Daemon] = []
-        log.configure(self._options.log_level)
+        log.configure(self._options.log_level, self._options.log_format)
 
     def append_worker(
         self,
@@ -127,6 +127,8 @@ class Server:
         from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
 
         supervisor.check_place()
+        standard_streams.open_missing()  # what the program has closed meanwhile
+        standard_streams.guard()
         serve = dry_run.run if self._options.dry_run else supervisor.serve
         status = serve(plan, self._options, self._daemons)
         if status:

@@ -95,6 +95,7 @@ class Supervisor:
             core_bell_fd=engine.core_bell_fd,
             master_pid=os.getpid(),
             log_level=options.log_level,
+            log_format=options.log_format,
             strict_warmup=options.strict_warmup,
             max_decoded=options.max_request_size if options.compression else None,
         )

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import os
 import select
-import signal
 import socket
 import threading
 from typing import TYPE_CHECKING
 
 from mosec_cy import messages
+from mosec_cy.background import start_thread
 from mosec_cy.metric_snapshot import Recorder
 
 if TYPE_CHECKING:
@@ -36,14 +36,8 @@ class ControlThread:
         self._writing = threading.Lock()
 
     def start(self, channel: Channel) -> None:
-        """Signals stay with the main thread, whose sleep they are to interrupt."""
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        thread = threading.Thread(target=self._listen, args=(channel,), name="mosec_cy-control", daemon=True)
-        try:
-            thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        start_thread("mosec_cy-control", self._listen, channel)
 
     def send_metrics(self) -> None:
         """Tell the master what has been recorded until now; nothing while a collector of user code blocks."""

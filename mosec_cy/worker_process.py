@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy import content_coding, log, messages
+from mosec_cy import content_coding, log, messages, standard_streams
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
@@ -43,6 +43,7 @@ class Boot:
     content_type: int
     max_decoded: int | None
     log_level: str
+    log_format: str
     strict_warmup: bool
     dry_run: bool
 
@@ -76,13 +77,13 @@ def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
 
 def _end(status: int) -> NoReturn:
     """End at once: a thread of user code would keep alive what serves no more, and nobody would start another."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    standard_streams.finish()
     os._exit(status)
 
 
 def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
-    log.configure(boot.log_level)
+    standard_streams.guard()
+    log.configure(boot.log_level, boot.log_format, f"{boot.stage}|{boot.worker_id}")
     recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
@@ -101,7 +102,7 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
         try:
             _serve(boot, worker, control, thread)
         except BaseException:  # user code may raise SystemExit
-            traceback.print_exc()
+            log.get_logger().exception("%s ends by an exception", f"<{boot.stage}|{boot.worker_id}>")
             status = 1
         with contextlib.suppress(OSError):  # user code has closed it
             thread.send_metrics()

@@ -42,6 +42,7 @@ class CommonBoot:
     core_bell_fd: int
     master_pid: int
     log_level: str
+    log_format: str
     strict_warmup: bool
     max_decoded: int | None = None
     dry_run: bool = False
@@ -192,6 +193,7 @@ class WorkerRow:
             is_last=self._is_last,
             content_type=self.stage.content_type,
             log_level=common.log_level,
+            log_format=common.log_format,
             strict_warmup=common.strict_warmup,
             max_decoded=common.max_decoded,
             dry_run=common.dry_run,
