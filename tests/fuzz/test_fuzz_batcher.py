@@ -27,7 +27,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.rows = [ModelRow(stage) for stage, count in enumerate(ROWS) for _ in range(count)]
         for row in range(len(self.rows)):
             self.s.row_up(row)
-        self.now, self.turns = now, 0
+        self.now, self.turns, self.hand_outs = now, 0, 0
         self.new: dict[int, ModelTask] = {}
         self.queues: list[list[int]] = [[] for _ in self.stages]
         self.handed: dict[int, ModelTask] = {}
@@ -155,6 +155,10 @@ class BatcherMachine(RuleBasedStateMachine):
             assert not idle
             assert self.s.row(row)["batch_ns"] <= MAX_BATCH_NS
             assert not model.late or model.known_room == RING
+        elif idle:
+            assert (model.turn, row) < min((self.rows[other].turn, other) for other in idle), "used more recently"
+        self.hand_outs += 1
+        model.turn = self.hand_outs
         del queue[: len(tasks)]
         model.known_room -= len(tasks)
         for slot, sequence in tasks:
