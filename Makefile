@@ -1,6 +1,6 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
-# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
+# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run), JOBS (make test: so many processes),
 # PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
 # LOCK (which versions are installed: a file of constraints; empty: the newest),
 # COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
+JOBS ?= auto
 PEER ?= 1
 LOCK ?= requirements.lock
 FUZZ_SECONDS ?= 60
@@ -48,7 +49,7 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 
 test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
-	@$(SANITIZED) $(BIN)/python -m pytest $(TESTS)
+	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -n $(JOBS) --dist worksteal --durations 15 $(TESTS)
 
 test-latest: ## run all tests with the newest release of everything, whatever the lock says
 	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=

@@ -12,12 +12,19 @@ import pytest
 
 from tests.redis_server import redis_server
 from tests.service import Service
+from tests.tools import notice
 
 
 def pytest_configure() -> None:
     # What a shell starts in the background ignores SIGINT, and so would every service that tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each start of a service would compile the package anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_report_header() -> str | None:
+    return notice()
 
 
 @pytest.hookimpl(wrapper=True)
