@@ -283,18 +283,30 @@ def test_a_content_type_that_no_head_has_room_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "complaint"),
+    ("worker", "size", "complaint"),
     [
-        (Runtime(Typed, max_batch_size=2), "Typed.forward gets and returns lists .*: annotate it with list"),
-        (Runtime(Undecodable), "Undecodable.forward cannot be given list.* Type unions may not contain more than one"),
-        (Runtime(Unresolvable), "the annotations of Unresolvable.forward cannot be read: name 'Nowhere'"),
+        (Typed, 2, r"Typed.forward gets and returns lists .*: annotate it with list\[...\]"),
+        (Undecodable, 1, "Undecodable.forward cannot be given list.*msgspec.Struct or models of pydantic"),
+        (
+            Unresolvable,
+            1,
+            "annotations of Unresolvable.forward cannot be read: .*'Nowhere'.* not only under",
+        ),
     ],
 )
-def test_what_a_typed_codec_cannot_decode_is_refused(runtime: Runtime, complaint: str) -> None:
+def test_what_a_typed_codec_cannot_decode_is_refused_at_once(
+    server: Server, worker: type[Worker], size: int, complaint: str
+) -> None:
     with pytest.raises(TypeError, match=complaint):
-        make_plan({"/inference": [runtime]})
-    make_plan({"/inference": [Runtime(Typed), runtime]})  # it decodes no requests there
+        server.append_worker(worker, max_batch_size=size)
+    with pytest.raises(TypeError, match=complaint):
+        server.register_runtime({"/inference": [Runtime(worker, max_batch_size=size)]})
+    assert server._routes == {}
+    server.append_worker(Typed)
+    server.append_worker(worker, max_batch_size=size)  # it decodes no requests there
+    with pytest.raises(TypeError, match=complaint):
+        server.append_worker(worker, max_batch_size=size, route=["/inference", "/other"])
 
 
-def test_an_own_codec_makes_of_requests_what_it_likes() -> None:
-    make_plan({"/inference": [Runtime(OwnCodec)]})
+def test_an_own_codec_makes_of_requests_what_it_likes(server: Server) -> None:
+    server.append_worker(OwnCodec)
