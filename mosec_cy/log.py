@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from mosec_cy import standard_streams
-from mosec_cy.log_format import DebugFormatter, JSONFormatter, TextFormatter, is_own
+from mosec_cy.log_format import DebugFormatter, JSONFormatter, TextFormatter
 from mosec_cy.log_output import STDERR, STDOUT
 
 LEVELS = ("info", "debug", "warning", "error")
@@ -88,9 +88,7 @@ class _ServiceLogger(logging.Logger):
     def makeRecord(self, name: str, level: int, fn: str, lno: int, *arguments: Any, **more: Any) -> logging.LogRecord:
         try:
             return super().makeRecord(name, level, fn, lno, *arguments, **more)
-        except Exception:  # the program's own factory of records
-            if not is_own(fn):
-                raise
+        except Exception:  # in the program's own factory of records
             message, values, exc_info, *_ = arguments
             return logging.LogRecord(name, level, fn, lno, message, values, exc_info)
 

@@ -37,8 +37,6 @@ class Output:
         self.on_recovery: Callable[[int], None] | None = None
         self._sink: _Sink | None = None
         self._begin()
-        os.register_at_fork(after_in_child=self._after_fork)
-        atexit.register(self.finish)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
@@ -47,8 +45,8 @@ class Output:
         self._lost = 0  # lines
         self._draining = False
 
-    def _after_fork(self) -> None:
-        """What waits is the parent's to write; the child has an open file of its own, for the sake of its lock."""
+    def after_fork(self) -> None:
+        """In the child: what waits is the parent's to write; an open file of its own is needed for the lock on it."""
         self._begin()
         if self._sink is not None and self._sink.is_intact():
             self._sink.close()
@@ -269,8 +267,11 @@ def _place(fd: int) -> tuple[int, int] | None:
 
 
 def _lines(data: bytes) -> int:
-    return max(data.count(b"\n"), 1)
+    return data.count(b"\n")
 
 
 STDOUT = Output(1)
 STDERR = Output(2)
+for _output in (STDOUT, STDERR):
+    os.register_at_fork(after_in_child=_output.after_fork)
+    atexit.register(_output.finish)
