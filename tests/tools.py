@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,12 @@ def require(name: str) -> str:
     if path is None:
         pytest.skip(f"needs the program {name!r}")
     return path
+
+
+def require_header(name: str) -> None:
+    """As `require`, for a C or C++ header of the system, such as "relacy/relacy.hpp"."""
+    if not Path("/usr/include", name).is_file():
+        pytest.skip(f"needs the header {name!r}")
 
 
 def environment() -> dict[str, str]:
