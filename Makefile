@@ -93,9 +93,9 @@ fuzz: $(VENV)/.group-test ## fuzz what reads hostile bytes, guided by coverage (
 	$(call say,libFuzzer on each target for $(FUZZ_SECONDS) s)
 	@$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
-model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin)
-	$(call say,spin)
-	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py
+model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin, g++ and relacy)
+	$(call say,spin; relacy)
+	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py tests/unit/test_weak_memory.py
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
