@@ -14,7 +14,6 @@ from tests.redis_server import redis_server
 from tests.service import Service
 from tests.tools import notice
 
-
 # When the tests of a folder begin, where several processes run them: those of modules that take long come first.
 _RANKS = {"stress": 0, "parity": 1, "interop": 2, "examples": 3, "fuzz": 4, "unit": 5}
 
