@@ -1,15 +1,16 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
-# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run), JOBS (make test: so many processes),
-# PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
-# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
-# FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
+# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
+# JOBS (make test: number of processes; more than CPUs, since tests wait too), PEER (make test: 0 leaves Mosec out, and
+# skips the comparison with it, where it cannot be installed), COMPARE (make bench: options of benchmarks/compare.py),
+# PACKAGE (make package: options of tools/package.py), FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of
+# tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
-JOBS ?= auto
+JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
 PEER ?= 1
 FUZZ_SECONDS ?= 60
 FLOORS_PYTHON ?= python3.10

@@ -40,13 +40,11 @@ def histogram(buckets: dict[str, float], total: float) -> Family:
 
 
 def samples(families: list[Family]) -> dict[str, float]:
-    return {
-        " ".join(
-            [family.name + sample.suffix, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))]
-        ): (sample.value)
-        for family in families
-        for sample in family.samples
-    }
+    def key(family: Family, sample: Sample) -> str:
+        labels = (f" {name}={value}" for name, value in sorted(sample.labels.items()))
+        return family.name + sample.suffix + "".join(labels)
+
+    return {key(family, sample): sample.value for family in families for sample in family.samples}
 
 
 def test_sums_over_processes_and_labels() -> None:
