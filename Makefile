@@ -45,7 +45,7 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 
 test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
-	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
+	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -o console_output_style=classic -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
 
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10); Mosec admits none so old
 	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) PEER=0
