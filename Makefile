@@ -1,8 +1,8 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
-# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run), JOBS (make test: so many processes),
-# PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
-# LOCK (which versions are installed: a file of constraints; empty: the newest),
+# Settings: PYTHON (interpreter of the environment), VENV, LOCK (which versions are installed: a file of constraints; empty:
+# the newest), PORT (make serve), TESTS (make test: what to run), JOBS (make test: number of processes; more than CPUs, since
+# tests wait too), PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
 # COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
 # FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 TESTS ?= tests
-JOBS ?= auto
+JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
 PEER ?= 1
 LOCK ?= requirements.lock
 FUZZ_SECONDS ?= 60
@@ -49,7 +49,7 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 
 test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
-	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -n $(JOBS) --dist worksteal --durations 15 $(TESTS)
+	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -o console_output_style=classic -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
 
 test-latest: ## run all tests with the newest release of everything, whatever the lock says
 	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=

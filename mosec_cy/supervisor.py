@@ -24,6 +24,7 @@ from mosec_cy.daemon import Daemon, start_guard
 from mosec_cy.engine import Engine
 from mosec_cy.listener import Listener
 from mosec_cy.log import get_logger
+from mosec_cy.metric_names import own_names
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
@@ -99,7 +100,7 @@ class Supervisor:
             strict_warmup=options.strict_warmup,
             max_decoded=options.max_request_size if options.compression else None,
         )
-        user_metrics = UserMetrics(reactor, engine.master_routes.metric_names)
+        user_metrics = UserMetrics(reactor, own_names(options.namespace))
         engine.master_routes.user_metrics = user_metrics
         self._workers = Workforce(plan, options, engine, common, reactor, self, user_metrics, self._release_in_child)
 

@@ -3,9 +3,12 @@ a terminal, elsewhere a line every ten seconds. A test that fails is named at on
 """
 
 import time
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
+_Status = tuple[str, str, Any]  # category, letter, word
 EVERY = 10.0  # s; between two lines of a log
 EVERY_ON_TERMINAL = 0.1  # s
 
@@ -15,6 +18,7 @@ class Progress:
 
     def __init__(self, config: pytest.Config) -> None:
         self._terminal = config.pluginmanager.get_plugin("terminalreporter")
+        self._terminal.showfspath = False
         self._overwrite = self._terminal.isatty
         self._total = 0
         self._done = self._failed = self._skipped = 0
@@ -27,16 +31,10 @@ class Progress:
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         self._total = len(ids)  # each node collects all tests
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str]:
-        category = report.outcome
-        if report.failed and report.when != "call":
-            category = "error"
-        elif hasattr(report, "wasxfail"):
-            category = {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, report.outcome)
-        elif report.passed and report.when != "call":
-            category = ""
-        return category, "", ""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(self) -> Generator[None, _Status, _Status]:
+        category, _, word = yield
+        return category, "", word  # no letter, which would be a dot
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed += report.failed
