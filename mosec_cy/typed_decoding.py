@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -48,7 +48,7 @@ class Format:
         """
         item = forward_type(worker, ParseTarget.INPUT, batched)
         try:
-            _check_constraints(item)
+            _check_mixture(item)
             read = self._reader(item)
         except (TypeError, NameError, AttributeError) as error:
             raise TypeError(
@@ -94,12 +94,16 @@ class Format:
         return ValidationError(pydantic_types.misfit(path, str(error)))
 
 
-def _check_constraints(item: Any) -> None:
-    """Constraints in a Struct are read by msgspec, which would pass those of pydantic over."""
-    if pydantic_types.has_pydantic(item) and not pydantic_types.is_all_pydantic(item):
-        for part in pydantic_types.parts(item):
-            if not isinstance(part, type) and pydantic_types.is_pydantic(part):
+def _check_mixture(item: Any) -> None:
+    """A Struct is decoded by msgspec, which knows nothing of pydantic's constraints and dataclasses, and goes on."""
+    if not pydantic_types.has_pydantic(item) or pydantic_types.is_all_pydantic(item):
+        return
+    for part in pydantic_types.parts(item):
+        if pydantic_types.is_pydantic(part):
+            if not isinstance(part, type):
                 raise TypeError(f"{part!r} is of no effect beside a msgspec.Struct: write msgspec.Meta(...) instead")
+            if is_dataclass(part):
+                raise TypeError(f"{part!r} is not validated beside a msgspec.Struct: make it a BaseModel")
 
 
 def _unknown(item: Any) -> Iterator[Any]:

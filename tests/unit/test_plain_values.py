@@ -10,17 +10,16 @@ import types
 from pathlib import Path
 from typing import Any
 
+import attrs
+import ml_dtypes
 import msgpack
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 
 from mosec_cy import EncodingError, Worker
 from mosec_cy.mixin import MsgpackMixin, TypedJSONMixin, TypedMsgPackMixin
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
-pd = pytest.importorskip("pandas")
-attrs = pytest.importorskip("attrs")
 
 
 class Json(TypedJSONMixin, Worker):
