@@ -87,7 +87,7 @@ def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Map
     return Child(popen.pid, popen)
 
 
-def execute_small(module: str, arguments: Sequence[int], keep: Sequence[int]) -> Child:
+def execute_small(module: str, arguments: Sequence[int | str], keep: Sequence[int]) -> Child:
     """Start `main(*arguments)` of a module of this package in a small interpreter; the rest is as for `execute`.
 
     It is isolated and without `site`: the module has the standard library and this package, and none of the user's.

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mosec_cy import content_coding, log, messages
@@ -55,8 +56,7 @@ class Boot:
 
 def main(boot_fd: int, master_pid: int) -> None:
     """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
-    die_with_parent(master_pid)
-    leave_signals_to_master()
+    _begin(master_pid)
     with open(boot_fd, "rb") as file:
         boot, main_module, pickled_class = pickle.load(file)
     for descriptor in boot.descriptors.values():
@@ -69,9 +69,17 @@ def main(boot_fd: int, master_pid: int) -> None:
 
 def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
-    die_with_parent(boot.master_pid)
-    leave_signals_to_master()
+    _begin(boot.master_pid)
+    if os.isatty(0):  # a group in the background is stopped when it reads the terminal
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
     _end(_run(boot, lambda: worker, forked=True))
+
+
+def _begin(master_pid: int) -> None:
+    die_with_parent(master_pid)
+    os.setpgid(0, 0)  # by the group the master knows what this process has started
+    leave_signals_to_master()
 
 
 def _end(status: int) -> NoReturn:

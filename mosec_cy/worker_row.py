@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import spawn
 from typing import Any, NoReturn
 
-from mosec_cy import child, messages, worker_process
+from mosec_cy import child, helpers, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
 from mosec_cy.worker import Worker
@@ -36,8 +36,9 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class CommonBoot:
-    """What all worker processes are told alike."""
+    """What all worker processes are told alike; `origin`: whose helpers are theirs."""
 
+    origin: helpers.Origin
     segment_fd: int
     core_bell_fd: int
     master_pid: int
@@ -63,6 +64,8 @@ class WorkerRow:
         self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
+        self.mark = ""  # of the helpers of its last process
+        self.helpers_remain = False  # of that process, which has ended
         self.last_words = ""
         self.restart: Timer | None = None
         self._is_first = is_first
@@ -113,6 +116,7 @@ class WorkerRow:
         self.incarnation += 1
         self.drained = False
         self.failure = None
+        self.mark = common.origin.mark_of(self.index, self.incarnation)
         ours, theirs = socket.socketpair()
         try:
             self.process = self._launch(common, ours, theirs, release_master)
@@ -196,7 +200,7 @@ class WorkerRow:
             max_decoded=common.max_decoded,
             dry_run=common.dry_run,
         )
-        variables = runtime.env[self.worker_id - 1]
+        variables = {**runtime.env[self.worker_id - 1], helpers.MARK: self.mark}
         if runtime.start_method == "spawn":
             return _spawn(boot, runtime.worker, variables)
 
