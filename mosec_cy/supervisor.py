@@ -263,7 +263,7 @@ class Supervisor:
 
 
 def check_place() -> None:
-    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, or on an old kernel."""
+    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, on an old kernel, without a Python."""
     if getattr(multiprocessing_process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "run() was called while a worker process imports the program's main module: "
@@ -272,6 +272,7 @@ def check_place() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("run() must be called in the main thread, where signals arrive")
     limits.check_kernel(os.uname().release)
+    child.check_interpreter()
 
 
 def _signals() -> frozenset[signal.Signals]:

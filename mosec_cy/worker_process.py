@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosec_cy import content_coding, log, messages
 from mosec_cy._process import die_with_parent, keep_freed_pages
@@ -24,6 +24,9 @@ from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
+
+if TYPE_CHECKING:
+    from mosec_cy.main_module import Program
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class Boot:
 
 
 def main(boot_fd: int, master_pid: int) -> None:
-    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
+    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, preparation data, main module and class."""
     _begin(master_pid)
     with open(boot_fd, "rb") as file:
-        boot, main_module, pickled_class = pickle.load(file)
+        boot, preparation, program, pickled_class = pickle.load(file)
     for descriptor in boot.descriptors.values():
         os.set_inheritable(descriptor, False)  # programs of user code would keep the memory, and the socket open
-    status = _run(boot, lambda: _import_class(main_module, pickled_class))
+    status = _run(boot, lambda: _import_class(preparation, program, pickled_class))
     if status:
         _end(status)
     sys.exit(0)
@@ -170,16 +173,20 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlTh
     )
 
 
-def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:
+def _import_class(preparation: dict[str, Any], program: Program | None, pickled_class: bytes) -> type[Worker]:
     """Make the user's program importable as `multiprocessing` does, then import the class from it."""
     from multiprocessing import process, spawn
+
+    from mosec_cy import main_module
 
     # As in a process of multiprocessing: starting processes while the main module is imported means
     # that it has no `if __name__ == "__main__"`, and each of them would start more.
     current: Any = process.current_process()
     current._inheriting = True
     try:
-        spawn.prepare(main_module)
+        spawn.prepare(preparation)
+        if program is not None:
+            main_module.load(program)
         worker_class = pickle.loads(pickled_class)
     finally:
         del current._inheriting

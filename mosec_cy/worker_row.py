@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import spawn
+from multiprocessing import process, spawn
+from pathlib import Path
 from typing import Any, NoReturn
 
-from mosec_cy import child, helpers, messages, worker_process
+from mosec_cy import child, helpers, main_module, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
 from mosec_cy.worker import Worker
@@ -216,19 +217,29 @@ class WorkerRow:
 
 
 def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> child.Child:
-    main_module = spawn.get_preparation_data(boot.stage)
-    del main_module["authkey"]  # a secret of multiprocessing's, for its own children
+    preparation = _preparation(boot.stage)
+    program = main_module.needed_for(worker)
     pickled_class = pickle.dumps(worker)  # by its name: apart, because it can only be read after the main module
     file = os.memfd_create("mosec_cy-boot")
     try:
         with open(file, "wb", closefd=False) as stream:
-            pickle.dump((boot, main_module, pickled_class), stream)
+            pickle.dump((boot, preparation, program, pickled_class), stream)
         os.lseek(file, 0, os.SEEK_SET)
         code = (
-            f"import sys; sys.path[:] = {main_module['sys_path']!r}; "
+            f"import sys; sys.path[:] = {preparation['sys_path']!r}; "
             f"from mosec_cy.worker_process import main; main({file}, {boot.master_pid})"
         )
         keep = [file, *boot.descriptors.values()]
         return child.execute(subprocess._args_from_interpreter_flags(), code, keep, variables)  # type: ignore[attr-defined]
     finally:
         os.close(file)
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """What `multiprocessing` tells its children, but for a secret and the main module."""
+    data = spawn.get_preparation_data(name)
+    for unwanted in ("authkey", "init_main_from_name", "init_main_from_path"):
+        data.pop(unwanted, None)
+    here = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
+    data["sys_path"] = [str(Path(here, entry)) if isinstance(entry, str) else entry for entry in data["sys_path"]]
+    return data
