@@ -15,6 +15,7 @@ from typing import NoReturn
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 MARK = "mosec_cy-child"  # last in the arguments of what `execute` starts
+_EXECUTABLE = sys.executable or ""
 UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
 
 
@@ -78,7 +79,8 @@ def describe(status: int) -> str:
 
 def interpreter() -> str:
     """The program that is Python, also for multiprocessing (`set_executable`); empty where none is known."""
-    return os.fsdecode(spawn.get_executable() or "")
+    told = os.fsdecode(spawn.get_executable() or "")
+    return told if told != _EXECUTABLE else sys.executable
 
 
 def check_interpreter() -> None:

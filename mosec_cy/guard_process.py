@@ -29,7 +29,7 @@ def main(master: int, control: int, mark: str, since: int, session: int, grace_m
         daemons: pid and pidfd of each.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # also those that a terminal sends to all
-    os.setpgid(0, 0)  # who kills the master's group kills the guard not
+    os.setsid()  # apart from the master's terminal and group, which may be killed as a whole
     set_title(b"mosec_cy: guard")
     os.set_blocking(control, False)
     waiting = select.poll()

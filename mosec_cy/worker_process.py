@@ -26,6 +26,7 @@ from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
 
 if TYPE_CHECKING:
+    from mosec_cy._channel import Channel
     from mosec_cy.main_module import Program
 
 
@@ -97,20 +98,23 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
+        thread = ControlThread(control, recorder)
         try:
             worker = _make_worker(boot, load())
             if not boot.dry_run:
                 _warm_up(worker, boot.strict_warmup)
+                channel = _open_channel(boot)
+                thread.start(channel)
         except BaseException:  # user code may raise SystemExit
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
         if boot.dry_run:
             rehearse(worker, control)
             return 0
-        thread = ControlThread(control, recorder)
         status = 0
         try:
-            _serve(boot, worker, control, thread)
+            thread.send({"ready": True})
+            _serve(boot, worker, channel)
         except BaseException:  # user code may raise SystemExit
             traceback.print_exc()
             status = 1
@@ -152,17 +156,19 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
+def _open_channel(boot: Boot) -> Channel:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
-    from mosec_cy.stage_loop import serve
 
-    channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
-    worker._channel = channel
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
-    messages.send(control, {"ready": True})  # before the thread may write
-    thread.start(channel)
+    return Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
+
+
+def _serve(boot: Boot, worker: Worker, channel: Channel) -> None:
+    from mosec_cy.stage_loop import serve
+
+    worker._channel = channel
     serve(
         channel,
         worker,
@@ -187,7 +193,13 @@ def _import_class(preparation: dict[str, Any], program: Program | None, pickled_
         spawn.prepare(preparation)
         if program is not None:
             main_module.load(program)
-        worker_class = pickle.loads(pickled_class)
+        try:
+            worker_class = pickle.loads(pickled_class)
+        except AttributeError as error:
+            raise AttributeError(
+                f"{error}: the worker class must be there when its module is imported, so outside of any "
+                '`if __name__ == "__main__":`'
+            ) from None
     finally:
         del current._inheriting
     if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):

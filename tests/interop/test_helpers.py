@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,17 @@ def order(service: Service, route: str, how: str) -> None:
         assert client.post(route, json=how).status_code >= 400
 
 
+def wait_guard(service: Service) -> int:
+    """Its pid. It is in a session of its own."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"mosec_cy: guard"):
+                    return int(child)
+    raise AssertionError("there is no guard")
+
+
 @pytest.fixture(scope="module")
 def parents(serve_module: Serve) -> Service:
     service = serve_module(STARTS).wait_ready()
@@ -158,9 +170,10 @@ def test_helpers_end_with_the_service(serve: Serve, numbers: list[signal.Signals
 
 def test_a_killed_guard_is_replaced(serve: Serve) -> None:
     service = serve(STARTS).wait_ready()
-    os.kill(service.wait_process("mosec_cy: guard"), signal.SIGKILL)
+    first = wait_guard(service)
+    os.kill(first, signal.SIGKILL)
     service.wait_output("the guard ended with SIGKILL: another one is started")
-    service.wait_process("mosec_cy: guard")
+    assert wait_guard(service) != first
     with watched([pid for route in ROUTES for pid in ask(service, route)["helpers"]]) as helpers:
         service.signal(signal.SIGKILL)
         wait_ends(helpers)
