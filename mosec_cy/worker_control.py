@@ -39,6 +39,11 @@ class ControlThread:
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
         start_thread("mosec_cy-control", self._listen, channel)
 
+    def send(self, message: dict[str, object]) -> None:
+        """Tell the master something, whatever the thread is telling."""
+        with self._writing:
+            messages.send(self._control, message)
+
     def send_metrics(self) -> None:
         """Tell the master what has been recorded until now; nothing while a collector of user code blocks."""
         if not self._hold():
@@ -47,8 +52,7 @@ class ControlThread:
             body = self._recorder.encoded()
         finally:
             self._let_go()
-        with self._writing:
-            messages.send(self._control, {"metrics": body})
+        self.send({"metrics": body})
 
     def _hold(self) -> bool:
         # Not for ever: a collector may wait for what the thread that forks or ends holds.
@@ -85,8 +89,7 @@ class ControlThread:
     def _attached(self, number: int, segment: Segment, core_bell_fd: int) -> None:
         # In the main thread; the descriptors are those of the core before.
         _close(segment, core_bell_fd)
-        with self._writing:
-            messages.send(self._control, {"attached": number})
+        self.send({"attached": number})
 
 
 def _close(segment: Segment, core_bell_fd: int) -> None:

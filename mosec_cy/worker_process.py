@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosec_cy import content_coding, log, messages, standard_streams
 from mosec_cy._process import die_with_parent, keep_freed_pages
@@ -23,6 +24,10 @@ from mosec_cy.rehearsal import examples_of, rehearse
 from mosec_cy.worker import Worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
+
+if TYPE_CHECKING:
+    from mosec_cy._channel import Channel
+    from mosec_cy.main_module import Program
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,13 @@ class Boot:
 
 
 def main(boot_fd: int, master_pid: int) -> None:
-    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
-    die_with_parent(master_pid)
-    leave_signals_to_master()
+    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, preparation data, main module and class."""
+    _begin(master_pid)
     with open(boot_fd, "rb") as file:
-        boot, main_module, pickled_class = pickle.load(file)
+        boot, preparation, program, pickled_class = pickle.load(file)
     for descriptor in boot.descriptors.values():
         os.set_inheritable(descriptor, False)  # programs of user code would keep the memory, and the socket open
-    status = _run(boot, lambda: _import_class(main_module, pickled_class))
+    status = _run(boot, lambda: _import_class(preparation, program, pickled_class))
     if status:
         _end(status)
     sys.exit(0)
@@ -70,9 +74,17 @@ def main(boot_fd: int, master_pid: int) -> None:
 
 def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
-    die_with_parent(boot.master_pid)
-    leave_signals_to_master()
+    _begin(boot.master_pid)
+    if os.isatty(0):  # a group in the background is stopped when it reads the terminal
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
     _end(_run(boot, lambda: worker, forked=True))
+
+
+def _begin(master_pid: int) -> None:
+    die_with_parent(master_pid)
+    os.setpgid(0, 0)  # by the group the master knows what this process has started
+    leave_signals_to_master()
 
 
 def _end(status: int) -> NoReturn:
@@ -87,20 +99,23 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
+        thread = ControlThread(control, recorder)
         try:
             worker = _make_worker(boot, load())
             if not boot.dry_run:
                 _warm_up(worker, boot.strict_warmup)
+                channel = _open_channel(boot)
+                thread.start(channel)
         except BaseException:  # user code may raise SystemExit
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
         if boot.dry_run:
             rehearse(worker, control)
             return 0
-        thread = ControlThread(control, recorder)
         status = 0
         try:
-            _serve(boot, worker, control, thread)
+            thread.send({"ready": True})
+            _serve(boot, worker, channel)
         except BaseException:  # user code may raise SystemExit
             log.get_logger().exception("%s ends by an exception", f"<{boot.stage}|{boot.worker_id}>")
             status = 1
@@ -142,17 +157,19 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
+def _open_channel(boot: Boot) -> Channel:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
-    from mosec_cy.stage_loop import serve
 
-    channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
-    worker._channel = channel
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
-    messages.send(control, {"ready": True})  # before the thread may write
-    thread.start(channel)
+    return Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
+
+
+def _serve(boot: Boot, worker: Worker, channel: Channel) -> None:
+    from mosec_cy.stage_loop import serve
+
+    worker._channel = channel
     serve(
         channel,
         worker,
@@ -163,17 +180,27 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlTh
     )
 
 
-def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:
+def _import_class(preparation: dict[str, Any], program: Program | None, pickled_class: bytes) -> type[Worker]:
     """Make the user's program importable as `multiprocessing` does, then import the class from it."""
     from multiprocessing import process, spawn
+
+    from mosec_cy import main_module
 
     # As in a process of multiprocessing: starting processes while the main module is imported means
     # that it has no `if __name__ == "__main__"`, and each of them would start more.
     current: Any = process.current_process()
     current._inheriting = True
     try:
-        spawn.prepare(main_module)
-        worker_class = pickle.loads(pickled_class)
+        spawn.prepare(preparation)
+        if program is not None:
+            main_module.load(program)
+        try:
+            worker_class = pickle.loads(pickled_class)
+        except AttributeError as error:
+            raise AttributeError(
+                f"{error}: the worker class must be there when its module is imported, so outside of any "
+                '`if __name__ == "__main__":`'
+            ) from None
     finally:
         del current._inheriting
     if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
