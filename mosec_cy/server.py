@@ -10,8 +10,8 @@ from typing import Any
 from mosec_cy import log, options
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
-from mosec_cy.runtime import Runtime, StartMethod
-from mosec_cy.worker import Worker
+from mosec_cy.runtime import Runtime
+from mosec_cy.worker import BaseWorker
 
 
 class Server:
@@ -37,11 +37,11 @@ class Server:
 
     def append_worker(
         self,
-        worker: type[Worker],
+        worker: type[BaseWorker],
         num: int = 1,
         max_batch_size: int = 1,
         max_wait_time: int = 0,
-        start_method: StartMethod = "spawn",
+        start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         timeout: float = 0,
         route: str | Sequence[str] = "/inference",

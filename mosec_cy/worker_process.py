@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy import content_coding, log, messages
+from mosec_cy import content_coding, event_loop, log, messages, replica
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
-from mosec_cy.rehearsal import examples_of, rehearse
-from mosec_cy.worker import Worker
+from mosec_cy.rehearsal import examples_of, rehearse, try_forward
+from mosec_cy.worker import BaseWorker, is_worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
 
@@ -67,7 +67,7 @@ def main(boot_fd: int, master_pid: int) -> None:
     sys.exit(0)
 
 
-def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
+def run_forked(boot: Boot, worker: type[BaseWorker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     die_with_parent(boot.master_pid)
     leave_signals_to_master()
@@ -81,7 +81,7 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
+def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False) -> int:
     log.configure(boot.log_level)
     recorder = Recorder(forked)
     keep_freed_pages()
@@ -89,17 +89,19 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
         try:
             worker = _make_worker(boot, load())
             if not boot.dry_run:
-                _warm_up(worker, boot.strict_warmup)
+                _warm_up(worker, boot.is_last is not False, boot.strict_warmup)
         except BaseException:  # user code may raise SystemExit
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
         if boot.dry_run:
             rehearse(worker, control)
+            event_loop.close()
             return 0
         thread = ControlThread(control, recorder)
         status = 0
         try:
             _serve(boot, worker, control, thread)
+            event_loop.close()
         except BaseException:  # user code may raise SystemExit
             traceback.print_exc()
             status = 1
@@ -108,27 +110,28 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     return status
 
 
-def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
+def _make_worker(boot: Boot, worker_class: type[BaseWorker]) -> BaseWorker:
     from setproctitle import setproctitle
 
     setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
-    worker = worker_class.__new__(worker_class)
-    # Before __init__, so that the user's can read them.
-    worker.stage = boot.stage
-    worker.worker_id = boot.worker_id
-    worker.max_batch_size = boot.max_batch_size
-    worker.__init__()  # type: ignore[misc]
+    this = replica.Replica(boot.stage, boot.worker_id, boot.max_batch_size)
+    replica.begin(this, worker_class)  # before __init__, which can read it
+    event_loop.prepare(worker_class)
+    worker = worker_class()
+    if not is_worker(type(worker)):
+        raise TypeError(f"{worker_class.__qualname__}() made a {type(worker).__qualname__}, which is no worker")
+    replica.begin(this, type(worker))
     return worker
 
 
-def _warm_up(worker: Worker, strict: bool) -> None:
-    name = f"<{worker.stage}|{worker.worker_id}>"
+def _warm_up(worker: BaseWorker, last: bool, strict: bool) -> None:
+    name = replica.of(worker).name
     examples = examples_of(worker)
     if not len(examples):
         return
     try:
         for example in examples:
-            worker.forward(example)
+            try_forward(worker, example, last)
     except FATAL:
         raise
     except BaseException:
@@ -141,13 +144,13 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
+def _serve(boot: Boot, worker: BaseWorker, control: socket.socket, thread: ControlThread) -> None:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
     from mosec_cy.stage_loop import serve
 
     channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
-    worker._channel = channel
+    replica.of(worker).channel = channel
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
     messages.send(control, {"ready": True})  # before the thread may write
@@ -162,7 +165,7 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlTh
     )
 
 
-def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:
+def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[BaseWorker]:
     """Make the user's program importable as `multiprocessing` does, then import the class from it."""
     from multiprocessing import process, spawn
 
@@ -175,6 +178,6 @@ def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Wor
         worker_class = pickle.loads(pickled_class)
     finally:
         del current._inheriting
-    if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
+    if not isinstance(worker_class, type) or not is_worker(worker_class):
         raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
     return worker_class

@@ -9,10 +9,10 @@ import msgpack
 from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError
 from mosec_cy.json_codec import plain
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 
-class MsgpackMixin(Worker):
+class MsgpackMixin(BaseWorker):
     """Requests and answers in MessagePack: builtin types and `bytes`; maps have `str` or `bytes` as keys.
 
     In answers NumPy arrays become arrays of numbers. Where an array is large, answer `array.tobytes()` and its shape.

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from mosec_cy import replica
 from mosec_cy.codec_marks import checked_by, reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError, ValidationError
 from mosec_cy.forward_types import ParseTarget, forward_type
 from mosec_cy.json_codec import plain
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 
 def _decoder(worker: Any, batched: bool) -> Callable[[Any], Any]:
@@ -24,14 +25,14 @@ def _decoder(worker: Any, batched: bool) -> Callable[[Any], Any]:
         raise TypeError(f"{worker.__qualname__}.forward cannot be given {item!r}: {error}") from error
 
 
-class _TypedMixin(Worker):
+class _TypedMixin(BaseWorker):
     """What the typed codecs share. Each names msgspec's decoder for its format."""
 
     _decoder_class: ClassVar[Callable[[Any], Any]]
 
     @cached_property
     def _decode(self) -> Callable[[Any], Any]:
-        return _decoder(type(self), self.max_batch_size > 1)
+        return _decoder(type(self), replica.of(self).max_batch_size > 1)
 
     @checked_by(_decoder)
     @reads_in_place

@@ -35,7 +35,6 @@ server.append_worker(Foreign)  # wrong
 server.append_worker(Mistyped())  # wrong
 server.append_worker(Mistyped, num="2")  # wrong
 server.append_worker(Mistyped, max_batch=2)  # wrong
-server.append_worker(Mistyped, start_method="thread")  # wrong
 server.append_worker(Mistyped, route=3)  # wrong
 server.register_runtime([Runtime(Mistyped)])  # wrong
 Runtime(Mistyped, env={"DEVICE": "0"})  # wrong
