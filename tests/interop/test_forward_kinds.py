@@ -247,7 +247,9 @@ SERVICE = """
         server.append_worker(Last, route="/inner")
         server.run()
 """
-STREAMS = pytest.mark.parametrize("path", ["/Generator", "/AsyncGenerator", "/ReturnsGenerator", "/CoroutineOfGenerator"])
+STREAMS = pytest.mark.parametrize(
+    "path", ["/Generator", "/AsyncGenerator", "/ReturnsGenerator", "/CoroutineOfGenerator"]
+)
 SOURCES = pytest.mark.parametrize("path", ["/Generator", "/AsyncGenerator"])
 
 
@@ -415,7 +417,9 @@ def test_coroutines_of_batches(service: Service) -> None:
     assert (status, answer["last"][0]) == (200, "a")
 
 
-@pytest.mark.parametrize(("path", "kind"), [("PlainGenerator", "generator"), ("PlainAsyncGenerator", "async_generator")])
+@pytest.mark.parametrize(
+    ("path", "kind"), [("PlainGenerator", "generator"), ("PlainAsyncGenerator", "async_generator")]
+)
 def test_a_generator_is_no_result(service: Service, path: str, kind: str) -> None:
     ((status, text),) = post(service, f"/{path}", "x")
     assert status == 500

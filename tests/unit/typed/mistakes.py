@@ -4,6 +4,7 @@ import mosec_cy
 from mosec_cy import MosecError, Runtime, Server, Worker
 
 mosec_cy.Serve()  # wrong
+mosec_cy.errors.NoError()  # wrong
 
 
 class Mistyped(Worker):
