@@ -240,7 +240,9 @@ class StageLoop:
             if not item.answered:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
         # After the answers, which do not wait for whoever reads the log.
-        if isinstance(error, MosecError) and not isinstance(error, ResultError):
+        if isinstance(error, ResultError):
+            logger.warning("%s %s", self.name, text)  # the traceback would be of this module
+        elif isinstance(error, MosecError):
             logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
         else:
             logger.warning("%s %s", self.name, text, exc_info=error)

@@ -247,10 +247,10 @@ SERVICE = """
         server.append_worker(Last, route="/inner")
         server.run()
 """
-STREAMS = pytest.mark.parametrize(
-    "path", ["/Generator", "/AsyncGenerator", "/ReturnsGenerator", "/CoroutineOfGenerator"]
-)
-SOURCES = pytest.mark.parametrize("path", ["/Generator", "/AsyncGenerator"])
+GENERATORS = ["/Generator", "/AsyncGenerator"]
+STREAMS = pytest.mark.parametrize("path", [*GENERATORS, "/ReturnsGenerator", "/CoroutineOfGenerator"])
+SOURCES = pytest.mark.parametrize("path", GENERATORS)
+INTERNAL = "500: Internal Server Error: internal error: "
 
 
 @pytest.fixture(scope="module")
@@ -296,11 +296,11 @@ def test_what_is_yielded_is_sent(service: Service, path: str) -> None:
     ("then", "text"),
     [
         ("invalid", "422: Unprocessable Content: request validation error: no more"),
-        ("bytes", "500: Internal Server Error: internal error: forward must yield events as str, but yielded bytes"),
-        ("none", "500: Internal Server Error: internal error: forward must yield events as str, but yielded NoneType"),
+        ("bytes", INTERNAL + "forward must yield events as str, but yielded bytes"),
+        ("none", INTERNAL + "forward must yield events as str, but yielded NoneType"),
         (
             "pair",
-            "500: Internal Server Error: internal error: forward must yield events as str, but yielded (0, 'x') (tuple)",
+            INTERNAL + "forward must yield events as str, but yielded (0, 'x') (tuple)",
         ),
     ],
 )
@@ -366,7 +366,7 @@ def test_an_error_returned_by_a_generator_is_one_stream_s(service: Service) -> N
 )
 def test_what_is_no_event_of_a_batch(service: Service, kind: str, text: str) -> None:
     (answer,) = read_all(service, "/BatchGenerator", {"name": "a", "yield": kind})
-    assert answer == rounds("a") + error(f"500: Internal Server Error: internal error: {text}")
+    assert answer == rounds("a") + error(INTERNAL + text)
 
 
 def test_a_generator_for_each_item(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""A mixin may stand before `Worker` or after it; its codecs come before the defaults, and the class's own before both."""
+"""A mixin stands before `Worker` or after it: the class's own codecs come first, then the mixin's, then defaults."""
 
 from __future__ import annotations
 

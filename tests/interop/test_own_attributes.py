@@ -1,4 +1,4 @@
-"""Workers whose attributes, methods and special methods have the names of the engine's, or behave as no engine expects."""
+"""Workers whose attributes, methods and special methods have the engine's names, or behave as no engine expects."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ SERVICE = '''
         def forward(self, data):
             inner, other = Inner(), Inner()
             inner.max_batch_size = 3
-            return [inner.forward(data), inner.max_batch_size, other.max_batch_size, bytes(inner.new_buffer(2)).decode()]
+            buffer = bytes(inner.new_buffer(2)).decode()
+            return [inner.forward(data), inner.max_batch_size, other.max_batch_size, buffer]
 
     if __name__ == "__main__":
         server = Server()
