@@ -33,9 +33,9 @@ def run(awaitable: Awaitable[Any]) -> Any:
         MosecTimeoutError: it was cancelled by `interrupt`.
     """
     loop = _started()
-    task = _Process.task = loop.create_task(_awaited(awaitable))
     from asyncio import CancelledError  # loaded with the loop
 
+    task = _Process.task = loop.create_task(_awaited(awaitable))
     try:
         return loop.run_until_complete(task)
     except CancelledError:
@@ -79,7 +79,8 @@ def close() -> None:
     tasks = all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(gather(*tasks, return_exceptions=True))
+    if tasks:
+        loop.run_until_complete(gather(*tasks, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 

@@ -78,9 +78,8 @@ def _send_to_nobody(text: str, index: int) -> bool:
 
 
 def _arguments(worker: BaseWorker, payloads: list[bytes]) -> list[Any]:
-    items = [
-        worker.deserialize_ipc(memoryview(payload) if worker.zero_copy else bytearray(payload)) for payload in payloads
-    ]
+    kind = memoryview if type(worker).zero_copy is True else bytearray
+    items = [worker.deserialize_ipc(kind(payload)) for payload in payloads]
     most = replica.of(worker).max_batch_size
     return items if most == 1 else [items[at : at + most] for at in range(0, len(items), most)]
 

@@ -23,7 +23,14 @@ _COUNTED = 1000  # results beyond those of the batch; what goes on may have no e
 
 
 class ResultError(ServerError):
-    """`forward` has returned, or yielded, what it must not."""
+    """`forward` has returned, or yielded, what it must not. The text says what would be right."""
+
+
+class MissingResultsError(Exception):
+    """`forward` has returned another number of results, or none at all. The text is for the log.
+
+    Clients read what Mosec tells them, `inference internal error`.
+    """
 
 
 def finish(returned: Any, size: int | None, send: Send | None) -> Any:
@@ -49,11 +56,11 @@ def finish(returned: Any, size: int | None, send: Send | None) -> Any:
 
 
 def as_batch(value: Any, size: int) -> list[Any]:
-    """The results of a batch as a list of `size`. Raises ResultError if `value` is something else."""
+    """The results of a batch as a list of `size`. Raises ResultError or MissingResultsError for anything else."""
     if type(value) is not list:
         value = _listed(value, size + _COUNTED)
     if len(value) != size:
-        raise ResultError(f"forward returned {len(value)} results for a batch of {size}")
+        raise MissingResultsError(f"forward returned {len(value)} results for a batch of {size}")
     return value
 
 
@@ -85,8 +92,8 @@ def unfinished(result: Any) -> ResultError:
 # ---- batches ---------------------------------------------------------------------------------------
 
 
-def _no_batch(value: Any) -> ResultError:
-    return ResultError(
+def _no_batch(value: Any) -> str:
+    return (
         f"forward returned {type(value).__name__} for a batch: with max_batch_size > 1 it must return a list of "
         "results (or a tuple, array or iterator), one for each item, in their order"
     )
@@ -95,13 +102,13 @@ def _no_batch(value: Any) -> ResultError:
 def _listed(value: Any, most: int) -> list[Any]:
     """The first elements of a sequence, array or iterator of any kind, up to `most`."""
     if isinstance(value, _NO_BATCH) or any(hasattr(type(value), name) for name in _OF_RECORDS):
-        raise _no_batch(value)
+        raise ResultError(_no_batch(value))
     if isinstance(value, AsyncIterable):
         return event_loop.run(_gathered(value, most))
     try:
         iterator = iter(value)
     except TypeError:
-        raise _no_batch(value) from None
+        raise MissingResultsError(_no_batch(value)) from None
     results = list(islice(iterator, most))
     if isinstance(iterator, Generator):
         iterator.close()

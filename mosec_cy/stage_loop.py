@@ -13,7 +13,16 @@ from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.item_errors import FATAL, answer_for, error_in_place
 from mosec_cy.log import get_logger
-from mosec_cy.results import FINISHED, ResultError, as_batch, as_ends, finish, is_unfinished, unfinished
+from mosec_cy.results import (
+    FINISHED,
+    MissingResultsError,
+    ResultError,
+    as_batch,
+    as_ends,
+    finish,
+    is_unfinished,
+    unfinished,
+)
 from mosec_cy.worker import BaseWorker, streams
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ def make_decoder(
         return lambda item: first(item) if item.is_first else later(item)
     if is_first and max_decoded is not None:
         return _make_coded_decoder(worker, make_decoder(channel, worker, True), max_decoded)
-    zero_copy = type(worker).zero_copy
+    zero_copy = type(worker).zero_copy is True  # a method of that name is the user's
     function = _function(worker.deserialize if is_first else worker.deserialize_ipc)
     if is_first:
         if function is BaseWorker.deserialize:
@@ -59,7 +68,7 @@ def make_decoder(
 
 def _make_coded_decoder(worker: BaseWorker, plain: Callable[[Item], Any], max_decoded: int) -> Callable[[Item], Any]:
     deserialize: Callable[[Any], Any] = worker.deserialize
-    if _function(deserialize) is not BaseWorker.deserialize and type(worker).zero_copy:
+    if _function(deserialize) is not BaseWorker.deserialize and type(worker).zero_copy is True:
 
         def deserialize(body: Any) -> Any:
             return worker.deserialize(memoryview(body))
@@ -240,8 +249,8 @@ class StageLoop:
             if not item.answered:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
         # After the answers, which do not wait for whoever reads the log.
-        if isinstance(error, ResultError):
-            logger.warning("%s %s", self.name, text)  # the traceback would be of this module
+        if isinstance(error, (ResultError, MissingResultsError)):
+            logger.warning("%s %s", self.name, error)  # the traceback would be of this module
         elif isinstance(error, MosecError):
             logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
         else:

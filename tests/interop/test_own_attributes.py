@@ -140,6 +140,38 @@ SERVICE = '''
         def forward(self, data):
             return self.stage
 
+    class Module:
+        """Keeps attributes as torch does."""
+
+        def __init__(self):
+            object.__setattr__(self, "_modules", {})
+
+        def __setattr__(self, name, value):
+            self._modules[name] = value
+
+        def __getattr__(self, name):
+            return self._modules[name]
+
+    class Torch(Module, Worker):
+        def __init__(self):
+            super().__init__()
+            self._channel = 3
+
+        def forward(self, data):
+            return [self._channel, self.max_batch_size]
+
+        def zero_copy(self, data):  # a method of its own: no wish to read in place
+            return data
+
+        def deserialize(self, data):
+            return self.zero_copy(super().deserialize(data.ljust(2)))
+
+    class Empty(dict, Worker):
+        """Not hashable, false, and equal to others."""
+
+        def forward(self, data):
+            return [self, self.max_batch_size]
+
     class EqualMeta(abc.ABCMeta):
         """Its classes have no hash."""
 
@@ -223,7 +255,7 @@ SERVICE = '''
     if __name__ == "__main__":
         server = Server()
         for worker in (Private, Sender, Logged, Frozen, FrozenTyped, Slots, Odd, Watched, Equal, EqualStream, Wrapped,
-                       OnTheObject, Setting, Outer):
+                       OnTheObject, Setting, Outer, Torch, Empty):
             server.append_worker(worker, route=f"/{worker.__name__}")
         for worker in (Batch, OwnProperties, Factory):
             server.append_worker(worker, max_batch_size=4, max_wait_time=1, route=f"/{worker.__name__}")
@@ -245,10 +277,12 @@ def service(serve_module: Serve) -> Service:
         ("Frozen", [["a", "b"], 1]),
         ("FrozenTyped", [["a", "b"], 3]),
         ("Slots", "m"),
+        ("Torch", [3, 1]),
+        ("Empty", [{}, 1]),
         ("Odd", ["m", "anything", 1]),
         ("Watched", "Watched_8"),
         ("Equal", [True, "Equal_9"]),
-        ("Factory", [4, 4, "Factory_17"]),
+        ("Factory", [4, 4, "Factory_19"]),
     ],
 )
 def test_own_names_change_nothing(service: Service, name: str, answer: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosec_cy import ServerError, event_loop
-from mosec_cy.results import ResultError, as_batch, as_ends, finish
+from mosec_cy.results import MissingResultsError, as_batch, as_ends, finish
 
 THREE: list[Callable[[], Any]] = [
     lambda: [1, 2, 3],
@@ -68,15 +68,10 @@ NO_BATCH: list[Any] = [
     np.bytes_(b"abc"),
     bytearray(b"abc"),
     memoryview(b"abc"),
-    None,
-    3,
-    np.float64(3),
-    np.array(3),
-    object(),
-    ValueError("abc"),
     Fields(),
     Table(),
 ]
+NOTHING: list[Any] = [None, 3, np.float64(3), np.array(3), object(), ValueError("abc")]
 
 
 @pytest.mark.parametrize("made", THREE)
@@ -85,7 +80,7 @@ def test_sequences_arrays_and_iterators_are_batches(made: Callable[[], Any]) -> 
     assert type(results) is list
     assert results == [1, 2, 3]
     for size in (2, 4):
-        with pytest.raises(ResultError, match=f"^forward returned 3 results for a batch of {size}$"):
+        with pytest.raises(MissingResultsError, match=f"^forward returned 3 results for a batch of {size}$"):
             as_batch(made(), size)
 
 
@@ -99,6 +94,12 @@ def test_what_is_no_batch(value: Any) -> None:
     with pytest.raises(ServerError, match="^forward returned .* must return a list of results") as caught:
         as_batch(value, 3)
     assert type(value).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize("value", NOTHING, ids=lambda value: type(value).__name__)
+def test_what_is_no_number_of_results(value: Any) -> None:
+    with pytest.raises(MissingResultsError, match="^forward returned .* must return a list of results"):
+        as_batch(value, 3)
 
 
 def test_errors_within_an_iterator_are_the_user_s() -> None:
@@ -120,7 +121,7 @@ def test_a_generator_without_end_is_closed() -> None:
         finally:
             closed.append(True)
 
-    with pytest.raises(ResultError, match="for a batch of 2"):
+    with pytest.raises(MissingResultsError, match="for a batch of 2"):
         as_batch(endless(), 2)
     assert closed == [True]
 
