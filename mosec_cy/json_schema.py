@@ -10,7 +10,7 @@ from mosec_cy import pydantic_types
 from mosec_cy.forward_types import ParseTarget, forward_type
 
 if TYPE_CHECKING:
-    from mosec_cy.worker import Worker
+    from mosec_cy.worker import BaseWorker
 
 Schema = dict[str, Any]
 
@@ -19,7 +19,7 @@ _CODECS = {ParseTarget.INPUT: "deserialize", ParseTarget.RETURN: "serialize"}
 
 
 def of_forward(
-    worker: type[Worker], target: ParseTarget, batched: bool, ref_template: str
+    worker: type[BaseWorker], target: ParseTarget, batched: bool, ref_template: str
 ) -> tuple[Schema, dict[str, Schema]]:
     """What the annotations of `forward` say of a body: a schema, and by name the components that it refers to.
 
@@ -49,7 +49,7 @@ def of_forward(
     return schema, components | others
 
 
-def codec_is_ours(worker: type[Worker], target: ParseTarget) -> bool:
+def codec_is_ours(worker: type[BaseWorker], target: ParseTarget) -> bool:
     """A body is what `forward` takes or returns; an own `deserialize` or `serialize` may make it anything else."""
     home = getattr(getattr(worker, _CODECS[target]), "__module__", "")
     return home.partition(".")[0] == __name__.partition(".")[0]

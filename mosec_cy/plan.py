@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mosec_cy.options import Options
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import SSEWorker
+from mosec_cy.worker import streams
 
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -110,7 +110,7 @@ class Plan:
                 "method": "POST",
                 "prefix": False,
                 "stages": list(stages),
-                "streams": issubclass(self.stages[stages[-1] - 1].runtime.worker, SSEWorker),
+                "streams": streams(self.stages[stages[-1] - 1].runtime.worker),
             }
             for path, stages in self.routes.items()
         ]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mosec_cy import main_module
 from mosec_cy.limits import LONGEST_MS
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker, is_worker
 
 StartMethod = Literal["spawn", "fork"]
 
@@ -39,12 +39,12 @@ class Runtime:
 
     def __init__(
         self,
-        worker: type[Worker],
+        worker: type[BaseWorker],
         num: int = 1,
         max_batch_size: int = 1,
         max_wait_time: int = 0,
         timeout: float = 0,
-        start_method: StartMethod = "spawn",
+        start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         retry: int = 0,
     ) -> None:
@@ -62,13 +62,13 @@ class Runtime:
         return f"Runtime({self.worker.__name__}, num={self.num}, max_batch_size={self.max_batch_size})"
 
 
-def _checked_class(worker: object) -> type[Worker]:
+def _checked_class(worker: object) -> type[BaseWorker]:
     if not isinstance(worker, type):
         raise TypeError(f"worker must be a class derived from mosec_cy.Worker (not an instance), but is {worker!r}")
-    if not issubclass(worker, Worker):
+    if not is_worker(worker):
         raise TypeError(f"worker must be derived from mosec_cy.Worker, but {worker.__qualname__} is not")
     if inspect.isabstract(worker):
-        missing = ", ".join(sorted(worker.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(worker, "__abstractmethods__", ())))
         raise TypeError(f"worker {worker.__qualname__} must define {missing}")
     return worker
 
@@ -106,7 +106,7 @@ def _checked_timeout(value: object) -> float:
     return float(value)
 
 
-def _checked_start_method(value: object, worker: type[Worker]) -> StartMethod:
+def _checked_start_method(value: object, worker: type[BaseWorker]) -> StartMethod:
     if value == "fork":
         return "fork"
     if value != "spawn":

@@ -11,8 +11,8 @@ from mosec_cy import log, options, standard_streams
 from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
-from mosec_cy.runtime import Runtime, StartMethod
-from mosec_cy.worker import Worker
+from mosec_cy.runtime import Runtime
+from mosec_cy.worker import BaseWorker
 
 
 class Server:
@@ -38,11 +38,11 @@ class Server:
 
     def append_worker(
         self,
-        worker: type[Worker],
+        worker: type[BaseWorker],
         num: int = 1,
         max_batch_size: int = 1,
         max_wait_time: int = 0,
-        start_method: StartMethod = "spawn",
+        start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         timeout: float = 0,
         route: str | Sequence[str] = "/inference",

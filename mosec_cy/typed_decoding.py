@@ -15,7 +15,7 @@ from mosec_cy.errors import MosecError, ValidationError
 from mosec_cy.forward_types import ParseTarget, forward_type
 
 if TYPE_CHECKING:
-    from mosec_cy.worker import Worker
+    from mosec_cy.worker import BaseWorker
 
 Decode = Callable[[Any], Any]
 
@@ -40,7 +40,7 @@ class Format:
     validate: Callable[[Any, Any], Any]
     malformed: Callable[[Any, Exception], MosecError]
 
-    def decode(self, worker: type[Worker], batched: bool) -> Decode:
+    def decode(self, worker: type[BaseWorker], batched: bool) -> Decode:
         """How a body is decoded as one item of the worker's `forward`.
 
         Raises:

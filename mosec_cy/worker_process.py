@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mosec_cy import content_coding, log, messages, standard_streams
+from mosec_cy import content_coding, event_loop, log, messages, replica, standard_streams
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
-from mosec_cy.rehearsal import examples_of, rehearse
-from mosec_cy.worker import Worker
+from mosec_cy.rehearsal import examples_of, rehearse, try_forward
+from mosec_cy.worker import BaseWorker, is_worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
 
@@ -72,7 +72,7 @@ def main(boot_fd: int, master_pid: int) -> None:
     sys.exit(0)
 
 
-def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
+def run_forked(boot: Boot, worker: type[BaseWorker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
     _begin(boot.master_pid)
     if os.isatty(0):  # a group in the background is stopped when it reads the terminal
@@ -93,7 +93,7 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
+def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False) -> int:
     standard_streams.guard()
     log.configure(boot.log_level, boot.log_format, f"{boot.stage}|{boot.worker_id}")
     recorder = Recorder(forked)
@@ -103,7 +103,7 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
         try:
             worker = _make_worker(boot, load())
             if not boot.dry_run:
-                _warm_up(worker, boot.strict_warmup)
+                _warm_up(worker, boot.is_last is not False, boot.strict_warmup)
                 channel = _open_channel(boot)
                 thread.start(channel)
         except BaseException:  # user code may raise SystemExit
@@ -111,11 +111,13 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
             return 1
         if boot.dry_run:
             rehearse(worker, control)
+            event_loop.close()
             return 0
         status = 0
         try:
             thread.send({"ready": True})
             _serve(boot, worker, channel)
+            event_loop.close()
         except BaseException:  # user code may raise SystemExit
             log.get_logger().exception("%s ends by an exception", f"<{boot.stage}|{boot.worker_id}>")
             status = 1
@@ -124,27 +126,28 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     return status
 
 
-def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
+def _make_worker(boot: Boot, worker_class: type[BaseWorker]) -> BaseWorker:
     from setproctitle import setproctitle
 
     setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
-    worker = worker_class.__new__(worker_class)
-    # Before __init__, so that the user's can read them.
-    worker.stage = boot.stage
-    worker.worker_id = boot.worker_id
-    worker.max_batch_size = boot.max_batch_size
-    worker.__init__()  # type: ignore[misc]
+    this = replica.Replica(boot.stage, boot.worker_id, boot.max_batch_size)
+    replica.begin(this, worker_class)  # before __init__, which can read it
+    event_loop.prepare(worker_class)
+    worker = worker_class()
+    if not is_worker(type(worker)):
+        raise TypeError(f"{worker_class.__qualname__}() made a {type(worker).__qualname__}, which is no worker")
+    replica.begin(this, type(worker))
     return worker
 
 
-def _warm_up(worker: Worker, strict: bool) -> None:
-    name = f"<{worker.stage}|{worker.worker_id}>"
+def _warm_up(worker: BaseWorker, last: bool, strict: bool) -> None:
+    name = replica.of(worker).name
     examples = examples_of(worker)
     if not len(examples):
         return
     try:
         for example in examples:
-            worker.forward(example)
+            try_forward(worker, example, last)
     except FATAL:
         raise
     except BaseException:
@@ -166,10 +169,10 @@ def _open_channel(boot: Boot) -> Channel:
     return Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
 
 
-def _serve(boot: Boot, worker: Worker, channel: Channel) -> None:
+def _serve(boot: Boot, worker: BaseWorker, channel: Channel) -> None:
     from mosec_cy.stage_loop import serve
 
-    worker._channel = channel
+    replica.of(worker).channel = channel
     serve(
         channel,
         worker,
@@ -180,7 +183,7 @@ def _serve(boot: Boot, worker: Worker, channel: Channel) -> None:
     )
 
 
-def _import_class(preparation: dict[str, Any], program: Program | None, pickled_class: bytes) -> type[Worker]:
+def _import_class(preparation: dict[str, Any], program: Program | None, pickled_class: bytes) -> type[BaseWorker]:
     """Make the user's program importable as `multiprocessing` does, then import the class from it."""
     from multiprocessing import process, spawn
 
@@ -203,6 +206,6 @@ def _import_class(preparation: dict[str, Any], program: Program | None, pickled_
             ) from None
     finally:
         del current._inheriting
-    if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
+    if not isinstance(worker_class, type) or not is_worker(worker_class):
         raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
     return worker_class

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from mosec_cy import child, helpers, main_module, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 from mosec_cy.worker_process import Boot
 
 FIRST_DELAY = 0.1
@@ -218,7 +218,7 @@ class WorkerRow:
         return child.fork(in_child)
 
 
-def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> child.Child:
+def _spawn(boot: Boot, worker: type[BaseWorker], variables: Mapping[str, str]) -> child.Child:
     preparation = _preparation(boot.stage)
     program = main_module.needed_for(worker)
     pickled_class = pickle.dumps(worker)  # by its name: apart, because it can only be read after the main module

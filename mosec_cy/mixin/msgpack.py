@@ -11,10 +11,10 @@ from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.encoding_faults import encoding_error
 from mosec_cy.errors import DecodingError
 from mosec_cy.plain_values import NotPlain, plain_but_bytes
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 
-class MsgpackMixin(Worker):
+class MsgpackMixin(BaseWorker):
     """Requests and answers in MessagePack: builtin types and `bytes`; maps have `str` or `bytes` as keys.
 
     Arrays of a request become tuples. In answers NumPy arrays become arrays of numbers. Where an array is large, answer

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from mosec_cy import json_codec
+from mosec_cy import json_codec, replica
 from mosec_cy.codec_marks import checked_by, reads_in_place
 from mosec_cy.encoding_faults import encoding_error
 from mosec_cy.mixin import msgpack as untyped
 from mosec_cy.plain_values import plain_but_bytes
 from mosec_cy.typed_decoding import Decode, Format
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 _unpack = msgspec.msgpack.Decoder().decode
 _pack = msgspec.msgpack.Encoder(enc_hook=plain_but_bytes).encode
@@ -32,7 +32,7 @@ JSON = Format(
 )
 
 
-class TypedMsgPackMixin(Worker):
+class TypedMsgPackMixin(BaseWorker):
     """Requests in MessagePack, checked against the annotation of `forward`; answers in MessagePack.
 
     `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. A field annotated
@@ -44,7 +44,7 @@ class TypedMsgPackMixin(Worker):
 
     @cached_property
     def __decode(self) -> Decode:
-        return MSGPACK.decode(type(self), self.max_batch_size > 1)
+        return MSGPACK.decode(type(self), replica.of(self).max_batch_size > 1)
 
     @checked_by(MSGPACK.decode)
     @reads_in_place
@@ -70,7 +70,7 @@ class TypedMsgPackMixin(Worker):
             raise encoding_error(data, "MessagePack", _pack) from error
 
 
-class TypedJSONMixin(Worker):
+class TypedJSONMixin(BaseWorker):
     """Requests in JSON, checked against the annotation of `forward`; answers in JSON, as by default.
 
     `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. Models of pydantic
@@ -79,7 +79,7 @@ class TypedJSONMixin(Worker):
 
     @cached_property
     def __decode(self) -> Decode:
-        return JSON.decode(type(self), self.max_batch_size > 1)
+        return JSON.decode(type(self), replica.of(self).max_batch_size > 1)
 
     @checked_by(JSON.decode)
     @reads_in_place

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, ValidationError, Worker
+from mosec_cy import DecodingError, EncodingError, ValidationError, Worker, replica
 from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.forward_types import ParseTarget
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
@@ -33,8 +33,6 @@ class Packed(TypedMsgPackMixin, Worker):
 
 
 class PackedBatch(TypedMsgPackMixin, Worker):
-    _max_batch_size = 4  # as a server would set it
-
     def forward(self, data: list[Point]) -> list[Result]:
         return [Result(0.0)] * len(data)
 
@@ -45,8 +43,6 @@ class Json(TypedJSONMixin, Worker):
 
 
 class JsonBatch(TypedJSONMixin, Worker):
-    _max_batch_size = 4
-
     def forward(self, data: list[Point]) -> list[Result]:
         return [Result(0.0)] * len(data)
 
@@ -57,14 +53,22 @@ class Untyped(TypedMsgPackMixin, Worker):
 
 
 FORMATS = {Packed: msgspec.msgpack, PackedBatch: msgspec.msgpack, Json: msgspec.json, JsonBatch: msgspec.json}
+BATCH_SIZES = {Packed: 1, PackedBatch: 4, Json: 1, JsonBatch: 4}
 TYPED = pytest.mark.parametrize("kind", FORMATS)
+
+
+def made(kind: Any) -> Any:
+    worker = kind()
+    worker.max_batch_size = BATCH_SIZES[kind]
+    return worker
 
 
 @TYPED
 def test_one_item_is_decoded_as_its_type(kind: Any) -> None:
+    worker = made(kind)
     body = FORMATS[kind].encode({"name": "a", "at": [1, 2.5]})
     for bytes_like in (bytes, bytearray, memoryview):
-        assert kind().deserialize(bytes_like(body)) == Point("a", (1.0, 2.5))
+        assert worker.deserialize(bytes_like(body)) == Point("a", (1.0, 2.5))
 
 
 WRONG: list[tuple[Any, str]] = [
@@ -80,7 +84,7 @@ WRONG: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("body", "place"), WRONG)
 def test_wrong_type_names_the_field(kind: Any, body: Any, place: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        kind().deserialize(FORMATS[kind].encode(body))
+        made(kind).deserialize(FORMATS[kind].encode(body))
     said = str(caught.value.__cause__)
     assert said and str(caught.value) == f"{place} is not what the annotation asks for: {said}"
 
@@ -154,13 +158,13 @@ def test_without_annotations_everything_is_let_through() -> None:
 
 def test_annotation_that_does_not_fit_batches() -> None:
     class Wrong(TypedMsgPackMixin, Worker):
-        _max_batch_size = 2
-
         def forward(self, data: Point) -> Result:
             return Result(0.0)
 
+    worker = Wrong()
+    worker.max_batch_size = 2
     with pytest.raises(TypeError, match="annotate it with list"):
-        Wrong().deserialize(b"\x80")
+        worker.deserialize(b"\x80")
 
 
 def test_a_memoryview_field_is_not_copied() -> None:
@@ -244,12 +248,14 @@ def test_what_decoded_values_are_instances_of_is_readable(annotation: Any) -> No
 
 @TYPED
 def test_schemas(kind: Any) -> None:
-    schema, components = kind.get_forward_json_schema(ParseTarget.INPUT, REF)
+    with replica.described(BATCH_SIZES[kind]):
+        described = {end: kind.get_forward_json_schema(end, REF) for end in ParseTarget}
+    schema, components = described[ParseTarget.INPUT]
     assert schema == {"$ref": "#/components/schemas/Point"}
     assert set(components) == {"Point"}
     assert components["Point"]["required"] == ["name"]
     assert components["Point"]["properties"]["weight"] == {"type": "integer", "minimum": 0, "default": 1}
-    schema, components = kind.get_forward_json_schema(ParseTarget.RETURN, REF)
+    schema, components = described[ParseTarget.RETURN]
     assert schema == {"$ref": "#/components/schemas/Result"}
     assert components["Result"]["properties"] == {"distance": {"type": "number"}}
 
