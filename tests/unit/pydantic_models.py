@@ -78,10 +78,12 @@ def typed(mixin: Any, annotation: Any, result: Any = None, batched: bool = False
     """A typed worker that is given what the annotation says."""
 
     class Model(mixin):
+        def __init__(self) -> None:
+            self.max_batch_size = 4 if batched else 1
+
         def forward(self, data):  # type: ignore[no-untyped-def]
             return data
 
     Model.forward.__annotations__.update({"data": annotation} | ({"return": result} if result else {}))
-    Model._max_batch_size = 4 if batched else 1
     check_first_stage(Model, batched)
     return Model

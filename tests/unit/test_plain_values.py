@@ -229,7 +229,7 @@ class Model(TypedJSONMixin, Worker):
     def forward(self, data: dict[str, int]) -> float: ...
 
 sys.argv = ["program"]
-Server().append_worker(Model)
+Server().append_worker(Model, start_method="fork")
 Model().serialize({"a": 1})
 Model().deserialize(b'{"a": 1}')
 print(*{"pandas", "torch", "ml_dtypes", "pydantic", "pydantic_core", "attrs", "attr"} & set(sys.modules))
