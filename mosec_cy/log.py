@@ -170,9 +170,12 @@ _LOGGER = _MANAGER.getLogger(_NAME)
 configure(_from_environment("LEVEL", LEVELS), _from_environment("FORMAT", FORMATS))
 
 
-def _say_lost(stream: str, count: int) -> None:
-    _LOGGER.warning("%d lines to %s were lost: nothing was reading it", count, stream)
+def _say_lost() -> None:
+    if STDERR.is_waiting:
+        return  # what is said now might be lost as well: it is said when stderr is read again
+    for stream, output in (("stdout", STDOUT), ("stderr", STDERR)):
+        if count := output.take_lost():
+            _LOGGER.warning("%d lines to %s were lost: nothing was reading it", count, stream)
 
 
-STDOUT.on_recovery = lambda count: _say_lost("stdout", count)
-STDERR.on_recovery = lambda count: _say_lost("stderr", count)
+STDOUT.on_recovery = STDERR.on_recovery = _say_lost

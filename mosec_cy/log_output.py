@@ -29,13 +29,14 @@ class Output:
     """What descriptor `number` refers to, written to from any thread.
 
     Lines that do not fit wait in memory, and a thread, which runs only then, writes them once there is room. Those
-    beyond the memory's limit, or without a reader, are counted. `on_recovery` gets the count when writing works again.
+    beyond the memory's limit, or without a reader, are counted. `on_recovery` is called when writing works again.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.on_recovery: Callable[[int], None] | None = None
+        self.on_recovery: Callable[[], None] | None = None
         self._sink: _Sink | None = None
+        self._avoided: tuple[int, int] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -43,6 +44,7 @@ class Output:
         self._waiting: deque[bytes] = deque()
         self._size = 0  # bytes that wait
         self._lost = 0  # lines
+        self._troubled = False  # since some line could not be written at once
         self._draining = False
 
     def after_fork(self) -> None:
@@ -58,6 +60,22 @@ class Output:
         with contextlib.suppress(OSError):
             return _may_stall(os.fstat(self.number).st_mode, self.number)
         return False
+
+    def avoid(self) -> None:
+        """What is on the descriptor now is not meant for lines: write none to it."""
+        self._avoided = _place(self.number)
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def take_lost(self) -> int:
+        """How many lines were lost since this was called last; 0 while writing does not work."""
+        with self._lock:
+            if self._troubled:
+                return 0
+            lost, self._lost = self._lost, 0
+            return lost
 
     def write(self, data: bytes) -> None:
         """Write whole lines, or have them wait, or count them as lost; raises nothing."""
@@ -83,16 +101,16 @@ class Output:
             self._wait_for_room(int(left * 1000))
         with self._lock:  # the interpreter stops threads wherever they are: not while they hold what is needed
             self._lock = threading.RLock()
-            self._draining = False
+            self._draining = True  # nor does it start any more: that would wait for ever
 
-    def _report(self, recovered: int) -> None:
+    def _report(self, recovered: bool) -> None:
         if recovered and self.on_recovery is not None:
-            self.on_recovery(recovered)
+            self.on_recovery()
 
-    def _flush(self) -> int:
-        """Write what can be written now; the number of lost lines, once all that waited has been written."""
+    def _flush(self) -> bool:
+        """Write what can be written now; True if that was all, and it had not been so before."""
         if not self._waiting:
-            return 0
+            return False
         try:
             sink = self._current_sink()
             sink.claim()
@@ -106,14 +124,16 @@ class Output:
                     self._waiting.popleft()
                     sink.release()
         except BlockingIOError:
+            self._troubled = True
             self._start_draining()
-            return 0
+            return False
         except OSError:  # nothing reads it any more, or the disk is full
             self._lost += sum(map(_lines, self._waiting))
             self._waiting.clear()
             self._size = 0
-            return 0
-        recovered, self._lost = self._lost, 0
+            self._troubled = True
+            return False
+        recovered, self._troubled = self._troubled, False
         return recovered
 
     def _start_draining(self) -> None:
@@ -149,6 +169,8 @@ class Output:
     def _current_sink(self) -> _Sink:
         """The program may have put another file on the descriptor, or have closed it, or ours. Raises OSError."""
         place = _place(self.number)
+        if place == self._avoided:
+            place = None
         sink = self._sink
         if sink is not None and sink.is_intact():
             if place in (None, sink.place):

@@ -133,7 +133,8 @@ class Server:
 
         supervisor.check_place()
         standard_streams.open_missing()  # what the program has closed meanwhile
-        standard_streams.guard()
+        if not self._options.dry_run:  # its output is for a person, who may read slowly
+            standard_streams.guard()
         serve = dry_run.run if self._options.dry_run else supervisor.serve
         status = serve(plan, self._options, self._daemons)
         if status:

@@ -26,6 +26,9 @@ def open_missing() -> None:
                 os.dup2(null, number)
                 os.close(null)
             os.set_inheritable(number, True)
+    for stream, output in ((sys.__stdout__, STDOUT), (sys.__stderr__, STDERR)):
+        if stream is None:
+            output.avoid()  # a file of the program's own that has got the number already
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             stream = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the process runs

@@ -26,7 +26,7 @@ TALKATIVE = """
         def forward(self, data):
             get_logger().info("long %s end", "x" * data)
             print("printed", "y" * 1000, file=sys.stderr)
-            print("printed", "z" * 1000, flush=True)
+            print("printed", "z" * 1000, flush=FLUSH)
             return os.getpid()
 
     if __name__ == "__main__":
@@ -34,7 +34,7 @@ TALKATIVE = """
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        server = Server(timeout=20000)
+        server = Server(timeout=20000, kill_grace=100000)
         server.append_worker(Talkative, num=2, start_method=METHOD)
         server.run()
         print("run returned")
@@ -103,10 +103,12 @@ def log(tmp_path: Path) -> Iterator[Log]:
     log.close()
 
 
-def start(serve: Serve, log: Log, method: str) -> Service:
+def start(serve: Serve, log: Log, method: str, flush: bool = True) -> Service:
     place = ["--address", "127.0.0.1", "--port", "0"]
     whole_lines = {"PYTHONUNBUFFERED": ""}  # else `print` writes its arguments one by one
-    service = serve(TALKATIVE.replace("METHOD", repr(method)), str(log.path), *place, env=whole_lines)
+    service = serve(
+        TALKATIVE.replace("METHOD", repr(method)).replace("FLUSH", repr(flush)), str(log.path), *place, env=whole_lines
+    )
     service.address = log.wait(r"listening on ([\d.:]+)")[1]
     log.wait(r"\|1> ready")
     log.wait(r"\|2> ready")
@@ -150,7 +152,7 @@ def test_reader_that_stalls(serve: Serve, log: Log, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_reader_that_still_stalls_at_the_end(serve: Serve, log: Log, method: str) -> None:
-    service = start(serve, log, method)
+    service = start(serve, log, method, flush=False)
     log.fill()
     assert_serves(service)
     service.stop()

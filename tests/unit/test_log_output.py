@@ -64,7 +64,11 @@ class Watched(Output):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.recovered: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.on_recovery = self.recovered.put
+        self.on_recovery = self._on_recovery
+
+    def _on_recovery(self) -> None:
+        if lost := self.take_lost():
+            self.recovered.put(lost)
 
 
 Watch = Callable[[int], Watched]
