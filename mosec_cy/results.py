@@ -15,8 +15,8 @@ Send = Callable[[str, int], bool]
 """Sends an event to the client of an item of the batch; False: that client wants no more."""
 
 FINISHED: set[type] = {type(None), bool, int, float, str, bytes, bytearray, memoryview, dict, list, tuple}
-"""Types of results of one item with which there is nothing left to do: no coroutines, generators and errors. `finish` adds
-those that it meets, so that a look at the type is all that such a result costs."""
+"""Types of results of one item with which there is nothing left to do: no coroutines, generators and errors. `finish`
+adds those that it meets, so that a look at the type is all that such a result costs."""
 
 _NO_BATCH = (str, bytes, bytearray, memoryview, UserString, Mapping, Set)
 _OF_RECORDS = ("columns", "model_fields", "__fields__")  # data frames, models of pydantic: they iterate over fields

@@ -134,7 +134,7 @@ SERVICE = """
         for worker in (Generator, AsyncGenerator, Coroutine, ReturnsGenerator, CoroutineOfGenerator, ReturnsIterator):
             server.append_worker(worker, route=f"/{worker.__name__}")
         for worker in (Generator, AsyncGenerator):
-            server.append_worker(worker, route=f"/slow/{worker.__name__}", timeout=0.3)
+            server.append_worker(worker, route=f"/slow/{worker.__name__}", timeout=1)
         for worker in (BatchGenerator, BatchAsyncGenerator, BatchOfGenerators):
             server.append_worker(worker, route=f"/{worker.__name__}", max_batch_size=2, max_wait_time=500)
         server.run()

@@ -105,7 +105,7 @@ SERVICE = """
         server = Server(timeout=60_000)
         for worker in (AsyncWorker, SyncToAsync, PlainGenerator, PlainAsyncGenerator, Joined):
             server.append_worker(worker, route=f"/{worker.__name__}")
-        server.append_worker(AsyncWorker, route="/slow", timeout=0.3)
+        server.append_worker(AsyncWorker, route="/slow", timeout=1)
         for worker in (AsyncBatch, LazyBatch, AsyncLazyBatch, CoroutineInPlace):
             server.append_worker(worker, route=f"/{worker.__name__}", max_batch_size=2, max_wait_time=500)
         server.append_worker(AsyncBatch, route="/pipeline", max_batch_size=2, max_wait_time=1)
