@@ -33,7 +33,10 @@ def forward_type(worker: type[BaseWorker], target: ParseTarget, batched: bool) -
     try:
         hints = typing.get_type_hints(worker.forward, include_extras=True)
     except (NameError, AttributeError) as error:
-        raise TypeError(f"the annotations of {worker.__qualname__}.forward cannot be read: {error}") from error
+        raise TypeError(
+            f"the annotations of {worker.__qualname__}.forward cannot be read: {error}. "
+            "What they name must be there when the program runs, not only under TYPE_CHECKING or in a function"
+        ) from error
     annotation = hints.get(_name(worker, target), Any)
     return _element(worker, annotation) if batched else annotation
 

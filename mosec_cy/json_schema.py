@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mosec_cy import pydantic_types
 from mosec_cy.forward_types import ParseTarget, forward_type
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
+_MODES = {ParseTarget.INPUT: "validation", ParseTarget.RETURN: "serialization"}
 _CODECS = {ParseTarget.INPUT: "deserialize", ParseTarget.RETURN: "serialize"}
 
 
@@ -27,16 +29,24 @@ def of_forward(
     if not codec_is_ours(worker, target):
         return {}, {}
     item = forward_type(worker, target, batched)
+    mode = _MODES[target]
+    if pydantic_types.is_all_pydantic(item):
+        return pydantic_types.schemas(item, mode, ref_template)
+    others: dict[str, Schema] = {}  # components of models of pydantic within a Struct
+
+    def unknown(part: Any) -> Schema:
+        """Of what msgspec does not know, such as an array, there is only the name; it would not take {}."""
+        if not pydantic_types.has_pydantic(part):
+            return {"title": getattr(part, "__name__", str(part))}
+        schema, components = pydantic_types.schemas(part, mode, ref_template)
+        others.update(components)
+        return schema
+
     try:
-        (schema,), components = msgspec.json.schema_components([item], schema_hook=_unknown, ref_template=ref_template)
+        (schema,), components = msgspec.json.schema_components([item], schema_hook=unknown, ref_template=ref_template)
     except TypeError:  # a union of what it does not know and something else, for example
         return {}, {}
-    return schema, components
-
-
-def _unknown(part: Any) -> Schema:
-    """Of what msgspec does not know, such as an array, there is only the name; {} it would not take for an answer."""
-    return {"title": getattr(part, "__name__", str(part))}
+    return schema, components | others
 
 
 def codec_is_ours(worker: type[BaseWorker], target: ParseTarget) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING
-
-from prometheus_client.core import Metric
 
 from mosec_cy._channel import Channel
 from mosec_cy._segment import STATUS_CODES, Segment
 from mosec_cy.log import get_logger
-from mosec_cy.metrics import ServiceMetrics
+from mosec_cy.metric_snapshot import Family
 from mosec_cy.openapi import OpenAPI
 from mosec_cy.options import Options
 from mosec_cy.plan import MASTER_ROW, METRICS, TEXT, Plan, Resource
@@ -18,6 +17,7 @@ from mosec_cy.user_metrics import UserMetrics
 
 if TYPE_CHECKING:
     from mosec_cy._payload import Item
+    from mosec_cy.metrics import ServiceMetrics
 
 MASTER_INCARNATION = 1
 
@@ -34,7 +34,8 @@ class MasterRoutes:
 
     def __init__(self, plan: Plan, options: Options) -> None:
         self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._metrics = ServiceMetrics(options.namespace, plan, STATUS_CODES, options.timeout)
+        self._plan = plan
+        self._options = options
         self._openapi = OpenAPI(plan, options)
         self._content_types = {text: number for number, text in enumerate(plan.content_types)}
         self._scrapes: list[Item] = []  # requests for /metrics that wait for the workers
@@ -60,11 +61,6 @@ class MasterRoutes:
             self._scrapes += scrapes
             self.user_metrics.collect(self._send_metrics)
 
-    @property
-    def metric_names(self) -> list[str]:
-        """What no metric of user code may be called."""
-        return self._metrics.names(self._segment.stats())
-
     def close(self) -> None:
         os.close(self.bell_fd)
 
@@ -76,7 +72,13 @@ class MasterRoutes:
             return 500, _INTERNAL_ERROR
         return (200, found) if found else (404, _NOT_FOUND)
 
-    def _send_metrics(self, users: list[Metric]) -> None:
+    @cached_property
+    def _metrics(self) -> ServiceMetrics:
+        from mosec_cy.metrics import ServiceMetrics  # and prometheus_client, a fifth of the time of a start
+
+        return ServiceMetrics(self._options.namespace, self._plan, STATUS_CODES, self._options.timeout)
+
+    def _send_metrics(self, users: list[Family]) -> None:
         scrapes, self._scrapes = self._scrapes, []
         if not scrapes:  # answered already, or core has died meanwhile
             return

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client.core import Metric
-
 from mosec_cy.log import get_logger
+from mosec_cy.metric_names import names_taken
 from mosec_cy.metric_snapshot import ACCUMULATING, Family, Sample
 
 MOST_KEPT = 50_000  # samples of processes that have ended
 _GREATEST = frozenset({"info", "stateset"})  # their value is a fact, 0 or 1
-_SUFFIXES_TAKEN = {
-    "counter": ("_total", "_created"),
-    "summary": ("_sum", "_count", "_created"),
-    "histogram": ("_bucket", "_sum", "_count", "_created"),
-    "gaugehistogram": ("_bucket", "_gsum", "_gcount"),
-    "info": ("_info",),
-}
 
 _Labels = tuple[tuple[str, str], ...]
 
@@ -66,7 +58,10 @@ class _Merged:
             else:
                 series.value += sample.value
 
-    def samples(self) -> Iterator[Sample]:
+    def family(self) -> Family:
+        return Family(self.name, self.kind, self.help, list(self._samples()))
+
+    def _samples(self) -> Iterator[Sample]:
         """Sums; of a histogram's buckets those that all processes have: the sum of others would be too small."""
         everywhere: dict[_Labels, int] = {}
         for (suffix, labels), series in self.series.items():
@@ -90,23 +85,17 @@ class Merger:
     def bury(self, families: Sequence[Family]) -> None:
         """Keep the counts of a process that has ended."""
         counts = [family for family in families if family.kind in ACCUMULATING]
-        merged = [Family(m.name, m.kind, m.help, list(m.samples())) for m in self._merge([self._kept, counts])]
+        merged = self._merge([self._kept, counts])
         if sum(len(family.samples) for family in merged) > MOST_KEPT:
             self._report(f"counts of ended processes are lost: {MOST_KEPT} samples of them are kept, no more")
             return
         self._kept = merged
 
-    def merged(self, processes: Iterable[Sequence[Family]]) -> list[Metric]:
-        """One metric for each name: sums over `processes`, which live, and over the counts of the dead."""
-        metrics = []
-        for merged in self._merge([*processes, self._kept]):
-            metric = Metric(merged.name, merged.help, merged.kind)
-            for sample in merged.samples():
-                metric.add_sample(merged.name + sample.suffix, sample.labels, sample.value)
-            metrics.append(metric)
-        return metrics
+    def merged(self, processes: Iterable[Sequence[Family]]) -> list[Family]:
+        """One family for each name: sums over `processes`, which live, and over the counts of the dead."""
+        return self._merge([*processes, self._kept])
 
-    def _merge(self, processes: Iterable[Sequence[Family]]) -> list[_Merged]:
+    def _merge(self, processes: Iterable[Sequence[Family]]) -> list[Family]:
         by_name: dict[str, _Merged] = {}
         owners: dict[str, str] = dict.fromkeys(self._taken, "the service's own metrics")
         for families in processes:
@@ -120,17 +109,12 @@ class Merger:
                     merged = by_name[family.name] = _Merged(family)
                     owners.update(dict.fromkeys(names_taken(family.name, family.kind), family.name))
                 merged.add(family)
-        return list(by_name.values())
+        return [merged.family() for merged in by_name.values()]
 
     def _report(self, complaint: str) -> None:
         if complaint not in self._reported and len(self._reported) < 1000:
             self._reported.add(complaint)
             get_logger().error("%s", complaint)
-
-
-def names_taken(name: str, kind: str) -> list[str]:
-    """What no other metric may be called, nor a sample of one."""
-    return [name, *(name + suffix for suffix in _SUFFIXES_TAKEN.get(kind, ()))]
 
 
 def _clash(family: Family, owners: dict[str, str]) -> str:

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from mosec_cy.metric_merge import names_taken
+from mosec_cy.metric_names import OWN
+from mosec_cy.metric_snapshot import Family
 from mosec_cy.plan import Plan, Stage
 
 _FIRST_SECONDS = 0.001
@@ -18,6 +19,7 @@ _BATCH_SIZE_BUCKETS = 10
 _BATCH_DURATION_BUCKETS = 13
 _LABELS = ["stage", "connection"]
 _TOTAL = ["total", "total"]
+_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
 
 class ServiceMetrics(Collector):
@@ -36,20 +38,15 @@ class ServiceMetrics(Collector):
         self._status_codes = status_codes
         self._duration_buckets = (timeout - 1).bit_length() + 1
         self._stats: dict[str, Any] | None = None
-        self._users: Iterable[Metric] = ()
+        self._users: Iterable[Family] = ()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def render(self, stats: dict[str, Any], users: Iterable[Metric] = ()) -> bytes:
+    def render(self, stats: dict[str, Any], users: Iterable[Family] = ()) -> bytes:
         """The page of `/metrics` for what `Segment.stats` returned, followed by the metrics of user code."""
         self._stats = stats
         self._users = users
         return generate_latest(self._registry)
-
-    def names(self, stats: dict[str, Any]) -> list[str]:
-        """What no metric of user code may be called."""
-        self._stats = stats
-        return [name for metric in self.collect() for name in names_taken(metric.name, metric.type)]
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
@@ -60,25 +57,23 @@ class ServiceMetrics(Collector):
         yield self._process_duration(stats)
         yield self._batch_size(stats["rows"])
         yield self._batch_duration(stats["rows"])
-        yield GaugeMetricFamily(
-            f"{self._namespace}_remaining_task", "remaining tasks for the whole service", stats["remaining"]
-        )
-        yield GaugeMetricFamily(f"{self._namespace}_open_connections", "open client connections", stats["connections"])
-        yield from self._users
+        yield self._family("remaining_task", value=stats["remaining"])
+        yield self._family("open_connections", value=stats["connections"])
+        yield from map(as_metric, self._users)
+
+    def _family(self, name: str, **options: Any) -> Any:
+        kind, text = OWN[name]
+        return _FAMILIES[kind](f"{self._namespace}_{name}", text, **options)
 
     def _throughput(self, counts: Sequence[Sequence[int]]) -> Metric:
-        family = CounterMetricFamily(
-            f"{self._namespace}_throughput", "service inference endpoint throughput", labels=["code", "endpoint"]
-        )
+        family = self._family("throughput", labels=["code", "endpoint"])
         for path, by_status in zip(self._plan.routes, counts, strict=False):  # the server's own routes come after
             for code, count in self._nonzero(by_status):
                 family.add_metric([code, path], count)
         return family
 
     def _unrouted(self, by_status: Sequence[int]) -> Metric:
-        family = CounterMetricFamily(
-            f"{self._namespace}_unrouted", "requests to /, to no route, or malformed", labels=["code"]
-        )
+        family = self._family("unrouted", labels=["code"])
         for code, count in self._nonzero(by_status):
             family.add_metric([code], count)
         return family
@@ -89,11 +84,7 @@ class ServiceMetrics(Collector):
                 yield str(status) if status else "other", count
 
     def _process_duration(self, stats: dict[str, Any]) -> Metric:
-        family = HistogramMetricFamily(
-            f"{self._namespace}_process_duration_second",
-            "process duration for each connection in each stage",
-            labels=_LABELS,
-        )
+        family = self._family("process_duration_second", labels=_LABELS)
         count = self._duration_buckets
         family.add_metric(_TOTAL, *_histogram(stats["total"], _FIRST_SECONDS, count))
         for labels, row in self._rows(self._plan.stages, stats["rows"]):
@@ -101,19 +92,13 @@ class ServiceMetrics(Collector):
         return family
 
     def _batch_size(self, rows: Sequence[dict[str, Any]]) -> Metric:
-        family = HistogramMetricFamily(
-            f"{self._namespace}_batch_size", "batch size for each connection in each stage", labels=_LABELS
-        )
+        family = self._family("batch_size", labels=_LABELS)
         for labels, row in self._rows(self._batching_stages(), rows):
             family.add_metric(labels, *_histogram(row["batch_size"], 1.0, _BATCH_SIZE_BUCKETS))
         return family
 
     def _batch_duration(self, rows: Sequence[dict[str, Any]]) -> Metric:
-        family = HistogramMetricFamily(
-            f"{self._namespace}_batch_duration_second",
-            "dynamic batching duration for each connection in each stage",
-            labels=_LABELS,
-        )
+        family = self._family("batch_duration_second", labels=_LABELS)
         for labels, row in self._rows(self._batching_stages(), rows):
             family.add_metric(labels, *_histogram(row["batch_duration"], _FIRST_SECONDS, _BATCH_DURATION_BUCKETS))
         return family
@@ -128,6 +113,14 @@ class ServiceMetrics(Collector):
             for worker_id, row in enumerate(stage.rows, 1):
                 if any(rows[row]["duration"]["buckets"]):
                     yield [stage.name, str(worker_id)], rows[row]
+
+
+def as_metric(family: Family) -> Metric:
+    """What user code has recorded, as the library renders it."""
+    metric = Metric(family.name, family.help, family.kind)
+    for sample in family.samples:
+        metric.add_sample(family.name + sample.suffix, sample.labels, sample.value)
+    return metric
 
 
 def _histogram(counted: dict[str, Any], first: float, count: int) -> tuple[list[tuple[str, float]], float]:

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from mosec_cy import main_module
 from mosec_cy.limits import LONGEST_MS
 from mosec_cy.worker import BaseWorker, is_worker
 
@@ -114,6 +115,12 @@ def _checked_start_method(value: object, worker: type[BaseWorker]) -> StartMetho
         raise ValueError(
             f"worker {worker.__qualname__} is defined inside a function, where a spawned process cannot find it: "
             'define it at the top level of its module, or pass start_method="fork"'
+        )
+    if not main_module.can_be_imported(worker):
+        raise ValueError(
+            f"worker {worker.__qualname__} is defined in no file (but by python -c, on standard input, in a notebook), "
+            "from which a spawned process could import it: put it into a module of its own and import that, "
+            'or pass start_method="fork"'
         )
     try:
         pickle.dumps(worker)

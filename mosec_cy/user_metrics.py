@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client.core import Metric
-
 from mosec_cy.metric_merge import Merger
 from mosec_cy.metric_snapshot import Family, Recorder, decode
 from mosec_cy.reactor import Reactor, Timer
 
 PATIENCE = 0.25  # s; how long a page waits for the workers
 Ask = Callable[[], None]
-Done = Callable[[list[Metric]], None]
+Done = Callable[[list[Family]], None]
 
 
 class _Process:

@@ -12,12 +12,28 @@ import pytest
 
 from tests.redis_server import redis_server
 from tests.service import Service
+from tests.tools import notice
+
+# When the tests of a folder begin, where several processes run them: those of modules that take long come first.
+_RANKS = {"stress": 0, "parity": 1, "interop": 2, "examples": 3, "fuzz": 4, "unit": 5}
 
 
 def pytest_configure() -> None:
     # What a shell starts in the background ignores SIGINT, and so would every service that tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each start of a service would compile the package anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_report_header() -> str | None:
+    return notice()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In several processes what takes long begins first: at the end it would run alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _RANKS.get(item.path.parent.name, 0))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,7 @@
 """A service whose workers say what they run and how their clients fare, for tests of clients that leave."""
 
 WATCHFUL = """
-    import os, sys, time
+    import functools, os, sys, time
     from mosec_cy import Server, Worker
 
     def say(*words):  # in one piece: others write there too
@@ -54,6 +54,8 @@ WATCHFUL = """
 
     if __name__ == "__main__":
         server = Server()
+        # So many interpreters would take a second to start.
+        server.append_worker = functools.partial(server.append_worker, start_method="fork")
         server.append_worker(Counting, route="/count")
         server.append_worker(First, route="/two")
         server.append_worker(Counting, route="/two")

@@ -1,6 +1,7 @@
 """A service whose items fail as they ask for, at the step that they name: started by test_item_errors.py."""
 
 import asyncio
+import functools
 import os
 
 from msgspec import Struct
@@ -142,6 +143,8 @@ class SingleStream(SSEWorker):
 if __name__ == "__main__":
     SIZE, LONG = 4, 20_000  # a batch of so many, and none before (ms)
     server = Server()
+    # So many interpreters would take a second to start.
+    server.append_worker = functools.partial(server.append_worker, start_method="fork")
     server.append_worker(Single, route="/single")
     server.append_worker(Batch, max_batch_size=SIZE, max_wait_time=LONG, route=["/batch", "/pipeline"])
     server.append_worker(Last, max_batch_size=SIZE, max_wait_time=50, route="/pipeline")

@@ -7,7 +7,7 @@ from httpx_sse import connect_sse
 from tests.service import Service
 
 STREAMS = """
-    import os, sys, threading, time
+    import functools, os, sys, threading, time
     from mosec_cy import Server, SSEWorker, ValidationError, Worker
 
     class Pre(Worker):
@@ -89,6 +89,8 @@ STREAMS = """
 
     if __name__ == "__main__":
         server = Server()
+        # So many interpreters would take a second to start.
+        server.append_worker = functools.partial(server.append_worker, start_method="fork")
         server.append_worker(Pre, route=["/inference", "/slow"])
         server.append_worker(Single, route="/inference", timeout=60)
         server.append_worker(Single, route="/slow", timeout=0.3)

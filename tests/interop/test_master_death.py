@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -39,13 +37,6 @@ BUSY = """
         server.append_worker(Busy, num=2, start_method=sys.argv[2])
         server.run()
 """
-
-
-@pytest.fixture(autouse=True)
-def _nothing_in_shared_memory() -> Iterator[None]:
-    before = os.listdir("/dev/shm")
-    yield
-    assert set(os.listdir("/dev/shm")) <= set(before)
 
 
 def assert_dies_with_master(service: Service) -> None:

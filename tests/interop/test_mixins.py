@@ -13,6 +13,7 @@ from tests.service import Service
 MSGPACK = "application/msgpack"
 
 SERVICE = """
+    import functools
     import msgspec
     import numpy as np
 
@@ -84,6 +85,8 @@ SERVICE = """
 
     if __name__ == "__main__":
         server = Server()
+        # So many interpreters would take a second to start.
+        server.append_worker = functools.partial(server.append_worker, start_method="fork")
         server.append_worker(Packed, route="/packed")
         server.append_worker(Typed, route="/typed")
         server.append_worker(TypedBatch, route="/typed-batch", max_batch_size=4)

@@ -14,7 +14,7 @@ from tests.engine import read_response, request
 from tests.service import Serve, Service
 
 BATCHES = """
-    import os
+    import functools, os
     from mosec_cy import Server, ValidationError, Worker
 
     class Batching(Worker):
@@ -76,6 +76,8 @@ BATCHES = """
 
     if __name__ == "__main__":
         server = Server()
+        # So many interpreters would take a second to start.
+        server.append_worker = functools.partial(server.append_worker, start_method="fork")
         for worker in (Batching, Decoding, Encoding, Exceptions, Failing, Lazy):
             server.append_worker(worker, max_batch_size=4, max_wait_time=300, route=f"/{worker.__name__.lower()}")
         server.append_worker(Wrong, max_batch_size=2, max_wait_time=300, route="/wrong")

@@ -11,6 +11,7 @@ from tests.load import drive, exchange
 from tests.service import Serve
 
 BODIES = """
+    import functools
     import numpy as np
     from mosec_cy import Server, Worker
 
@@ -61,6 +62,8 @@ BODIES = """
 
     if __name__ == "__main__":
         server = Server()
+        # So many interpreters would take a second to start.
+        server.append_worker = functools.partial(server.append_worker, start_method="fork")
         for worker in (Raw, InPlace, Identity, Odd, Plain):
             server.append_worker(worker, route=f"/{worker.__name__.lower()}")
         server.run()

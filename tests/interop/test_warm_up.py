@@ -7,7 +7,6 @@ from tests.service import Serve
 
 WARM = """
     import os, sys
-    import numpy
     from prometheus_client import Counter
     from mosec_cy import MosecTimeoutError, Server, ValidationError, Worker, get_logger
 
@@ -43,7 +42,7 @@ def program(method: str, examples: str, forward: str = "return data", batch: int
         ("example = 0", 1, ["0"]),
         ("example = [1, 2]", 4, ["[1, 2]"]),
         ("multi_examples = [[1], [2, 3]]; example = [4]", 4, ["[1]", "[2, 3]"]),
-        ("multi_examples = numpy.arange(4).reshape(2, 2)", 1, ["[0 1]", "[2 3]"]),
+        ("import numpy; multi_examples = numpy.arange(4).reshape(2, 2)", 1, ["[0 1]", "[2 3]"]),
         ("pass", 1, []),
     ],
 )

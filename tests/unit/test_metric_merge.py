@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mosec_cy.log import get_logger
 from mosec_cy.metric_merge import MOST_KEPT, Merger
 from mosec_cy.metric_snapshot import Family, Sample
+from mosec_cy.metrics import as_metric
 
 
 @pytest.fixture
@@ -38,12 +39,12 @@ def histogram(buckets: dict[str, float], total: float) -> Family:
     return Family("h", "histogram", "help", samples)
 
 
-def samples(metrics: list[Metric]) -> dict[str, float]:
-    return {
-        sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
-        for metric in metrics
-        for sample in metric.samples
-    }
+def samples(families: list[Family]) -> dict[str, float]:
+    def key(family: Family, sample: Sample) -> str:
+        labels = (f" {name}={value}" for name, value in sorted(sample.labels.items()))
+        return family.name + sample.suffix + "".join(labels)
+
+    return {key(family, sample): sample.value for family in families for sample in family.samples}
 
 
 def test_sums_over_processes_and_labels() -> None:
@@ -133,7 +134,7 @@ def test_whatever_processes_say_the_page_can_be_read(processes: list[list[Family
 
     class Page:
         def collect(self) -> list[Metric]:
-            return merger.merged(processes)
+            return [as_metric(family) for family in merger.merged(processes)]
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Page())  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy import Runtime, Worker
+from mosec_cy.metric_names import OWN, own_names
 from mosec_cy.metrics import ServiceMetrics
 from mosec_cy.plan import make_plan
 
@@ -51,6 +52,12 @@ def rendered(timeout: int = 3000) -> dict[tuple[str, tuple[tuple[str, str], ...]
 
 def labels(**values: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(values.items()))
+
+
+def test_no_metric_of_a_user_may_have_a_name_that_is_on_the_page() -> None:
+    names = {name for name, _ in rendered()}
+    assert names <= set(own_names("ns"))
+    assert all(any(name.startswith(f"ns_{own}") for name in names) for own in OWN)
 
 
 def test_throughput_counts_the_users_routes_only() -> None:

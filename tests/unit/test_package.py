@@ -19,6 +19,13 @@ def test_import_is_lazy() -> None:
     assert not [name for name in loaded if name.startswith("mosec_cy.")]
 
 
+def test_a_server_loads_nothing_that_only_some_need() -> None:
+    code = "import sys; from mosec_cy import Server, supervisor; Server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "mosec_cy.supervisor" in loaded
+    assert not {"numpy", "prometheus_client", "ssl"} & set(loaded)
+
+
 def test_every_name_is_there() -> None:
     for name in mosec_cy.__all__:
         assert getattr(mosec_cy, name).__name__ == name

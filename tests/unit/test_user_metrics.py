@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from prometheus_client.core import Metric
 
 from mosec_cy.metric_snapshot import Family, Sample
 from mosec_cy.reactor import Reactor
@@ -26,17 +25,17 @@ class Page:
     """A page that waits for its metrics; they end the reactor's run."""
 
     def __init__(self, reactor: Reactor) -> None:
-        self.metrics: list[Metric] | None = None
+        self.metrics: list[Family] | None = None
         self._reactor = reactor
 
-    def __call__(self, metrics: list[Metric]) -> None:
+    def __call__(self, metrics: list[Family]) -> None:
         self.metrics = metrics
         self._reactor.stop()
 
     @property
     def count(self) -> float:
         assert self.metrics is not None
-        return sum(sample.value for metric in self.metrics for sample in metric.samples if sample.name == "c_total")
+        return sum(sample.value for family in self.metrics for sample in family.samples if sample.suffix == "_total")
 
 
 def test_without_workers_it_is_done_at_once(reactor: Reactor) -> None:
