@@ -72,10 +72,10 @@ def as_ends(value: Any, size: int) -> list[Any]:
     """How the streams of a batch end, each by an error or None. What is no list with errors in it is ignored."""
     if not isinstance(value, (list, tuple)):
         return [None] * size
-    if any(map(is_unfinished, value)):
+    if any(is_unfinished(end) or isinstance(end, (Iterator, AsyncIterable)) for end in value):
         raise ResultError(
             "forward returned a generator for each item of a batch of streams, which would be left unread: it must "
-            "itself yield tuples (index, text)"
+            "itself yield tuples (index, text), of all items"
         )
     return list(value) if len(value) == size else [None] * size
 

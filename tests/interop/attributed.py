@@ -130,6 +130,10 @@ SERVICE = '''
         def forward(self, data):
             return self.stage
 
+    class WatchedTyped(TypedJSONMixin, Watched):
+        def forward(self, data: int):
+            return vars(self)
+
     class Module:
         """Keeps attributes as torch does."""
 
@@ -245,7 +249,7 @@ SERVICE = '''
     if __name__ == "__main__":
         server = Server()
         for worker in (Private, Sender, Logged, Frozen, FrozenTyped, Slots, Odd, Watched, Equal, EqualStream, Wrapped,
-                       OnTheObject, Setting, Outer, Torch, Empty):
+                       OnTheObject, Setting, WatchedTyped, Outer, Torch, Empty):
             server.append_worker(worker, route=f"/{worker.__name__}")
         for worker in (Batch, OwnProperties, Factory):
             server.append_worker(worker, max_batch_size=4, max_wait_time=1, route=f"/{worker.__name__}")

@@ -126,7 +126,7 @@ def test_a_generator_for_each_item(service: Service) -> None:
     for answer in read_all(service, "/BatchOfGenerators", {}, {}):
         ((kind, text),) = answer
         assert kind == "error"
-        assert text.endswith("it must itself yield tuples (index, text)")
+        assert text.endswith("it must itself yield tuples (index, text), of all items")
 
 
 def test_a_client_of_a_batch_leaves(service: Service) -> None:

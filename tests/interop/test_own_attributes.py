@@ -28,10 +28,11 @@ def service(serve_module: Serve) -> Service:
         ("Slots", "m"),
         ("Torch", [3, 1]),
         ("Empty", [{}, 1]),
+        ("WatchedTyped", {}),
         ("Odd", ["m", "anything", 1]),
         ("Watched", "Watched_8"),
         ("Equal", [True, "Equal_9"]),
-        ("Factory", [4, 4, "Factory_19"]),
+        ("Factory", [4, 4, "Factory_20"]),
     ],
 )
 def test_own_names_change_nothing(service: Service, name: str, answer: Any) -> None:
