@@ -65,8 +65,13 @@ def interrupt() -> bool:
     if current_task(loop) is task:
         return False
     _Process.overdue = True
-    loop.call_soon_threadsafe(task.cancel)
+    task.cancel()  # now: its next step may be due already, and not come back
+    loop.call_soon_threadsafe(_wake)
     return True
+
+
+def _wake() -> None:
+    """Called on the loop, so that it sleeps no longer."""
 
 
 def close() -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mosec_cy._channel import Channel
     from mosec_cy._sender import Sender
+    from mosec_cy.typed_decoding import Decode, Format
 
 
 class Replica:
-    """Which replica a worker is, and its connections while it serves."""
+    """Which replica a worker is, its connections while it serves, and what its mixins keep."""
 
-    __slots__ = ("channel", "max_batch_size", "sender", "stage", "worker_id")
+    __slots__ = ("channel", "decoder", "max_batch_size", "sender", "stage", "worker_id")
 
     def __init__(self, stage: str = "", worker_id: int = 0, max_batch_size: int = 1) -> None:
         self.stage = stage
@@ -23,6 +24,7 @@ class Replica:
         self.max_batch_size = max_batch_size
         self.channel: Channel | None = None
         self.sender: Sender | None = None
+        self.decoder: tuple[type, Format, Decode] | None = None  # of the typed mixins: for which class and format
 
     @property
     def name(self) -> str:

@@ -14,11 +14,13 @@ from mosec_cy.errors import ServerError
 Send = Callable[[str, int], bool]
 """Sends an event to the client of an item of the batch; False: that client wants no more."""
 
-FINISHED = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview, dict, list, tuple})
-"""Types of results of one item with which there is nothing left to do."""
+FINISHED: set[type] = {type(None), bool, int, float, str, bytes, bytearray, memoryview, dict, list, tuple}
+"""Types of results of one item with which there is nothing left to do: no coroutines, generators and errors. `finish`
+adds those that it meets, so that a look at the type is all that such a result costs."""
 
 _NO_BATCH = (str, bytes, bytearray, memoryview, UserString, Mapping, Set)
 _OF_RECORDS = ("columns", "model_fields", "__fields__")  # data frames, models of pydantic: they iterate over fields
+_KNOWN_TYPES = 100  # at most in FINISHED, which keeps them alive
 _COUNTED = 1000  # results beyond those of the batch; what goes on may have no end
 
 
@@ -50,8 +52,10 @@ def finish(returned: Any, size: int | None, send: Send | None) -> Any:
     """
     while hasattr(type(returned), "__await__"):
         returned = event_loop.run(returned)
-    if send is not None and _is_source(returned):
-        return _send_all(returned, _emitter(size, send))
+    if isinstance(returned, (Iterator, AsyncIterable)):
+        return returned if send is None else _send_all(returned, _emitter(size, send))
+    if len(FINISHED) < _KNOWN_TYPES and not isinstance(returned, (BaseException, type)):
+        FINISHED.add(type(returned))
     return returned
 
 
@@ -68,10 +72,10 @@ def as_ends(value: Any, size: int) -> list[Any]:
     """How the streams of a batch end, each by an error or None. What is no list with errors in it is ignored."""
     if not isinstance(value, (list, tuple)):
         return [None] * size
-    if any(map(is_unfinished, value)):
+    if any(is_unfinished(end) or isinstance(end, (Iterator, AsyncIterable)) for end in value):
         raise ResultError(
             "forward returned a generator for each item of a batch of streams, which would be left unread: it must "
-            "itself yield tuples (index, text)"
+            "itself yield tuples (index, text), of all items"
         )
     return list(value) if len(value) == size else [None] * size
 
@@ -122,10 +126,6 @@ async def _gathered(source: AsyncIterable[Any], most: int) -> list[Any]:
 
 
 # ---- events ----------------------------------------------------------------------------------------
-
-
-def _is_source(value: Any) -> bool:
-    return isinstance(value, (Iterator, AsyncIterable))
 
 
 def _send_all(source: Any, emit: Callable[[Any], bool]) -> Any:

@@ -227,10 +227,12 @@ class StageLoop:
     def _results(self, returned: Any) -> list[Any]:
         """The results of the batch."""
         size = len(self.channel.batch)
+        if type(returned) is list and len(returned) == size:
+            return returned
         return as_batch(finish(returned, size, None), size)
 
     def _send(self, item: Item, value: Any) -> None:
-        if isinstance(value, (BaseException, type)) and (error := error_in_place(value)) is not None:
+        if type(value) not in FINISHED and (error := error_in_place(value)) is not None:
             self._fail([item], error)
             return
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -32,6 +31,14 @@ JSON = Format(
 )
 
 
+def _decoder(worker: BaseWorker, form: Format) -> Decode:
+    """Made once for a worker. It is not kept in the object, whose attributes are its class's own."""
+    this = replica.of(worker)
+    if this.decoder is None or this.decoder[0] is not type(worker) or this.decoder[1] is not form:
+        this.decoder = type(worker), form, form.decode(type(worker), this.max_batch_size > 1)
+    return this.decoder[2]
+
+
 class TypedMsgPackMixin(BaseWorker):
     """Requests in MessagePack, checked against the annotation of `forward`; answers in MessagePack.
 
@@ -41,10 +48,6 @@ class TypedMsgPackMixin(BaseWorker):
 
     req_mime_type = "application/msgpack"
     resp_mime_type = "application/msgpack"
-
-    @cached_property
-    def __decode(self) -> Decode:
-        return MSGPACK.decode(type(self), replica.of(self).max_batch_size > 1)
 
     @checked_by(MSGPACK.decode)
     @reads_in_place
@@ -56,7 +59,7 @@ class TypedMsgPackMixin(BaseWorker):
             ValidationError: it is not of that type: 422, with the path of the field that is wrong.
             TypeError: there is no decoding the annotated type. (`Server.append_worker` says so.)
         """
-        return self.__decode(data)
+        return _decoder(self, MSGPACK)(data)
 
     def serialize(self, data: Any) -> Any:
         """Encode an answer.
@@ -77,10 +80,6 @@ class TypedJSONMixin(BaseWorker):
     are validated by pydantic.
     """
 
-    @cached_property
-    def __decode(self) -> Decode:
-        return JSON.decode(type(self), replica.of(self).max_batch_size > 1)
-
     @checked_by(JSON.decode)
     @reads_in_place
     def deserialize(self, data: Any) -> Any:
@@ -91,4 +90,4 @@ class TypedJSONMixin(BaseWorker):
             ValidationError: it is not of that type: 422, with the path of the field that is wrong.
             TypeError: there is no decoding the annotated type. (`Server.append_worker` says so.)
         """
-        return self.__decode(data)
+        return _decoder(self, JSON)(data)

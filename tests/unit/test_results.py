@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosec_cy import ServerError, event_loop
-from mosec_cy.results import MissingResultsError, as_batch, as_ends, finish
+from mosec_cy.results import MissingResultsError, ResultError, as_batch, as_ends, finish
 
 THREE: list[Callable[[], Any]] = [
     lambda: [1, 2, 3],
@@ -131,6 +131,9 @@ def test_ends_of_streams() -> None:
     assert as_ends([None, error], 2) == [None, error]
     for ignored in (None, {"a": 1}, "ab", [1], 3):
         assert as_ends(ignored, 2) == [None, None]
+    for unread in ([iter("ab")], ["a", (text for text in "ab")]):
+        with pytest.raises(ResultError, match="must itself yield tuples"):
+            as_ends(unread, 2)
 
 
 @pytest.fixture
