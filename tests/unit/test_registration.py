@@ -286,8 +286,8 @@ def test_a_content_type_that_no_head_has_room_for_is_refused() -> None:
     ("runtime", "complaint"),
     [
         (Runtime(Typed, max_batch_size=2), "Typed.forward gets and returns lists .*: annotate it with list"),
-        (Runtime(Undecodable), "Undecodable.forward cannot be given list.* Type unions may not contain more than one"),
-        (Runtime(Unresolvable), "the annotations of Unresolvable.forward cannot be read: name 'Nowhere'"),
+        (Runtime(Undecodable), "Undecodable.forward cannot be given list"),
+        (Runtime(Unresolvable), "the annotations of Unresolvable.forward cannot be read: .*Nowhere"),
     ],
 )
 def test_what_a_typed_codec_cannot_decode_is_refused(runtime: Runtime, complaint: str) -> None:
