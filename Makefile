@@ -1,10 +1,10 @@
 # Each target sets up what it needs in $(VENV) and says what it does. What is already there is not done again.
 #
-# Settings: PYTHON (interpreter of the environment), VENV, PORT (make serve), TESTS (make test: what to run),
-# JOBS (make test: number of processes; more than CPUs, since tests wait too), PEER (make test: 0 leaves Mosec out, and
-# skips the comparison with it, where it cannot be installed), COMPARE (make bench: options of benchmarks/compare.py),
-# PACKAGE (make package: options of tools/package.py), FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of
-# tools/fuzz.py), SOAK (make soak: options of tests/soak).
+# Settings: PYTHON (interpreter of the environment), VENV, LOCK (which versions are installed: a file of constraints; empty:
+# the newest), PORT (make serve), TESTS (make test: what to run), JOBS (make test: number of processes; more than CPUs, since
+# tests wait too), PEER (make test: 0 leaves Mosec out, and skips the comparison with it, where it cannot be installed),
+# COMPARE (make bench: options of benchmarks/compare.py), PACKAGE (make package: options of tools/package.py),
+# FUZZ_SECONDS (make fuzz: of each target), FUZZ (options of tools/fuzz.py), SOAK (make soak: options of tests/soak).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,11 +12,15 @@ PORT ?= 8000
 TESTS ?= tests
 JOBS ?= $(shell expr $$(nproc) \* 3 / 2)
 PEER ?= 1
+LOCK ?= requirements.lock
 FUZZ_SECONDS ?= 60
-FLOORS_PYTHON ?= python3.10
+# The first that runs of those for which the oldest dependencies have wheels.
+FLOORS_PYTHON ?= $(shell for python in python3.10 ~/.pyenv/versions/3.10.*/bin/python3.10 python3.11; do \
+	if "$$python" --version >/dev/null 2>&1; then echo "$$python"; break; fi; done)
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What the lock has hashes for is compared with them.
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-build-isolation $(if $(LOCK),--constraint $(LOCK))
 ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
 # Build switches that are on are part of the name of the engine's stamp: switching rebuilds.
 FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
@@ -29,7 +33,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-floors examples heavy-examples check fuzz model soak format bench docs develop package clean
+.PHONY: help serve test test-latest test-floors lock examples heavy-examples check fuzz model soak format bench docs develop package clean
 
 define say
 @printf '==> %s\n' "$(1)"
@@ -47,11 +51,23 @@ test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VE
 	$(call say,pytest $(TESTS))
 	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -o console_output_style=classic -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
 
-test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, default python3.10); Mosec admits none so old
-	@PIP_CONSTRAINT=tests/floors.txt $(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) PEER=0
+test-latest: ## run all tests with the newest release of everything, whatever the lock says
+	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=
+
+test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, a CPython 3.10 or 3.11); Mosec admits none so old
+	$(if $(FLOORS_PYTHON),,$(error found no CPython 3.10 or 3.11 for the oldest dependencies: name one, FLOORS_PYTHON=...))
+	@$(MAKE) --no-print-directory test VENV=.venv-floors PYTHON=$(FLOORS_PYTHON) LOCK=tests/floors.txt PEER=0
+
+# Of torch the version alone is fixed: each machine's build of it, for its GPU or none, is another file.
+lock: $(VENV)/.base ## renew requirements.lock: for each Python, the newest of all that the targets here install, with hashes
+	$(call say,uv pip compile)
+	@$(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-annotate \
+		--all-extras $(patsubst %,--group %,dev docs package peer bench-mosec bench-litserve bench-fastapi) \
+		--constraint tests/examples/heavy/constraints.txt --no-emit-package torch \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 examples: ## run the tests of the examples on real models and frameworks, in .venv-examples: large to install, minutes to run
-	@PIP_CONSTRAINT=tests/examples/heavy/constraints.txt $(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
+	@$(MAKE) --no-print-directory heavy-examples VENV=.venv-examples
 
 heavy-examples: $(VENV)/.group-test $(VENV)/.heavy-examples
 	$(call say,pytest tests/examples/heavy)
@@ -77,9 +93,9 @@ fuzz: $(VENV)/.group-test ## fuzz what reads hostile bytes, guided by coverage (
 	$(call say,libFuzzer on each target for $(FUZZ_SECONDS) s)
 	@$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
-model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin)
-	$(call say,spin)
-	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py
+model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin, g++ and relacy)
+	$(call say,spin; relacy)
+	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py tests/unit/test_weak_memory.py
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -106,43 +122,46 @@ package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons wh
 	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
-	rm -rf build dist site .venv .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site .venv .venv-latest .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.
 
-$(VENV)/.base: pyproject.toml
+# pip of any age can install uv, which installs all else.
+$(VENV)/.base: pyproject.toml requirements.lock
 	$(call say,virtual environment $(VENV) with $(PYTHON))
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --upgrade pip
-	@$(PIP) --group build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
+	@$(UV) --group build
 	@touch $@
 
 $(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
 	$(call say,building the engine$(FLAVOUR) and installing mosec_cy into $(VENV) (editable))
-	@$(PIP) --quiet --no-build-isolation --editable .
+	@$(UV) --editable .
 	@rm -f $(VENV)/.engine* && touch $@
 
 # It builds from the source distribution and needs no engine here.
 $(VENV)/.group-package: pyproject.toml | $(VENV)/.base
 	$(call say,packages of the group 'package')
-	@$(PIP) --group package
+	@$(UV) --group package
 	@touch $@
 
-$(VENV)/.group-%: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.group-%: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages of the group '$*')
-	@$(PIP) --group $*
+	@$(UV) --group $*
 	@touch $@
 
-$(VENV)/.examples: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of the examples)
-	@$(PIP) --quiet --no-build-isolation --editable '.[examples]'
+	@$(UV) --requirement pyproject.toml --extra examples
 	@touch $@
 
 # The recogniser's package asks for the OpenCV that needs a graphical system's libraries; the headless one is the same module.
-$(VENV)/.heavy-examples: pyproject.toml | $(ENGINE_STAMP)
+$(VENV)/.heavy-examples: pyproject.toml requirements.lock | $(ENGINE_STAMP)
 	$(call say,packages and models of all examples)
-	@$(PIP) --no-build-isolation --editable '.[examples,examples-embedding,examples-jax,examples-ocr,examples-torch]'
-	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python
-	@$(PIP) --force-reinstall --no-deps opencv-python-headless
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/examples/heavy/constraints.txt torch
+	@$(UV) --requirement pyproject.toml $(patsubst %,--extra %,examples examples-embedding examples-jax examples-ocr examples-torch)
+	@$(BIN)/python -m uv pip uninstall --quiet --python $(BIN)/python opencv-python
+	@$(UV) --reinstall-package opencv-python-headless opencv-python-headless
 	@touch $@

@@ -28,7 +28,7 @@ napoleon_numpy_docstring = False
 
 # Names of this package must be found; those of others have their own documentation.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!mosec_cy\.).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!mosec_cy\.).*"), ("py:class", r"mosec_cy\.worker\.BaseWorker")]
 
 html_theme = "furo"
 html_title = f"mosec_cy {__version__}"

@@ -22,9 +22,17 @@ _HOMES = {
     "ValidationError": "errors",
 }
 
+_MODULES = ("errors", "log", "mixin", "runtime", "server", "worker")
+
 # Type checkers take the name for true; `typing` itself stays out of the core process.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mosec_cy import errors as errors
+    from mosec_cy import log as log
+    from mosec_cy import mixin as mixin
+    from mosec_cy import runtime as runtime
+    from mosec_cy import server as server
+    from mosec_cy import worker as worker
     from mosec_cy.errors import (
         ClientError,
         DecodingError,
@@ -59,10 +67,12 @@ __all__ = [
 
 def _load(name: str) -> object:
     home = _HOMES.get(name)
-    if home is None:
+    if home is None and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if home is None:
+        return import_module(f"{__name__}.{name}")
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
@@ -73,4 +83,4 @@ if not TYPE_CHECKING:  # to type checkers each misspelt name would be an object
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

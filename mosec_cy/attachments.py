@@ -20,7 +20,6 @@ is said again when the next one starts.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 from mosec_cy.engine import Engine
 from mosec_cy.log import get_logger
@@ -35,26 +34,29 @@ class Attachments:
 
     Args:
         reactor: the master's loop.
-        patience: seconds that a row's process has once it is ready.
+        engine: to whose memory they attach.
+        timeout, grace: the service's, in s.
     """
 
-    def __init__(self, reactor: Reactor, patience: Callable[[WorkerRow], float]) -> None:
+    def __init__(self, reactor: Reactor, engine: Engine, timeout: float, grace: float) -> None:
         self._reactor = reactor
-        self._patience = patience
+        self._engine = engine
+        self._timeout = timeout
+        self._grace = grace
         self._awaited: dict[int, tuple[int, Timer | None]] = {}  # by row: number of the core, end of patience
 
-    def ask(self, row: WorkerRow, engine: Engine) -> None:
+    def ask(self, row: WorkerRow) -> None:
         """Have the row's process attach to the engine's memory."""
         self.forget(row)
         assert row.process is not None
         try:
-            row.ask_to_attach(engine.number, engine.descriptors)
+            row.ask_to_attach(self._engine.number, self._engine.descriptors)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended, which will be heard of; or user code has closed its socket: then its patience ends
         except OSError as error:  # it reads nothing, and its socket is full
             _log.error("%s killed, it cannot be told of the new core: %s", row.name, error)
             row.process.kill()
-        self._awaited[row.index] = engine.number, None
+        self._awaited[row.index] = self._engine.number, None
         if row.state is State.READY:
             self.expect(row)
 
@@ -79,6 +81,13 @@ class Attachments:
         _, timer = self._awaited.pop(row.index, (0, None))
         if timer is not None:
             timer.cancel()
+
+    def _patience(self, row: WorkerRow) -> float:
+        """Seconds that a row's process has once it is ready, as in _row_watch."""
+        timeout = row.stage.runtime.timeout or self._timeout
+        if row.index not in self._engine.in_forward:
+            timeout = max(timeout, self._timeout)
+        return timeout + self._grace
 
     def _give_up(self, row: WorkerRow) -> None:
         assert row.process is not None

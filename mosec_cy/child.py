@@ -8,11 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import spawn
 from pathlib import Path
 from typing import NoReturn
 
+from mosec_cy import standard_streams
+
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
+MARK = "mosec_cy-child"  # last in the arguments of what `execute` starts
+_EXECUTABLE = sys.executable or ""
 UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child
 
 
@@ -74,6 +79,27 @@ def describe(status: int) -> str:
         return f"signal {-status}"
 
 
+def interpreter() -> str:
+    """The program that is Python, also for multiprocessing (`set_executable`); empty where none is known."""
+    told = os.fsdecode(spawn.get_executable() or "")
+    return told if told != _EXECUTABLE else sys.executable
+
+
+def check_interpreter() -> None:
+    """Raise RuntimeError where `execute` would start this program anew in place of a child."""
+    ours = interpreter()
+    way_out = "run the program with Python, or name one with multiprocessing.set_executable"
+    if getattr(sys, "frozen", False) and ours == sys.executable:
+        raise RuntimeError(
+            f"a service cannot run in a frozen program ({sys.executable}): its processes are started by a Python "
+            f"interpreter, and this would start itself again and again; {way_out}"
+        )
+    if sys.argv[-1:] == [MARK]:
+        raise RuntimeError(f"{sys.executable} was started as a process of a service, but is no Python: {way_out}")
+    if not ours:
+        raise RuntimeError(f"sys.executable names no Python interpreter to start processes with: {way_out}")
+
+
 def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Mapping[str, str] | None = None) -> Child:
     """Start this interpreter on `code`, with no descriptors but 0 to 2 and `keep`.
 
@@ -82,12 +108,12 @@ def execute(flags: Sequence[str], code: str, keep: Sequence[int], variables: Map
     environment = None if not variables else {**os.environ, **variables}
     with _signals_held():
         popen = subprocess.Popen(
-            [sys.executable, *flags, "-c", code], pass_fds=keep, env=environment, stdin=subprocess.DEVNULL
+            [interpreter(), *flags, "-c", code, MARK], pass_fds=keep, env=environment, stdin=subprocess.DEVNULL
         )
     return Child(popen.pid, popen)
 
 
-def execute_small(module: str, arguments: Sequence[int], keep: Sequence[int]) -> Child:
+def execute_small(module: str, arguments: Sequence[int | str], keep: Sequence[int]) -> Child:
     """Start `main(*arguments)` of a module of this package in a small interpreter; the rest is as for `execute`.
 
     It is isolated and without `site`: the module has the standard library and this package, and none of the user's.
@@ -99,8 +125,7 @@ def execute_small(module: str, arguments: Sequence[int], keep: Sequence[int]) ->
 
 def fork(body: Callable[[], NoReturn]) -> Child:
     """Start a copy of this process on `body`, which never returns. Signals: as `execute`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    standard_streams.flush()
     with _signals_held():
         pid = os.fork()
         if pid == 0:

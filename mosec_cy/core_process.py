@@ -6,7 +6,6 @@ Imports next to nothing: what is loaded here stays in memory for as long as the 
 import marshal
 import os
 import signal
-import sys
 
 from mosec_cy._process import die_with_parent, set_title
 
@@ -24,11 +23,24 @@ def main(boot_fd: int, master_pid: int) -> None:
         config = marshal.load(file)
     _raise_descriptor_limit()
 
-    from mosec_cy._core import run_core
+    try:
+        from mosec_cy._core import run_core
 
-    status = run_core(config)
-    sys.stderr.flush()
+        status = run_core(config)
+    except BaseException:
+        _say_why()
+        status = 1
     os._exit(status)
+
+
+def _say_why() -> None:
+    """Without waiting for a reader: master waits for the end of this process."""
+    import traceback
+
+    from mosec_cy.log_output import STDERR
+
+    STDERR.write(traceback.format_exc().encode())
+    STDERR.finish()
 
 
 def _raise_descriptor_limit() -> None:

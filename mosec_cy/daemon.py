@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing.process
-import os
 import subprocess
-from collections.abc import Iterable
 from typing import TypeAlias
-
-from mosec_cy import child
 
 DaemonProcess: TypeAlias = "subprocess.Popen[bytes] | subprocess.Popen[str] | multiprocessing.process.BaseProcess"
 
@@ -49,14 +45,3 @@ class Daemon:
         status = self._process.exitcode
         assert status is not None
         return status
-
-
-def start_guard(daemons: Iterable[int]) -> child.Child:
-    """A process that kills `daemons` (pidfds) if this one is killed; it ends by itself when all of them have ended."""
-    master = os.pidfd_open(os.getpid())
-    try:
-        guard = child.execute_small("mosec_cy.daemon_guard", [master, *daemons], [master, *daemons])
-    finally:
-        os.close(master)
-    guard.close()
-    return guard

@@ -11,6 +11,8 @@ from typing import Any
 
 from mosec_cy import child
 from mosec_cy.daemon import Daemon
+from mosec_cy.guard import Guard
+from mosec_cy.helpers import Origin
 from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan, Stage
@@ -45,24 +47,35 @@ def run(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
 
 def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage]:
     """All stages at once, as when serving: models are loaded side by side."""
+    origin = Origin()
+    guard = Guard(origin, options.kill_grace / 1000, {})
+    closing.callback(guard.close)
     common = CommonBoot(
+        origin=origin,
         segment_fd=-1,
         core_bell_fd=-1,
         master_pid=os.getpid(),
         log_level=options.log_level,
+        log_format=options.log_format,
         strict_warmup=False,
         dry_run=True,
     )
     stages: dict[int, _Stage] = {}
 
-    def close_all() -> None:  # in a forked child too
+    def close_all() -> None:  # in a forked child
+        guard.close_in_child()
         for stage in stages.values():
             stage.row.close()
 
+    def end_helpers() -> None:
+        origin.end_all({stage.row.pid for stage in stages.values()})
+
+    closing.callback(end_helpers)
     for stage in plan.stages:
         stages[stage.number] = started = _Stage(plan, stage)
         started.row.start(common, close_all)
         closing.callback(started.end)
+        guard.began(started.row.pid)
     for started in stages.values():
         started.examples = started.answer()["examples"]
     return stages

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosec_cy.worker import Worker
+    from mosec_cy.worker import BaseWorker
 
 
 class ParseTarget(enum.Enum):
@@ -19,7 +19,7 @@ class ParseTarget(enum.Enum):
     RETURN = "RETURN"
 
 
-def forward_type(worker: type[Worker], target: ParseTarget, batched: bool) -> Any:
+def forward_type(worker: type[BaseWorker], target: ParseTarget, batched: bool) -> Any:
     """The annotated type of one item (INPUT) or of its result (RETURN); Any where there is no annotation.
 
     Args:
@@ -33,19 +33,22 @@ def forward_type(worker: type[Worker], target: ParseTarget, batched: bool) -> An
     try:
         hints = typing.get_type_hints(worker.forward, include_extras=True)
     except (NameError, AttributeError) as error:
-        raise TypeError(f"the annotations of {worker.__qualname__}.forward cannot be read: {error}") from error
+        raise TypeError(
+            f"the annotations of {worker.__qualname__}.forward cannot be read: {error}. "
+            "What they name must be there when the program runs, not only under TYPE_CHECKING or in a function"
+        ) from error
     annotation = hints.get(_name(worker, target), Any)
     return _element(worker, annotation) if batched else annotation
 
 
-def _name(worker: type[Worker], target: ParseTarget) -> str:
+def _name(worker: type[BaseWorker], target: ParseTarget) -> str:
     if target is ParseTarget.RETURN:
         return "return"
     parameters = list(inspect.signature(worker.forward).parameters)
     return parameters[1] if len(parameters) > 1 else ""  # after self
 
 
-def _element(worker: type[Worker], annotation: Any) -> Any:
+def _element(worker: type[BaseWorker], annotation: Any) -> Any:
     if annotation is Any:
         return Any
     origin = typing.get_origin(annotation) or annotation

@@ -7,22 +7,9 @@ from typing import Any
 
 import msgspec
 
-from mosec_cy.errors import DecodingError, EncodingError
-
-
-def plain(obj: Any) -> Any:
-    """What msgspec does not know: NumPy arrays and scalars (by `tolist`), subclasses of str, int and float."""
-    tolist = getattr(obj, "tolist", None)
-    if tolist is not None:
-        return tolist()
-    if isinstance(obj, str):
-        return str.__str__(obj)
-    if isinstance(obj, float):
-        return float.__float__(obj)
-    if isinstance(obj, int) and not isinstance(obj, bool):  # a bool comes here as a key; json writes it as "true"
-        return int.__int__(obj)
-    raise TypeError(f"Object of type {type(obj).__name__} is not JSON serializable")
-
+from mosec_cy.encoding_faults import encoding_error
+from mosec_cy.errors import DecodingError
+from mosec_cy.plain_values import plain
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
@@ -44,29 +31,48 @@ def encode(obj: Any) -> bytes:
         return _encode_leniently(obj, error)
 
 
+def malformed(data: Any, error: object) -> DecodingError:
+    """What is told of a body that is not JSON: where it ceases to be, and behind that what the decoder says."""
+    if isinstance(error, RecursionError):
+        return DecodingError("the body is nested too deeply")
+    body = bytes(data)
+    place = ""
+    try:
+        json.loads(body)
+    except UnicodeDecodeError as fault:
+        place = f", at byte {fault.start}"
+    except json.JSONDecodeError as fault:
+        before = len(fault.doc[: fault.pos].encode(json.detect_encoding(body), "surrogatepass"))
+        place = f", at byte {before}" + (", where it ends" if before == len(body) else "")
+    except RecursionError:
+        return DecodingError("the body is nested too deeply")
+    return DecodingError(f"the body is not JSON{place}: {error}")
+
+
 def _decode_leniently(data: bytes | bytearray | memoryview, first: Exception) -> Any:
     """The standard library takes NaN, Infinity, a byte order mark, UTF-16 and -32, and lone surrogates."""
     try:
         return json.loads(bytes(data))
     except (ValueError, RecursionError):
-        raise DecodingError(str(first)) from first
+        raise malformed(data, first) from first
 
 
 def _encode_leniently(obj: Any, first: Exception) -> bytes:
     """The standard library takes None and bool as keys, and escapes lone surrogates."""
     try:
-        try:
-            text = _dumps(obj)
-        except ValueError:  # NaN, which json can only refuse or misspell: read its spelling back as None
-            text = _dumps(json.loads(json.dumps(obj, default=_builtins), parse_constant=lambda _: None))
+        return _encode_by_json(obj)
     except Exception:
-        raise EncodingError(str(first)) from first
+        raise encoding_error(obj, "JSON", _encode_by_json) from first
+
+
+def _encode_by_json(obj: Any) -> bytes:
+    tree = msgspec.to_builtins(obj, enc_hook=plain)
+    try:
+        text = _dumps(tree)
+    except ValueError:  # NaN, which json can only refuse or misspell: read its spelling back as None
+        text = _dumps(json.loads(json.dumps(tree), parse_constant=lambda _: None))
     return text.encode("ascii")
 
 
-def _dumps(obj: Any) -> str:
-    return json.dumps(obj, default=_builtins, allow_nan=False, separators=(",", ":"))
-
-
-def _builtins(obj: Any) -> Any:
-    return msgspec.to_builtins(obj, enc_hook=plain)
+def _dumps(tree: Any) -> str:
+    return json.dumps(tree, allow_nan=False, separators=(",", ":"))

@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import Any
+
+from mosec_cy.log import get_logger
 
 _UNIX = "unix:"
 _BACKLOG = 4096
+# Where a name stands for an address that this machine has not, as `localhost` for ::1 where IPv6 is off.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+_log = get_logger()
 
 
 class Listener:
@@ -64,19 +71,22 @@ class Listener:
             found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except socket.gaierror as error:
             raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {address!r}: {error.strerror} (--address)") from None
+        missing: list[OSError] = []
         for family, kind, protocol, _, target in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            self._sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(target[0] != "::"))
             try:
                 # With port 0 the first socket is given one, and those of a name's other addresses follow it.
-                sock.bind((target[0], port, *target[2:]))
+                sock = _bound(family, kind, protocol, (target[0], port, *target[2:]))
             except OSError as error:
-                raise _explained(error, f"{target[0]}:{port}") from None
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing.append(error)
+                continue
+            self._sockets.append(sock)
             port = sock.getsockname()[1]
-            sock.setblocking(False)
+        if not self._sockets:
+            raise missing[0]
+        for reason in missing:
+            _log.warning("%s has several addresses, and is served without one: %s", address, reason.strerror)
 
     def _bind_unix(self, path: str) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -93,6 +103,23 @@ class Listener:
             raise _explained(error, _UNIX + path) from None
         self._path = str(Path(path).absolute())
         sock.setblocking(False)
+
+
+def _bound(family: int, kind: int, protocol: int, target: tuple[Any, ...]) -> socket.socket:
+    host, port = target[:2]
+    sock = None
+    try:
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        sock.bind(target)
+        sock.setblocking(False)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        raise _explained(error, f"{host}:{port}") from None
+    return sock
 
 
 def _explained(error: OSError, where: str) -> OSError:

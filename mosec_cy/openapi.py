@@ -15,7 +15,7 @@ from mosec_cy.openapi_schemas import Schemas
 from mosec_cy.options import Options
 from mosec_cy.plan import JSON, Plan, Resource
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import SSEWorker, Worker
+from mosec_cy.worker import BaseWorker, streams
 
 _BYTES = "application/octet-stream"
 _EVENTS = "text/event-stream"
@@ -86,7 +86,7 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
     first, last = runtimes[0].worker, runtimes[-1].worker
     request = schemas.of(runtimes[0], ParseTarget.INPUT)
     # The mixin of its requests' codec may have named another type.
-    answer_type = _EVENTS if issubclass(last, SSEWorker) else last.resp_mime_type
+    answer_type = _EVENTS if streams(last) else last.resp_mime_type
     # What `forward` returns is no part of a stream, and JSON Schema has no word for events.
     answer = {} if answer_type.startswith(_EVENTS) else schemas.of(runtimes[-1], ParseTarget.RETURN)
     return {
@@ -105,14 +105,14 @@ def _operation(runtimes: Sequence[Runtime], schemas: Schemas, errors: Sequence[i
     }
 
 
-def _request_type(worker: type[Worker], schema: Schema) -> str:
+def _request_type(worker: type[BaseWorker], schema: Schema) -> str:
     """By the worker's own word or codec; of another codec only its schema may tell that it reads JSON."""
     if worker.req_mime_type:
         return worker.req_mime_type
     return JSON if schema or codec_is_ours(worker, ParseTarget.INPUT) else _BYTES
 
 
-def _documentation(workers: Sequence[type[Worker]]) -> Iterator[str]:
+def _documentation(workers: Sequence[type[BaseWorker]]) -> Iterator[str]:
     """Paragraphs: what the classes and their `forward` say of themselves, under their names if there are several."""
     for worker in workers:
         texts = [text for text in (worker.__doc__, worker.forward.__doc__) if isinstance(text, str)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mosec_cy import json_codec
+from mosec_cy import json_codec, replica
 from mosec_cy.forward_types import ParseTarget
 from mosec_cy.json_schema import Schema
 from mosec_cy.log import get_logger
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import Worker
 
 _PLACE = "#/components/schemas/"
 _REF_TEMPLATE = _PLACE + "{name}"
@@ -29,11 +27,11 @@ class Schemas:
     def __init__(self) -> None:
         self.components: dict[str, Schema] = {}
         self._encoded: dict[str, bytes] = {}
-        self._known: dict[tuple[type[Worker], ParseTarget, bool], Schema] = {}
+        self._known: dict[tuple[int, ParseTarget, bool], Schema] = {}  # by id: not every class has a hash
 
     def of(self, runtime: Runtime, target: ParseTarget) -> Schema:
         """The schema of one item, or of its result. A worker that cannot say gets {}, and a line in the log."""
-        key = (runtime.worker, target, runtime.max_batch_size > 1)
+        key = (id(runtime.worker), target, runtime.max_batch_size > 1)
         if key not in self._known:
             try:
                 self._known[key] = self._add(*_asked(runtime, target))
@@ -62,8 +60,8 @@ class Schemas:
 
 def _asked(runtime: Runtime, target: ParseTarget) -> tuple[Schema, dict[str, Schema]]:
     """What the worker says, checked: a broken description is of no use to any route."""
-    worker = _view(runtime.worker, runtime.max_batch_size)
-    answer = worker.get_forward_json_schema(target, _REF_TEMPLATE)
+    with replica.described(runtime.max_batch_size):
+        answer = runtime.worker.get_forward_json_schema(target, _REF_TEMPLATE)
     if not isinstance(answer, tuple) or [isinstance(part, dict) for part in answer] != [True, True]:
         raise TypeError(f"get_forward_json_schema must return (schema, components), two dicts, but returned {answer!r}")
     schema, components = answer
@@ -79,19 +77,6 @@ def _asked(runtime: Runtime, target: ParseTarget) -> tuple[Schema, dict[str, Sch
                 f"{reference!r} refers to none of the components: {', '.join(components) or 'there are none'}"
             )
     return schema, components
-
-
-class _Unannounced:
-    """First base of a view, so that the worker's own `__init_subclass__` does not hear of it."""
-
-    def __init_subclass__(cls) -> None:
-        pass
-
-
-def _view(worker: type[Worker], max_batch_size: int) -> type[Worker]:
-    """The class as its replicas see it: `get_forward_json_schema` is a class method and may ask for the batch size."""
-    names = {"_max_batch_size": max_batch_size, "__module__": worker.__module__, "__qualname__": worker.__qualname__}
-    return types.new_class(worker.__name__, (_Unannounced, worker), exec_body=lambda body: body.update(names))
 
 
 def _moved(value: Any, places: Mapping[str, str]) -> Any:

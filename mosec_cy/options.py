@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mosec_cy.limits import LONGEST_MS, default_budget
-from mosec_cy.log import get_logger
+from mosec_cy.log import FORMATS, LEVELS, get_logger
 
 _MOST_WAITING = 1 << 24  # requests: each has its place in several tables
-_LOG_LEVELS = ("info", "debug", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
@@ -46,7 +45,10 @@ class Options:
     port: int = _option(8000, "port to listen on; 0 takes a free one", most=65535)
     namespace: str = _option("mosec_service", "prefix of the names of the Prometheus metrics")
     debug: bool = _option(False, "(deprecated) the same as --log-level debug")
-    log_level: str = _option("info", "least level that is logged", choices=_LOG_LEVELS)
+    log_level: str = _option("info", "least level that is logged", choices=LEVELS)
+    log_format: str = _option(
+        "auto", "how the log is written; auto: text on a terminal and at level debug, JSON elsewhere", choices=FORMATS
+    )
     dry_run: bool = _option(False, "pass the examples of the first stages through all routes, and end")
     compression: bool = _option(
         False, "decode request bodies with content-encoding gzip or zstd, compress answers by accept-encoding"

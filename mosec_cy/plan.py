@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.options import Options
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import SSEWorker
+from mosec_cy.worker import streams
 
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -111,7 +110,7 @@ class Plan:
                 "method": "POST",
                 "prefix": False,
                 "stages": list(stages),
-                "streams": issubclass(self.stages[stages[-1] - 1].runtime.worker, SSEWorker),
+                "streams": streams(self.stages[stages[-1] - 1].runtime.worker),
             }
             for path, stages in self.routes.items()
         ]
@@ -131,13 +130,10 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
 
     Raises:
         ValueError: there is no route, or a worker's `resp_mime_type` is too long.
-        TypeError: a worker's `resp_mime_type` is not a string, or its `forward` is annotated with what its typed codec
-            cannot decode.
+        TypeError: a worker's `resp_mime_type` is not a string.
     """
     if not routes:
         raise ValueError("no worker registered: call append_worker or register_runtime before run")
-    for runtimes in routes.values():
-        check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
     content_types = list(_MASTER_TYPES)
     stages: dict[Runtime, Stage] = {}
     row = MASTER_ROW + 1

@@ -9,14 +9,15 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from mosec_cy import messages
+from mosec_cy import messages, replica
 from mosec_cy.item_errors import error_in_place
-from mosec_cy.worker import SSEWorker, Worker
+from mosec_cy.results import as_batch, as_ends, finish, is_unfinished, unfinished
+from mosec_cy.worker import BaseWorker, streams
 
 LARGEST_MESSAGE = (1 << 31) - 1  # payloads pass through the control socket here, and this is msgpack's own limit
 
 
-def rehearse(worker: Worker, control: socket.socket) -> None:
+def rehearse(worker: BaseWorker, control: socket.socket) -> None:
     """Answer the master's questions until it closes the socket.
 
     It begins with {"examples": number}. To {"example": index} or {"items": payloads of the stage before}, with "last"
@@ -37,48 +38,50 @@ def rehearse(worker: Worker, control: socket.socket) -> None:
             messages.send(control, answer)
 
 
-def examples_of(worker: Worker) -> Sequence[Any]:
+def examples_of(worker: BaseWorker) -> Sequence[Any]:
     """Arguments of `forward` for the warm-up: `multi_examples`, or else `example`, or none."""
     if len(worker.multi_examples):
         return worker.multi_examples
     return [] if worker.example is None else [worker.example]
 
 
-def _perform(worker: Worker, message: dict[str, Any]) -> dict[str, Any]:
+def _perform(worker: BaseWorker, message: dict[str, Any]) -> dict[str, Any]:
     if "example" in message:
         arguments = [examples_of(worker)[message["example"]]]
     else:
         arguments = _arguments(worker, message["items"])
-    last = message["last"]
     payloads: list[bytes] = []
     seconds = 0.0
     for argument in arguments:
         start = time.perf_counter()
-        value = worker.forward(argument)
+        results = try_forward(worker, argument, message["last"])
         seconds += time.perf_counter() - start
-        payloads += [_encode(worker, result, last) for result in _results(worker, argument, value, last)]
+        for result in results:
+            _raise_in_place(result)
+        if not (message["last"] and streams(type(worker))):  # its answer is the events
+            payloads += [_encode(worker, result, message["last"]) for result in results]
     return {"items": payloads, "seconds": seconds, "calls": len(arguments)}
 
 
-def _arguments(worker: Worker, payloads: list[bytes]) -> list[Any]:
-    items = [
-        worker.deserialize_ipc(memoryview(payload) if worker.zero_copy else bytearray(payload)) for payload in payloads
-    ]
-    most = worker.max_batch_size
+def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
+    """The results of one call of `forward`, checked as when it serves; `last`: as the last stage of a route."""
+    sends = last and streams(type(worker))
+    size = None if replica.of(worker).max_batch_size == 1 else len(argument)
+    returned = finish(worker.forward(argument), size, _send_to_nobody if sends else None)
+    if size is None:
+        return [None] if sends and error_in_place(returned) is None else [returned]
+    return as_ends(returned, size) if sends else as_batch(returned, size)
+
+
+def _send_to_nobody(text: str, index: int) -> bool:
+    return True
+
+
+def _arguments(worker: BaseWorker, payloads: list[bytes]) -> list[Any]:
+    kind = memoryview if type(worker).zero_copy is True else bytearray
+    items = [worker.deserialize_ipc(kind(payload)) for payload in payloads]
+    most = replica.of(worker).max_batch_size
     return items if most == 1 else [items[at : at + most] for at in range(0, len(items), most)]
-
-
-def _results(worker: Worker, argument: Any, value: Any, last: bool) -> list[Any]:
-    if last and isinstance(worker, SSEWorker):  # its answer is the events; of what it returns only errors matter
-        for result in value if isinstance(value, (list, tuple)) else [value]:
-            _raise_in_place(result)
-        return []
-    if worker.max_batch_size == 1:
-        return [value]
-    results = list(value)
-    if len(results) != len(argument):
-        raise ValueError(f"forward returned {len(results)} results for a batch of {len(argument)}")
-    return results
 
 
 def _raise_in_place(result: Any) -> None:
@@ -87,7 +90,11 @@ def _raise_in_place(result: Any) -> None:
         raise error
 
 
-def _encode(worker: Worker, result: Any, last: bool) -> bytes:
-    _raise_in_place(result)
-    encoded = worker.serialize(result) if last else worker.serialize_ipc(result)
+def _encode(worker: BaseWorker, result: Any, last: bool) -> bytes:
+    try:
+        encoded = worker.serialize(result) if last else worker.serialize_ipc(result)
+    except Exception as error:
+        if is_unfinished(result):
+            raise unfinished(result) from error
+        raise
     return bytes(memoryview(encoded))

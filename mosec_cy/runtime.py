@@ -8,8 +8,9 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from mosec_cy import main_module
 from mosec_cy.limits import LONGEST_MS
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker, is_worker
 
 StartMethod = Literal["spawn", "fork"]
 
@@ -38,12 +39,12 @@ class Runtime:
 
     def __init__(
         self,
-        worker: type[Worker],
+        worker: type[BaseWorker],
         num: int = 1,
         max_batch_size: int = 1,
         max_wait_time: int = 0,
         timeout: float = 0,
-        start_method: StartMethod = "spawn",
+        start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         retry: int = 0,
     ) -> None:
@@ -61,13 +62,13 @@ class Runtime:
         return f"Runtime({self.worker.__name__}, num={self.num}, max_batch_size={self.max_batch_size})"
 
 
-def _checked_class(worker: object) -> type[Worker]:
+def _checked_class(worker: object) -> type[BaseWorker]:
     if not isinstance(worker, type):
         raise TypeError(f"worker must be a class derived from mosec_cy.Worker (not an instance), but is {worker!r}")
-    if not issubclass(worker, Worker):
+    if not is_worker(worker):
         raise TypeError(f"worker must be derived from mosec_cy.Worker, but {worker.__qualname__} is not")
     if inspect.isabstract(worker):
-        missing = ", ".join(sorted(worker.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(worker, "__abstractmethods__", ())))
         raise TypeError(f"worker {worker.__qualname__} must define {missing}")
     return worker
 
@@ -105,7 +106,7 @@ def _checked_timeout(value: object) -> float:
     return float(value)
 
 
-def _checked_start_method(value: object, worker: type[Worker]) -> StartMethod:
+def _checked_start_method(value: object, worker: type[BaseWorker]) -> StartMethod:
     if value == "fork":
         return "fork"
     if value != "spawn":
@@ -114,6 +115,12 @@ def _checked_start_method(value: object, worker: type[Worker]) -> StartMethod:
         raise ValueError(
             f"worker {worker.__qualname__} is defined inside a function, where a spawned process cannot find it: "
             'define it at the top level of its module, or pass start_method="fork"'
+        )
+    if not main_module.can_be_imported(worker):
+        raise ValueError(
+            f"worker {worker.__qualname__} is defined in no file (but by python -c, on standard input, in a notebook), "
+            "from which a spawned process could import it: put it into a module of its own and import that, "
+            'or pass start_method="fork"'
         )
     try:
         pickle.dumps(worker)

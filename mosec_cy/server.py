@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import log, options
+from mosec_cy import log, options, standard_streams
+from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
-from mosec_cy.runtime import Runtime, StartMethod
-from mosec_cy.worker import Worker
+from mosec_cy.runtime import Runtime
+from mosec_cy.worker import BaseWorker
 
 
 class Server:
@@ -33,15 +34,15 @@ class Server:
         self._options = options.parse(sys.argv[1:], os.environ, defaults)
         self._routes: dict[str, list[Runtime]] = {}
         self._daemons: list[Daemon] = []
-        log.configure(self._options.log_level)
+        log.configure(self._options.log_level, self._options.log_format)
 
     def append_worker(
         self,
-        worker: type[Worker],
+        worker: type[BaseWorker],
         num: int = 1,
         max_batch_size: int = 1,
         max_wait_time: int = 0,
-        start_method: StartMethod = "spawn",
+        start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         timeout: float = 0,
         route: str | Sequence[str] = "/inference",
@@ -62,7 +63,8 @@ class Server:
                 then, so that one that kills each worker fails alone. The stage gets copies of its input.
 
         Raises:
-            TypeError, ValueError: an argument is wrong; the message says what would be right.
+            TypeError, ValueError: an argument is wrong, or the worker is typed and its annotations are nothing that
+                can be decoded; the message says what would be right.
         """
         if not isinstance(route, str | Sequence):
             raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
@@ -74,6 +76,8 @@ class Server:
         if len(set(routes)) < len(routes):
             raise ValueError(f"route names a path twice: {routes!r}")
         runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry)
+        if any(path not in self._routes for path in routes):
+            check_first_stage(worker, max_batch_size > 1)
         for path in routes:
             self._routes.setdefault(path, []).append(runtime)
 
@@ -97,6 +101,7 @@ class Server:
                 raise TypeError(f"route {path!r} must have a list of Runtime, but has {runtimes!r}")
             if not runtimes:
                 raise ValueError(f"route {path!r} must have at least one Runtime")
+            check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
         self._routes = {path: list(runtimes) for path, runtimes in routes.items()}
 
     def register_daemon(self, name: str, process: DaemonProcess) -> None:
@@ -127,6 +132,8 @@ class Server:
         from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
 
         supervisor.check_place()
+        standard_streams.open_missing()  # what the program has closed meanwhile
+        standard_streams.guard()
         serve = dry_run.run if self._options.dry_run else supervisor.serve
         status = serve(plan, self._options, self._daemons)
         if status:

@@ -7,13 +7,23 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mosec_cy import content_coding, json_codec
+from mosec_cy import content_coding, event_loop, json_codec, replica
 from mosec_cy._sender import Sender
 from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.item_errors import FATAL, answer_for, error_in_place
 from mosec_cy.log import get_logger
-from mosec_cy.worker import SSEWorker, Worker
+from mosec_cy.results import (
+    FINISHED,
+    MissingResultsError,
+    ResultError,
+    as_batch,
+    as_ends,
+    finish,
+    is_unfinished,
+    unfinished,
+)
+from mosec_cy.worker import BaseWorker, streams
 
 if TYPE_CHECKING:
     from mosec_cy._channel import Channel
@@ -22,8 +32,13 @@ if TYPE_CHECKING:
 logger = get_logger()
 
 
+def _function(method: Any) -> Any:
+    """What a bound method runs. (A codec of the user's may also be an attribute of the object, and any callable.)"""
+    return getattr(method, "__func__", method)
+
+
 def make_decoder(
-    channel: Channel, worker: Worker, is_first: bool | None, max_decoded: int | None = None
+    channel: Channel, worker: BaseWorker, is_first: bool | None, max_decoded: int | None = None
 ) -> Callable[[Item], Any]:
     """How this stage turns a payload into an argument of `forward`.
 
@@ -34,26 +49,26 @@ def make_decoder(
     if is_first is None:
         first, later = make_decoder(channel, worker, True, max_decoded), make_decoder(channel, worker, False)
         return lambda item: first(item) if item.is_first else later(item)
-    cls = type(worker)
     if is_first and max_decoded is not None:
         return _make_coded_decoder(worker, make_decoder(channel, worker, True), max_decoded)
+    zero_copy = type(worker).zero_copy is True  # a method of that name is the user's
+    function = _function(worker.deserialize if is_first else worker.deserialize_ipc)
     if is_first:
-        if cls.deserialize is Worker.deserialize:
+        if function is BaseWorker.deserialize:
             return json_codec.decode
-        if cls.zero_copy or is_in_place(cls.deserialize):
+        if zero_copy or is_in_place(function):
             return lambda item: worker.deserialize(memoryview(item))
         return lambda item: worker.deserialize(bytearray(item))
-    if cls.deserialize_ipc is Worker.deserialize_ipc:
+    if function is BaseWorker.deserialize_ipc:
         return channel.load_pickle
-    if cls.zero_copy or is_in_place(cls.deserialize_ipc):
+    if zero_copy or is_in_place(function):
         return lambda item: worker.deserialize_ipc(channel.payload_view(item))
     return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
 
 
-def _make_coded_decoder(worker: Worker, plain: Callable[[Item], Any], max_decoded: int) -> Callable[[Item], Any]:
-    cls = type(worker)
+def _make_coded_decoder(worker: BaseWorker, plain: Callable[[Item], Any], max_decoded: int) -> Callable[[Item], Any]:
     deserialize: Callable[[Any], Any] = worker.deserialize
-    if cls.deserialize is not Worker.deserialize and cls.zero_copy:
+    if _function(deserialize) is not BaseWorker.deserialize and type(worker).zero_copy is True:
 
         def deserialize(body: Any) -> Any:
             return worker.deserialize(memoryview(body))
@@ -67,7 +82,7 @@ def _make_coded_decoder(worker: Worker, plain: Callable[[Item], Any], max_decode
 
 
 def make_sender(
-    channel: Channel, worker: Worker, is_last: bool | None, content_type: int, compresses: bool = False
+    channel: Channel, worker: BaseWorker, is_last: bool | None, content_type: int, compresses: bool = False
 ) -> Callable[[Item, Any], bool]:
     """How this stage answers an item with a result of `forward`; False if there was no memory for it.
 
@@ -77,15 +92,11 @@ def make_sender(
         last = make_sender(channel, worker, True, content_type, compresses)
         inner = make_sender(channel, worker, False, content_type)
         return lambda item, value: last(item, value) if item.is_last else inner(item, value)
-    cls = type(worker)
-    if not is_last and cls.serialize_ipc is Worker.serialize_ipc:
+    encode: Callable[[Any], Any] = worker.serialize if is_last else worker.serialize_ipc
+    if _function(encode) is BaseWorker.serialize_ipc:
         return channel.publish_pickle
-    if not is_last:
-        encode: Callable[[Any], Any] = worker.serialize_ipc
-    elif cls.serialize is Worker.serialize:
+    if _function(encode) is BaseWorker.serialize:
         encode = json_codec.encode
-    else:
-        encode = worker.serialize
     publish = channel.publish
 
     def send(item: Item, value: Any) -> bool:
@@ -94,7 +105,7 @@ def make_sender(
 
     if not (is_last and compresses):
         return send
-    compressible = content_coding.is_compressible(worker.resp_mime_type)
+    compressible = content_coding.is_compressible(type(worker).resp_mime_type)
 
     def send_coded(item: Item, value: Any) -> bool:
         outputs = [encode(value)]
@@ -119,7 +130,7 @@ class StageLoop:
     def __init__(
         self,
         channel: Channel,
-        worker: Worker,
+        worker: BaseWorker,
         *,
         is_first: bool | None,
         is_last: bool | None,
@@ -130,13 +141,13 @@ class StageLoop:
         self.worker = worker
         self.decode = make_decoder(channel, worker, is_first, max_decoded)
         self.send = make_sender(channel, worker, is_last, content_type, max_decoded is not None)
-        self.collect: Callable[[Any], list[Any]] = list
-        self.name = f"<{worker.stage}|{worker.worker_id}>"
+        self.replica = replica.of(worker)
+        self.name = self.replica.name
 
     def run(self) -> None:
         """Returns when the row was asked to stop and its ring is empty."""
         previous = signal.signal(signal.SIGALRM, self._on_overrun)
-        step = self._single if self.worker.max_batch_size == 1 else self._batch
+        step = self._single if self.replica.max_batch_size == 1 else self._batch
         take = self.channel.take
         try:
             while (items := take()) is not None:
@@ -149,7 +160,7 @@ class StageLoop:
             signal.signal(signal.SIGALRM, previous)
 
     def _on_overrun(self, signum: int, frame: FrameType | None) -> None:
-        if self.channel.overdue():
+        if self.channel.overdue() and not event_loop.interrupt():
             raise MosecTimeoutError("`forward` timeout")
 
     def _single(self, items: list[Item]) -> None:
@@ -159,6 +170,8 @@ class StageLoop:
                 data = self.decode(item)
                 channel.begin_forward()
                 value = self.worker.forward(data)
+                if type(value) not in FINISHED:
+                    value = self._finish(value)
                 channel.end_forward()
                 data = None  # what nobody looks into any more needs no lease
                 self._send(item, value)
@@ -175,10 +188,8 @@ class StageLoop:
             return
         try:
             self.channel.begin_forward()
-            values = self.collect(self.worker.forward(arguments))
+            values = self._results(self.worker.forward(arguments))
             self.channel.end_forward()
-            if len(values) != len(live):
-                raise ValueError(f"forward returned {len(values)} results for a batch of {len(live)}")
         except FATAL:
             raise
         except BaseException as error:
@@ -209,10 +220,26 @@ class StageLoop:
             self.channel.batch = live
         return arguments, live
 
+    def _finish(self, returned: Any) -> Any:
+        """The result of one item."""
+        return finish(returned, None, None)
+
+    def _results(self, returned: Any) -> list[Any]:
+        """The results of the batch."""
+        size = len(self.channel.batch)
+        return as_batch(finish(returned, size, None), size)
+
     def _send(self, item: Item, value: Any) -> None:
         if isinstance(value, (BaseException, type)) and (error := error_in_place(value)) is not None:
             self._fail([item], error)
-        elif not self.send(item, value):
+            return
+        try:
+            sent = self.send(item, value)
+        except Exception as error:
+            if is_unfinished(value):
+                raise unfinished(value) from error
+            raise
+        if not sent:
             logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
 
     def _fail(self, items: list[Item], error: BaseException) -> None:
@@ -221,7 +248,10 @@ class StageLoop:
         for item in items:
             if not item.answered:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
-        if isinstance(error, MosecError):  # after the answers, which do not wait for whoever reads the log
+        # After the answers, which do not wait for whoever reads the log.
+        if isinstance(error, (ResultError, MissingResultsError)):
+            logger.warning("%s %s", self.name, error)  # the traceback would be of this module
+        elif isinstance(error, MosecError):
             logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
         else:
             logger.warning("%s %s", self.name, text, exc_info=error)
@@ -230,21 +260,19 @@ class StageLoop:
 class StreamLoop(StageLoop):
     """Serves a row whose answers are streams, for those of its tasks that are at the end of their route."""
 
-    worker: SSEWorker
-
-    def __init__(self, channel: Channel, worker: SSEWorker, **place: Any) -> None:
+    def __init__(self, channel: Channel, worker: BaseWorker, **place: Any) -> None:
         super().__init__(channel, worker, **place)
-        self.collect = self._collect
-        self.sender = worker._sender = Sender(channel)
+        self.sender = self.replica.sender = Sender(channel)
 
-    def _collect(self, returned: Any) -> list[Any]:
+    def _finish(self, returned: Any) -> Any:
+        send = self.sender.send if self.channel.batch[0].is_last else None
+        return finish(returned, None, send)
+
+    def _results(self, returned: Any) -> list[Any]:
         batch = self.channel.batch
-        if not all(item.is_last for item in batch):
-            return list(returned)
-        # What they return is ignored, unless it is a list that may have errors in items' places.
-        if isinstance(returned, (list, tuple)) and len(returned) == len(batch):
-            return list(returned)
-        return [None] * len(batch)
+        places = {item.is_last for item in batch}
+        returned = finish(returned, len(batch), self.sender.send if True in places else None)
+        return as_batch(returned, len(batch)) if False in places else as_ends(returned, len(batch))
 
     def _send(self, item: Item, value: Any) -> None:
         if item.is_last and error_in_place(value) is None:
@@ -258,9 +286,9 @@ class StreamLoop(StageLoop):
         self.sender.stir()
 
 
-def serve(channel: Channel, worker: Worker, **place: Any) -> None:
+def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:
     """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
-    if isinstance(worker, SSEWorker):  # also where it is never the last stage: it is told so when it sends
+    if streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
         StreamLoop(channel, worker, **place).run()
     else:
         StageLoop(channel, worker, **place).run()

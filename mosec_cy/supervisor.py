@@ -17,11 +17,13 @@ from multiprocessing import process as multiprocessing_process
 
 from setproctitle import getproctitle, setproctitle
 
-from mosec_cy import child, content_coding, limits, orphans
+from mosec_cy import child, content_coding, helpers, limits, orphans
 from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
-from mosec_cy.daemon import Daemon, start_guard
+from mosec_cy.daemon import Daemon
 from mosec_cy.engine import Engine
+from mosec_cy.guard import Guard
+from mosec_cy.helper_ends import HelperEnds
 from mosec_cy.listener import Listener
 from mosec_cy.log import get_logger
 from mosec_cy.metric_names import own_names
@@ -60,12 +62,14 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         listener = Listener(options.address, options.port)
         closing.callback(listener.close)
         watched = _watch_daemons(daemons, closing)
-        guard = start_guard(watched) if watched else None  # before all else: this process may be killed at any time
+        origin = helpers.Origin()
+        guard = Guard(
+            origin, options.kill_grace / 1000, watched
+        )  # before all else: this process may be killed any time
+        closing.callback(guard.close)
         engine = Engine(plan, options, listener.fds)
         closing.callback(engine.close)
-        supervisor = Supervisor(plan, options, reactor, listener, engine, watched)
-        if guard is not None:
-            closing.callback(guard.reap, block=True)
+        supervisor = Supervisor(plan, options, reactor, listener, engine, origin, guard, watched)
         closing.callback(supervisor.end_all)
         return supervisor.run()
 
@@ -80,6 +84,8 @@ class Supervisor:
         reactor: Reactor,
         listener: Listener,
         engine: Engine,
+        origin: helpers.Origin,
+        guard: Guard,
         daemons: dict[int, Daemon],
     ) -> None:
         self._phase = Phase.STARTING
@@ -89,19 +95,27 @@ class Supervisor:
         self._reactor = reactor
         self._listener = listener
         self._engine = engine
+        self._origin = origin
+        self._guard = guard
         self._core = CoreLife(engine, reactor, self)
         self._daemons = daemons
+        self._below_daemons: list[helpers.Process] = []
         common = CommonBoot(
+            origin=origin,
             segment_fd=engine.segment.fd,
             core_bell_fd=engine.core_bell_fd,
             master_pid=os.getpid(),
             log_level=options.log_level,
+            log_format=options.log_format,
             strict_warmup=options.strict_warmup,
             max_decoded=options.max_request_size if options.compression else None,
         )
         user_metrics = UserMetrics(reactor, own_names(options.namespace))
         engine.master_routes.user_metrics = user_metrics
-        self._workers = Workforce(plan, options, engine, common, reactor, self, user_metrics, self._release_in_child)
+        ends = HelperEnds(reactor, origin, guard, self._grace)
+        self._workers = Workforce(
+            plan, options, engine, common, reactor, ends, self, user_metrics, self._release_in_child
+        )
 
     def run(self) -> int:
         """Start the workers and go on until everything has ended; the exit status."""
@@ -111,6 +125,7 @@ class Supervisor:
         self._reactor.watch(self._engine.master_routes.bell_fd, self._engine.master_routes.answer)
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
+        self._guard.watch(self._reactor)
         orphans.collect(self._reactor)
         self._workers.start()
         self._reactor.run()
@@ -120,8 +135,11 @@ class Supervisor:
         """Kill what still runs, and wait for its end."""
         self._engine.link.process.kill()
         self._workers.kill()
+        self._look_below_daemons()
         for daemon in self._daemons.values():
             daemon.kill()
+        for process in self._below_daemons:
+            process.send(signal.SIGKILL)
         self._engine.link.process.reap(block=True)
         self._workers.reap()
         self._workers.close()
@@ -213,6 +231,7 @@ class Supervisor:
         self._phase = Phase.STOPPING
         self._listener.close()  # or clients would wait in its backlog for a core that does not come
         self._workers.stop()
+        self._look_below_daemons()
         for daemon in self._daemons.values():
             daemon.terminate()
         self._reactor.call_later(self._grace, self._kill_stragglers)
@@ -225,8 +244,14 @@ class Supervisor:
         for daemon in self._daemons.values():
             daemon.kill()
 
+    def _look_below_daemons(self) -> None:
+        """Before a daemon is ended: what it leaves would be nobody's."""
+        if self._daemons:
+            pids = [daemon.pid for daemon in self._daemons.values()]
+            self._below_daemons += helpers.descendants(pids, helpers.processes(self._origin.since) or [])
+
     def _finish_if_alone(self) -> None:
-        if self._phase is Phase.STOPPING and not self._workers.alive and not self._daemons:
+        if self._phase is Phase.STOPPING and self._workers.gone and not self._daemons:
             self._reactor.stop()
 
     def _release_in_child(self) -> None:
@@ -235,11 +260,12 @@ class Supervisor:
         self._listener.close_in_child()
         self._workers.close()
         self._engine.leave_in_child()
+        self._guard.close_in_child()
         _close_all(self._daemons)
 
 
 def check_place() -> None:
-    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, or on an old kernel."""
+    """Raise RuntimeError where `run` cannot do its work: in a worker, a thread, on an old kernel, without a Python."""
     if getattr(multiprocessing_process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "run() was called while a worker process imports the program's main module: "
@@ -248,6 +274,7 @@ def check_place() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("run() must be called in the main thread, where signals arrive")
     limits.check_kernel(os.uname().release)
+    child.check_interpreter()
 
 
 def _signals() -> frozenset[signal.Signals]:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mosec_cy import json_codec, json_schema
+from mosec_cy import json_codec, json_schema, replica
 from mosec_cy.forward_types import ParseTarget
 
-if TYPE_CHECKING:
-    from mosec_cy._channel import Channel
-    from mosec_cy._sender import Sender
 
+class BaseWorker(ABC):
+    """What all workers have. Mixins are derived from this, and not from `Worker`, so that they may stand before it or
+    after it: in both orders they come before these defaults.
 
-class Worker(ABC):
-    """One stage of a pipeline. Derive from it, define `forward`, and append the class to a `Server`.
-
-    Each replica is one process with one instance, which is created in that process: load models in
-    `__init__`. `worker_id`, `stage` and `max_batch_size` can be read there already.
+    The engine reads and writes no attributes of a worker but those that are documented here; what it needs beside them
+    is in `mosec_cy.replica`.
     """
 
     example: Any = None
@@ -37,37 +34,32 @@ class Worker(ABC):
     zero_copy: bool = False
     """True: an own `deserialize` gets a memoryview into shared memory in place of a bytearray copy."""
 
-    _worker_id: int = 0
-    _stage: str = ""
-    _max_batch_size: int = 1
-    _channel: Channel | None = None
-
     @property
     def worker_id(self) -> int:
         """Which replica of the stage this is, from 1 to `num`. It can be set where there is no server, as in a test."""
-        return self._worker_id
+        return replica.of(self).worker_id
 
     @worker_id.setter
     def worker_id(self, value: int) -> None:
-        self._worker_id = value
+        replica.to_set(self, "worker_id").worker_id = value
 
     @property
     def stage(self) -> str:
         """Name of the stage: the class's name and the stage's number in the server, from 1 (`Model_1`)."""
-        return self._stage
+        return replica.of(self).stage
 
     @stage.setter
     def stage(self, value: str) -> None:
-        self._stage = value
+        replica.to_set(self, "stage").stage = value
 
     @property
     def max_batch_size(self) -> int:
         """The `max_batch_size` that the stage was appended with."""
-        return self._max_batch_size
+        return replica.of(self).max_batch_size
 
     @max_batch_size.setter
     def max_batch_size(self, value: int) -> None:
-        self._max_batch_size = value
+        replica.to_set(self, "max_batch_size").max_batch_size = value
 
     @abstractmethod
     def forward(self, data: Any, /) -> Any:
@@ -104,7 +96,7 @@ class Worker(ABC):
         Raises:
             TypeError: the annotation cannot be read, or is no list although `forward` gets one.
         """
-        return json_schema.of_forward(cls, target, cls._max_batch_size > 1, ref_template)
+        return json_schema.of_forward(cls, target, replica.described_batch_size() > 1, ref_template)
 
     def deserialize(self, data: Any) -> Any:
         """Decode the body of a request (first stage); JSON unless overridden.
@@ -147,12 +139,13 @@ class Worker(ABC):
         Raises:
             IndexError: the batch has no such place.
         """
-        batch = None if self._channel is None else self._channel.batch
+        channel = replica.of(self).channel
+        batch = None if channel is None else channel.batch
         if batch is None:
             return False
         if not 0 <= index < len(batch):
             raise IndexError(f"index {index} of a batch of {len(batch)}")
-        return self._channel.is_cancelled(batch[index])  # type: ignore[union-attr]
+        return channel.is_cancelled(batch[index])  # type: ignore[union-attr]
 
     def new_buffer(self, size: int) -> memoryview:
         """A writable buffer of `size` bytes, in shared memory while the worker serves.
@@ -160,9 +153,18 @@ class Worker(ABC):
         `serialize` may fill it and return it (or a slice of it from its start): the answer is then
         sent from where it was written.
         """
-        if self._channel is None:
+        channel = replica.of(self).channel
+        if channel is None:
             return memoryview(bytearray(size))
-        return self._channel.new_buffer(size)
+        return channel.new_buffer(size)
+
+
+class Worker(BaseWorker):
+    """One stage of a pipeline. Derive from it, define `forward`, and append the class to a `Server`.
+
+    Each replica is one process with one instance, which is created in that process: load models in
+    `__init__`. `worker_id`, `stage` and `max_batch_size` can be read there already.
+    """
 
 
 class SSEWorker(Worker):
@@ -173,8 +175,6 @@ class SSEWorker(Worker):
     """
 
     resp_mime_type = "text/event-stream"
-
-    _sender: Sender | None = None
 
     def send_stream_event(self, text: str, index: int = 0) -> bool:
         """Send an event to a client of the batch that `forward` works on; from any thread, until `forward` returns.
@@ -195,6 +195,20 @@ class SSEWorker(Worker):
             RuntimeError: this worker is not the last stage of the request's route.
             MosecTimeoutError: the stage's time-out passed while this waited.
         """
-        if self._sender is None:  # the warm-up has no client
+        sender = replica.of(self).sender
+        if sender is None:  # the warm-up has no client
             return True
-        return self._sender.send(text, index)
+        return sender.send(text, index)
+
+
+# Not by `issubclass`, which asks the metaclass, and that may be the user's.
+
+
+def is_worker(kind: type) -> bool:
+    """Whether a class is derived from `Worker`, or from a mixin alone."""
+    return any(base is BaseWorker for base in kind.__mro__)
+
+
+def streams(kind: type) -> bool:
+    """Whether a class is derived from `SSEWorker`."""
+    return any(base is SSEWorker for base in kind.__mro__)

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import os
 import select
-import signal
 import socket
 import threading
 from typing import TYPE_CHECKING
 
 from mosec_cy import messages
+from mosec_cy.background import start_thread
 from mosec_cy.metric_snapshot import Recorder
 
 if TYPE_CHECKING:
@@ -36,14 +36,13 @@ class ControlThread:
         self._writing = threading.Lock()
 
     def start(self, channel: Channel) -> None:
-        """Signals stay with the main thread, whose sleep they are to interrupt."""
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        thread = threading.Thread(target=self._listen, args=(channel,), name="mosec_cy-control", daemon=True)
-        try:
-            thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        start_thread("mosec_cy-control", self._listen, channel)
+
+    def send(self, message: dict[str, object]) -> None:
+        """Tell the master something, whatever the thread is telling."""
+        with self._writing:
+            messages.send(self._control, message)
 
     def send_metrics(self) -> None:
         """Tell the master what has been recorded until now; nothing while a collector of user code blocks."""
@@ -53,8 +52,7 @@ class ControlThread:
             body = self._recorder.encoded()
         finally:
             self._let_go()
-        with self._writing:
-            messages.send(self._control, {"metrics": body})
+        self.send({"metrics": body})
 
     def _hold(self) -> bool:
         # Not for ever: a collector may wait for what the thread that forks or ends holds.
@@ -91,8 +89,7 @@ class ControlThread:
     def _attached(self, number: int, segment: Segment, core_bell_fd: int) -> None:
         # In the main thread; the descriptors are those of the core before.
         _close(segment, core_bell_fd)
-        with self._writing:
-            messages.send(self._control, {"attached": number})
+        self.send({"attached": number})
 
 
 def _close(segment: Segment, core_bell_fd: int) -> None:

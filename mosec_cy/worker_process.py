@@ -13,16 +13,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mosec_cy import content_coding, log, messages
+from mosec_cy import content_coding, event_loop, log, messages, replica, standard_streams
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
-from mosec_cy.rehearsal import examples_of, rehearse
-from mosec_cy.worker import Worker
+from mosec_cy.rehearsal import examples_of, rehearse, try_forward
+from mosec_cy.worker import BaseWorker, is_worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
+
+if TYPE_CHECKING:
+    from mosec_cy._channel import Channel
+    from mosec_cy.main_module import Program
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Boot:
     content_type: int
     max_decoded: int | None
     log_level: str
+    log_format: str
     strict_warmup: bool
     dry_run: bool
 
@@ -54,81 +60,94 @@ class Boot:
 
 
 def main(boot_fd: int, master_pid: int) -> None:
-    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, main-module data and class."""
-    die_with_parent(master_pid)
-    leave_signals_to_master()
+    """Entry of a spawned worker; `boot_fd` holds the pickled Boot, preparation data, main module and class."""
+    _begin(master_pid)
     with open(boot_fd, "rb") as file:
-        boot, main_module, pickled_class = pickle.load(file)
+        boot, preparation, program, pickled_class = pickle.load(file)
     for descriptor in boot.descriptors.values():
         os.set_inheritable(descriptor, False)  # programs of user code would keep the memory, and the socket open
-    status = _run(boot, lambda: _import_class(main_module, pickled_class))
+    status = _run(boot, lambda: _import_class(preparation, program, pickled_class))
     if status:
         _end(status)
     sys.exit(0)
 
 
-def run_forked(boot: Boot, worker: type[Worker]) -> NoReturn:
+def run_forked(boot: Boot, worker: type[BaseWorker]) -> NoReturn:
     """Entry of a forked worker: ends the process, without the exit handlers that are the master's."""
-    die_with_parent(boot.master_pid)
-    leave_signals_to_master()
+    _begin(boot.master_pid)
+    if os.isatty(0):  # a group in the background is stopped when it reads the terminal
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
     _end(_run(boot, lambda: worker, forked=True))
+
+
+def _begin(master_pid: int) -> None:
+    die_with_parent(master_pid)
+    os.setpgid(0, 0)  # by the group the master knows what this process has started
+    leave_signals_to_master()
 
 
 def _end(status: int) -> NoReturn:
     """End at once: a thread of user code would keep alive what serves no more, and nobody would start another."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    standard_streams.finish()
     os._exit(status)
 
 
-def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> int:
-    log.configure(boot.log_level)
+def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False) -> int:
+    standard_streams.guard()
+    log.configure(boot.log_level, boot.log_format, f"{boot.stage}|{boot.worker_id}")
     recorder = Recorder(forked)
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
+        thread = ControlThread(control, recorder)
         try:
             worker = _make_worker(boot, load())
             if not boot.dry_run:
-                _warm_up(worker, boot.strict_warmup)
+                _warm_up(worker, boot.is_last is not False, boot.strict_warmup)
+                channel = _open_channel(boot)
+                thread.start(channel)
         except BaseException:  # user code may raise SystemExit
             messages.send(control, {"failed": traceback.format_exc()})
             return 1
         if boot.dry_run:
             rehearse(worker, control)
+            event_loop.close()
             return 0
-        thread = ControlThread(control, recorder)
         status = 0
         try:
-            _serve(boot, worker, control, thread)
+            thread.send({"ready": True})
+            _serve(boot, worker, channel)
+            event_loop.close()
         except BaseException:  # user code may raise SystemExit
-            traceback.print_exc()
+            log.get_logger().exception("%s ends by an exception", f"<{boot.stage}|{boot.worker_id}>")
             status = 1
         with contextlib.suppress(OSError):  # user code has closed it
             thread.send_metrics()
     return status
 
 
-def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
+def _make_worker(boot: Boot, worker_class: type[BaseWorker]) -> BaseWorker:
     from setproctitle import setproctitle
 
     setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
-    worker = worker_class.__new__(worker_class)
-    # Before __init__, so that the user's can read them.
-    worker.stage = boot.stage
-    worker.worker_id = boot.worker_id
-    worker.max_batch_size = boot.max_batch_size
-    worker.__init__()  # type: ignore[misc]
+    this = replica.Replica(boot.stage, boot.worker_id, boot.max_batch_size)
+    replica.begin(this, worker_class)  # before __init__, which can read it
+    event_loop.prepare(worker_class)
+    worker = worker_class()
+    if not is_worker(type(worker)):
+        raise TypeError(f"{worker_class.__qualname__}() made a {type(worker).__qualname__}, which is no worker")
+    replica.begin(this, type(worker))
     return worker
 
 
-def _warm_up(worker: Worker, strict: bool) -> None:
-    name = f"<{worker.stage}|{worker.worker_id}>"
+def _warm_up(worker: BaseWorker, last: bool, strict: bool) -> None:
+    name = replica.of(worker).name
     examples = examples_of(worker)
     if not len(examples):
         return
     try:
         for example in examples:
-            worker.forward(example)
+            try_forward(worker, example, last)
     except FATAL:
         raise
     except BaseException:
@@ -141,17 +160,19 @@ def _warm_up(worker: Worker, strict: bool) -> None:
         log.get_logger().info("%s warm-up done", name)
 
 
-def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlThread) -> None:
+def _open_channel(boot: Boot) -> Channel:
     from mosec_cy._channel import Channel
     from mosec_cy._segment import Segment
-    from mosec_cy.stage_loop import serve
 
-    channel = Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
-    worker._channel = channel
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request
-    messages.send(control, {"ready": True})  # before the thread may write
-    thread.start(channel)
+    return Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
+
+
+def _serve(boot: Boot, worker: BaseWorker, channel: Channel) -> None:
+    from mosec_cy.stage_loop import serve
+
+    replica.of(worker).channel = channel
     serve(
         channel,
         worker,
@@ -162,19 +183,29 @@ def _serve(boot: Boot, worker: Worker, control: socket.socket, thread: ControlTh
     )
 
 
-def _import_class(main_module: dict[str, Any], pickled_class: bytes) -> type[Worker]:
+def _import_class(preparation: dict[str, Any], program: Program | None, pickled_class: bytes) -> type[BaseWorker]:
     """Make the user's program importable as `multiprocessing` does, then import the class from it."""
     from multiprocessing import process, spawn
+
+    from mosec_cy import main_module
 
     # As in a process of multiprocessing: starting processes while the main module is imported means
     # that it has no `if __name__ == "__main__"`, and each of them would start more.
     current: Any = process.current_process()
     current._inheriting = True
     try:
-        spawn.prepare(main_module)
-        worker_class = pickle.loads(pickled_class)
+        spawn.prepare(preparation)
+        if program is not None:
+            main_module.load(program)
+        try:
+            worker_class = pickle.loads(pickled_class)
+        except AttributeError as error:
+            raise AttributeError(
+                f"{error}: the worker class must be there when its module is imported, so outside of any "
+                '`if __name__ == "__main__":`'
+            ) from None
     finally:
         del current._inheriting
-    if not isinstance(worker_class, type) or not issubclass(worker_class, Worker):
+    if not isinstance(worker_class, type) or not is_worker(worker_class):
         raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
     return worker_class

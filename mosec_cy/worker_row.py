@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import spawn
+from multiprocessing import process, spawn
+from pathlib import Path
 from typing import Any, NoReturn
 
-from mosec_cy import child, messages, worker_process
+from mosec_cy import child, helpers, main_module, messages, worker_process
 from mosec_cy.plan import Stage
 from mosec_cy.reactor import Timer
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 from mosec_cy.worker_process import Boot
 
 FIRST_DELAY = 0.1
@@ -36,12 +37,14 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class CommonBoot:
-    """What all worker processes are told alike."""
+    """What all worker processes are told alike; `origin`: whose helpers are theirs."""
 
+    origin: helpers.Origin
     segment_fd: int
     core_bell_fd: int
     master_pid: int
     log_level: str
+    log_format: str
     strict_warmup: bool
     max_decoded: int | None = None
     dry_run: bool = False
@@ -63,6 +66,8 @@ class WorkerRow:
         self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
+        self.mark = ""  # of the helpers of its last process
+        self.helpers_remain = False  # of that process, which has ended
         self.last_words = ""
         self.restart: Timer | None = None
         self._is_first = is_first
@@ -113,6 +118,7 @@ class WorkerRow:
         self.incarnation += 1
         self.drained = False
         self.failure = None
+        self.mark = common.origin.mark_of(self.index, self.incarnation)
         ours, theirs = socket.socketpair()
         try:
             self.process = self._launch(common, ours, theirs, release_master)
@@ -192,11 +198,12 @@ class WorkerRow:
             is_last=self._is_last,
             content_type=self.stage.content_type,
             log_level=common.log_level,
+            log_format=common.log_format,
             strict_warmup=common.strict_warmup,
             max_decoded=common.max_decoded,
             dry_run=common.dry_run,
         )
-        variables = runtime.env[self.worker_id - 1]
+        variables = {**runtime.env[self.worker_id - 1], helpers.MARK: self.mark}
         if runtime.start_method == "spawn":
             return _spawn(boot, runtime.worker, variables)
 
@@ -211,20 +218,30 @@ class WorkerRow:
         return child.fork(in_child)
 
 
-def _spawn(boot: Boot, worker: type[Worker], variables: Mapping[str, str]) -> child.Child:
-    main_module = spawn.get_preparation_data(boot.stage)
-    del main_module["authkey"]  # a secret of multiprocessing's, for its own children
+def _spawn(boot: Boot, worker: type[BaseWorker], variables: Mapping[str, str]) -> child.Child:
+    preparation = _preparation(boot.stage)
+    program = main_module.needed_for(worker)
     pickled_class = pickle.dumps(worker)  # by its name: apart, because it can only be read after the main module
     file = os.memfd_create("mosec_cy-boot")
     try:
         with open(file, "wb", closefd=False) as stream:
-            pickle.dump((boot, main_module, pickled_class), stream)
+            pickle.dump((boot, preparation, program, pickled_class), stream)
         os.lseek(file, 0, os.SEEK_SET)
         code = (
-            f"import sys; sys.path[:] = {main_module['sys_path']!r}; "
+            f"import sys; sys.path[:] = {preparation['sys_path']!r}; "
             f"from mosec_cy.worker_process import main; main({file}, {boot.master_pid})"
         )
         keep = [file, *boot.descriptors.values()]
         return child.execute(subprocess._args_from_interpreter_flags(), code, keep, variables)  # type: ignore[attr-defined]
     finally:
         os.close(file)
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """What `multiprocessing` tells its children, but for a secret and the main module."""
+    data = spawn.get_preparation_data(name)
+    for unwanted in ("authkey", "init_main_from_name", "init_main_from_path"):
+        data.pop(unwanted, None)
+    here = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
+    data["sys_path"] = [str(Path(here, entry)) if isinstance(entry, str) else entry for entry in data["sys_path"]]
+    return data

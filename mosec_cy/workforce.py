@@ -11,6 +11,7 @@ from mosec_cy import child
 from mosec_cy.attachments import Attachments
 from mosec_cy.core_link import Message, ToCore
 from mosec_cy.engine import Engine
+from mosec_cy.helper_ends import HelperEnds
 from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
@@ -47,6 +48,7 @@ class Workforce:
         engine: Engine,
         common: CommonBoot,
         reactor: Reactor,
+        helper_ends: HelperEnds,
         observer: Observer,
         user_metrics: UserMetrics,
         release_master: Callable[[], None],
@@ -54,9 +56,10 @@ class Workforce:
         self._engine = engine
         self._common = common
         self._reactor = reactor
+        self._helpers = helper_ends
         self._observer = observer
         self._user_metrics = user_metrics
-        self._attachments = Attachments(reactor, self._patience_for)
+        self._attachments = Attachments(reactor, engine, options.timeout / 1000, options.kill_grace / 1000)
         self._release_master = release_master
         self._stopping = False
         self._timeout = options.timeout / 1000
@@ -79,6 +82,11 @@ class Workforce:
     @property
     def alive(self) -> list[WorkerRow]:
         return [row for row in self._rows.values() if row.process is not None]
+
+    @property
+    def gone(self) -> bool:
+        """No process is left, nor a helper of one."""
+        return not self.alive and self._helpers.done
 
     def start(self) -> None:
         for row in self._rows.values():
@@ -126,7 +134,7 @@ class Workforce:
             row.drained = False
             self._engine.segment.begin_row(row.index, row.incarnation)
             self._introduce(row)
-            self._attachments.ask(row, self._engine)
+            self._attachments.ask(row)
             if row.index in self._retirements:
                 self._retirements[row.index].tell_core()
         for row in free:
@@ -153,26 +161,22 @@ class Workforce:
             self._engine.segment.stop_row(row.index)
 
     def kill(self) -> None:
+        """Kill all processes, and their helpers as they end."""
+        self._helpers.hurry()
         for row in self.alive:
             assert row.process is not None
             row.process.kill()
 
     def reap(self) -> None:
-        """Wait for the end of all processes; they have been killed."""
+        """Wait for the end of all processes, which have been killed, and of their helpers."""
         for row in self.alive:
             assert row.process is not None
             row.process.reap(block=True)
+        self._helpers.end_all({row.pid for row in self.alive})
 
     def close(self) -> None:
         for row in self._rows.values():
             row.close()
-
-    def _patience_for(self, row: WorkerRow) -> float:
-        """Seconds after which a process that does not come over to a new core is killed, as in _row_watch."""
-        timeout = row.stage.runtime.timeout or self._timeout
-        if row.index not in self._engine.in_forward:
-            timeout = max(timeout, self._timeout)
-        return timeout + self._grace
 
     # ---- one row -----------------------------------------------------------------------------------
 
@@ -190,6 +194,7 @@ class Workforce:
             self._restart_when_free(row)
             return
         assert row.process is not None
+        self._helpers.worker_started(row.pid)
         self._introduce(row)
         self._reactor.watch(row.fileno(), functools.partial(self._on_message, row))
         self._reactor.watch(row.process.pidfd, functools.partial(self._on_exit, row))
@@ -258,9 +263,15 @@ class Workforce:
         status = row.process.reap(block=True)
         assert status is not None
         self._tell_end(row, status)
+        row.helpers_remain = True
+        self._helpers.begin(row.name, row.pid, row.mark, functools.partial(self._on_alone, row))
         row.ended()
         self._attachments.forget(row)
         self._user_metrics.left(row.index)
+
+    def _on_alone(self, row: WorkerRow) -> None:
+        """The row's process has ended, and its helpers have."""
+        row.helpers_remain = False
         self._observer.on_worker_gone()
         self._restart_when_free(row)
 
@@ -279,7 +290,7 @@ class Workforce:
             _log.error("%s ended by itself with %s", row.name, child.describe(status))
 
     def _restart_when_free(self, row: WorkerRow) -> None:
-        if self._stopping or row.process is not None or not row.drained or row.restart is not None:
+        if self._stopping or row.process is not None or row.helpers_remain or not row.drained or row.restart:
             return
         if row.worker_id is None or self._rolling.on_free(row) or row.restart is not None:
             return

@@ -20,6 +20,7 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "spin": "spin",
+    "g++": "g++",
     "/usr/include/relacy/relacy.hpp": "relacy-dev",
 }
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from .processes import command_line, tree
 
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements.lock"
 SERVICES = Path(__file__).parent / "services"
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -28,8 +30,8 @@ class Peer:
     """File in services/."""
     api: str = ""
     """Module that workers.py imports."""
-    requirements: tuple[str, ...] = ()
-    """What its own environment holds; empty: it runs in ours."""
+    group: str = ""
+    """The dependency group of pyproject.toml that its own environment holds; empty: it runs in ours."""
     services: frozenset[str] | None = None
     """The services it can run; None: all."""
     core: str = ""
@@ -51,7 +53,7 @@ PEERS = {
             "mosec",
             "workers.py",
             api="mosec",
-            requirements=("mosec==0.9.8", "numpy>=1.23"),
+            group="bench-mosec",
             core="bin/mosec ",
             distribution="mosec",
             variants={"raw-zero-copy": "raw"},
@@ -59,14 +61,14 @@ PEERS = {
         Peer(
             "litserve",
             "litserve_app.py",
-            requirements=("litserve>=0.2.10", "numpy>=1.23"),
+            group="bench-litserve",
             services=frozenset({"echo", "batch", "embedding"}),
             distribution="litserve",
         ),
         Peer(
             "fastapi",
             "fastapi_app.py",
-            requirements=("fastapi>=0.115", "uvicorn[standard]>=0.30", "numpy>=1.23"),
+            group="bench-fastapi",
             services=frozenset({"echo", "raw", "embedding"}),
             distribution="fastapi",
         ),
@@ -96,24 +98,26 @@ class Environment:
 def installed(peer: Peer, root: Path) -> bool:
     """Whether the peer's environment under `root` is whole and holds what is wanted now."""
     complete = root / peer.distribution / "complete"
-    return complete.exists() and complete.read_text() == "\n".join(peer.requirements)
+    return complete.exists() and complete.read_text() == LOCK.read_text()
 
 
 def environment(peer: Peer, root: Path) -> Environment:
     """The peer's own virtual environment under `root`, made at its first use."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MOSEC_")}
     path = variables.pop("PYTHONPATH", "")
-    if not peer.requirements:
+    if not peer.group:
         # Servers run in a folder of their own: relative entries would lead nowhere.
         absolute = [str(Path(entry).resolve()) for entry in path.split(os.pathsep) if entry]
         return Environment(sys.executable, variables | {"PYTHONPATH": os.pathsep.join(absolute)})
     home = root / peer.distribution
     python = home / "bin" / "python"
     if not installed(peer, root):
-        print(f"making {home}: {', '.join(peer.requirements)}", flush=True)
+        print(f"making {home}: packages of the group {peer.group!r}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.requirements], check=True)
-        (home / "complete").write_text("\n".join(peer.requirements))
+        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+        locked = ["--constraint", str(LOCK), "--group", f"{ROOT / 'pyproject.toml'}:{peer.group}"]
+        subprocess.run([*install, *locked], check=True)
+        (home / "complete").write_text(LOCK.read_text())
     return Environment(str(python), variables)
 
 

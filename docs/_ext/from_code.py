@@ -95,7 +95,7 @@ class PublicApi(SphinxDirective):
 def _documented(module: Any, name: str) -> str:
     public = getattr(module, name)
     kind = "class" if isinstance(public, type) else "function"
-    shown = "undoc-members:" if isinstance(public, enum.EnumMeta) else "inherited-members: Worker"
+    shown = "undoc-members:" if isinstance(public, enum.EnumMeta) else "inherited-members: BaseWorker"
     directive = f".. auto{kind}:: {module.__name__}.{name}\n   :members:\n   :{shown}\n"
     return f"```{{eval-rst}}\n{directive}```\n"
 

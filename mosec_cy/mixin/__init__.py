@@ -1,4 +1,4 @@
-"""Codecs to mix into workers: `class Model(MsgpackMixin, Worker)`; the mixin comes first.
+"""Codecs to mix into workers: `class Model(MsgpackMixin, Worker)`, in either order.
 
 `MsgpackMixin`, `TypedMsgPackMixin` and `TypedJSONMixin` are about requests and answers, `NumBinIPCMixin` and
 `RedisShmIPCMixin` about what goes from one stage to the next. What they need beyond the package's own dependencies is

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError
 from mosec_cy.mixin._extras import load_extra
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ ALIGNMENT = 64  # bytes; of an array's data in shared memory
 MAX_LENGTH = 0xFFFF  # of one dimension: the format has 16 bits for it
 
 
-class NumBinIPCMixin(Worker):
+class NumBinIPCMixin(BaseWorker):
     """The result is one NumPy array, which goes to the next stage in the NumBin format; both stages mix this in.
 
     An array is written into shared memory once, and the next stage gets a writable view of it.
@@ -46,7 +46,7 @@ class NumBinIPCMixin(Worker):
         dtype = data.dtype.newbyteorder("=")
         header = _header(data.shape, dtype)
         start = -len(header) % ALIGNMENT
-        buffer = self.new_buffer(start + len(header) + data.nbytes)[start:]
+        buffer = BaseWorker.new_buffer(self, start + len(header) + data.nbytes)[start:]
         buffer[: len(header)] = header
         np.ndarray(data.shape, dtype, buffer, len(header))[...] = data
         return buffer

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from functools import cached_property
 from typing import Any, TypeVar
 
 from mosec_cy.codec_marks import reads_in_place
 from mosec_cy.errors import ServerError
 from mosec_cy.mixin._extras import load_extra
-from mosec_cy.worker import Worker
+from mosec_cy.worker import BaseWorker
 
 Self = TypeVar("Self", bound="RedisShmIPCMixin")
 
@@ -19,7 +18,7 @@ KEY_PREFIX = b"mosec_cy:ipc:"
 PATIENCE = 10.0  # s; a Redis that says nothing shall not hold a worker for ever
 
 
-class RedisShmIPCMixin(Worker):
+class RedisShmIPCMixin(BaseWorker):
     """Results wait in Redis for the next stage, and only their keys pass through the service; both stages mix this in.
 
     Useful where others look at the results, or where they should not count against the service's memory; the default
@@ -44,18 +43,6 @@ class RedisShmIPCMixin(Worker):
         """
         os.environ[URL_VARIABLE] = url
 
-    @cached_property
-    def _redis(self) -> Any:
-        # Not before it is used: each process has connections of its own, and Redis may start after the service.
-        url = os.environ.get(URL_VARIABLE)
-        if not url:
-            raise RuntimeError(
-                f"which Redis? Set {URL_VARIABLE}, or call RedisShmIPCMixin.set_redis_url(url) before the server runs"
-            )
-        import redis
-
-        return redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
-
     def serialize_ipc(self, data: Any) -> Any:
         """Put a result into Redis.
 
@@ -66,7 +53,7 @@ class RedisShmIPCMixin(Worker):
             redis.RedisError: Redis cannot be reached, or is full: the request is answered 500.
         """
         key = KEY_PREFIX + secrets.token_hex(16).encode()
-        self._redis.set(key, super().serialize_ipc(data), px=round(self.redis_ttl * 1000))
+        client().set(key, super().serialize_ipc(data), px=round(self.redis_ttl * 1000))
         return key
 
     @reads_in_place
@@ -83,8 +70,30 @@ class RedisShmIPCMixin(Worker):
         key = bytes(data)
         if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
             raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
-        with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
+        with client().pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
             payload, _ = together.get(key).unlink(key).execute()
         if payload is None:
             raise ServerError(f"Redis has the result of the stage before no longer (redis_ttl: {self.redis_ttl} s)")
         return super().deserialize_ipc(payload)
+
+
+_clients: dict[str, Any] = {}
+
+
+def client() -> Any:
+    """This process's client of the Redis that the workers use.
+
+    Raises:
+        RuntimeError: nobody has said which Redis that is.
+    """
+    # Not before it is used: each process has connections of its own, and Redis may start after the service.
+    url = os.environ.get(URL_VARIABLE)
+    if not url:
+        raise RuntimeError(
+            f"which Redis? Set {URL_VARIABLE}, or call RedisShmIPCMixin.set_redis_url(url) before the server runs"
+        )
+    if url not in _clients:
+        import redis
+
+        _clients[url] = redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+    return _clients[url]

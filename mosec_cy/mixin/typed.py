@@ -1,67 +1,62 @@
-"""Requests that are checked against the annotations of `forward`, by msgspec."""
+"""Requests that are checked against the annotations of `forward`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
+from mosec_cy import json_codec, replica
 from mosec_cy.codec_marks import checked_by, reads_in_place
-from mosec_cy.errors import DecodingError, EncodingError, ValidationError
-from mosec_cy.forward_types import ParseTarget, forward_type
-from mosec_cy.json_codec import plain
-from mosec_cy.worker import Worker
+from mosec_cy.encoding_faults import encoding_error
+from mosec_cy.mixin import msgpack as untyped
+from mosec_cy.plain_values import plain_but_bytes
+from mosec_cy.typed_decoding import Decode, Format
+from mosec_cy.worker import BaseWorker
+
+_unpack = msgspec.msgpack.Decoder().decode
+_pack = msgspec.msgpack.Encoder(enc_hook=plain_but_bytes).encode
+
+MSGPACK = Format(
+    name="MessagePack",
+    decoder=msgspec.msgpack.Decoder,
+    validate=lambda adapter, body: adapter.validate_python(_unpack(body)),
+    malformed=untyped.malformed,
+)
+JSON = Format(
+    name="JSON",
+    decoder=msgspec.json.Decoder,
+    validate=lambda adapter, body: adapter.validate_json(bytes(body)),
+    malformed=json_codec.malformed,
+)
 
 
-def _decoder(worker: Any, batched: bool) -> Callable[[Any], Any]:
-    """Decodes one item as its annotated type; raises TypeError if there is no decoding that."""
-    item = forward_type(worker, ParseTarget.INPUT, batched)
-    try:
-        return worker._decoder_class(item).decode
-    except TypeError as error:
-        raise TypeError(f"{worker.__qualname__}.forward cannot be given {item!r}: {error}") from error
+class TypedMsgPackMixin(BaseWorker):
+    """Requests in MessagePack, checked against the annotation of `forward`; answers in MessagePack.
 
+    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. A field annotated
+    `memoryview` looks into the request's body instead of being copied. Models of pydantic are validated by pydantic.
+    """
 
-class _TypedMixin(Worker):
-    """What the typed codecs share. Each names msgspec's decoder for its format."""
-
-    _decoder_class: ClassVar[Callable[[Any], Any]]
+    req_mime_type = "application/msgpack"
+    resp_mime_type = "application/msgpack"
 
     @cached_property
-    def _decode(self) -> Callable[[Any], Any]:
-        return _decoder(type(self), self.max_batch_size > 1)
+    def __decode(self) -> Decode:
+        return MSGPACK.decode(type(self), replica.of(self).max_batch_size > 1)
 
-    @checked_by(_decoder)
+    @checked_by(MSGPACK.decode)
     @reads_in_place
     def deserialize(self, data: Any) -> Any:
         """Decode a request's body as the annotated type of one item.
 
         Raises:
             DecodingError: the body is malformed: the request is answered 400.
-            ValidationError: it is not of that type: 422, with the path of the first field that is wrong.
-            TypeError: there is no decoding the annotated type. (`Server.run` says so before it starts anything.)
+            ValidationError: it is not of that type: 422, with the path of the field that is wrong.
+            TypeError: there is no decoding the annotated type. (`Server.append_worker` says so.)
         """
-        decode = self._decode
-        try:
-            return decode(data)
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # of older releases it is no ValueError
-            raise DecodingError(str(error)) from error
-
-
-class TypedMsgPackMixin(_TypedMixin):
-    """Requests in MessagePack, checked against the annotation of `forward`; answers in MessagePack.
-
-    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. A field annotated
-    `memoryview` looks into the request's body instead of being copied.
-    """
-
-    req_mime_type = "application/msgpack"
-    resp_mime_type = "application/msgpack"
-    _decoder_class = msgspec.msgpack.Decoder
+        return self.__decode(data)
 
     def serialize(self, data: Any) -> Any:
         """Encode an answer.
@@ -70,18 +65,30 @@ class TypedMsgPackMixin(_TypedMixin):
             EncodingError: MessagePack cannot hold the result: the request is answered 500.
         """
         try:
-            return _encode(data)
+            return _pack(data)
         except Exception as error:  # whatever the object's own attributes raise
-            raise EncodingError(str(error) or "not encodable as MessagePack") from error
+            raise encoding_error(data, "MessagePack", _pack) from error
 
 
-class TypedJSONMixin(_TypedMixin):
+class TypedJSONMixin(BaseWorker):
     """Requests in JSON, checked against the annotation of `forward`; answers in JSON, as by default.
 
-    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1.
+    `def forward(self, data: Request)`, and `data: list[Request]` where `max_batch_size` is above 1. Models of pydantic
+    are validated by pydantic.
     """
 
-    _decoder_class = msgspec.json.Decoder
+    @cached_property
+    def __decode(self) -> Decode:
+        return JSON.decode(type(self), replica.of(self).max_batch_size > 1)
 
+    @checked_by(JSON.decode)
+    @reads_in_place
+    def deserialize(self, data: Any) -> Any:
+        """Decode a request's body as the annotated type of one item.
 
-_encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
+        Raises:
+            DecodingError: the body is malformed: the request is answered 400.
+            ValidationError: it is not of that type: 422, with the path of the field that is wrong.
+            TypeError: there is no decoding the annotated type. (`Server.append_worker` says so.)
+        """
+        return self.__decode(data)

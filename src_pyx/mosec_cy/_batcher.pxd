@@ -71,6 +71,7 @@ ctypedef struct Batcher:
     uint32_t fresh                    # slots from here on have never been used nor touched
     uint32_t used                     # slots that hold a task
     uint64_t turns                    # entries into queues so far
+    uint64_t batches                  # handed out so far
     Stage *stages
     uint32_t stage_count
     Row *rows
@@ -94,8 +95,8 @@ cdef bint batcher_retry(Batcher *b, uint32_t slot) noexcept nogil
 cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
 
 # Forms at most one batch. It closes at max_batch_size tasks, or where a task that goes out alone begins or follows,
-# or when its oldest has waited max_wait_ns, and goes to the first idle row (its caches are warm); with none idle,
-# ahead to the busy one with the fewest batches, provided that a batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that
+# or when its oldest has waited max_wait_ns, and goes to the idle row that was handed one the longest ago, so that all
+# stay warm (a new process first); with none idle, ahead to the busy one with the fewest batches, provided that a batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that
 # the running one has not exceeded that, and that the work then waiting in its ring is at most HAND_AHEAD_NS or a
 # single batch; last, to an idle row that is late. It always fits into `room`.
 # Marks its tasks HANDED, writes their words (release; pairs with the row's compare-and-swap), lists the slots, oldest

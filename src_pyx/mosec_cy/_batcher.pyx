@@ -26,7 +26,7 @@ cdef void see_up(Batcher *b, uint32_t stage) noexcept nogil:
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
                        Row *rows, uint32_t row_count) noexcept nogil:
     cdef uint32_t i
-    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0,
+    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0, batches=0,
                    stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
         stages[i].head = stages[i].tail = NO_INDEX
@@ -170,6 +170,7 @@ cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_
 cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil:
     b.rows[row].up = True
     b.rows[row].late = False
+    b.rows[row].turn = 0
     b.rows[row].room = b.rows[row].ring_capacity
     pace_forget(&b.rows[row])
     see_up(b, b.rows[row].stage)
@@ -212,17 +213,20 @@ cdef inline bint is_open(const Row *row, uint32_t size, uint64_t now) noexcept n
 
 
 cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, uint64_t now) noexcept nogil:
-    cdef uint32_t i, best = NO_INDEX, last_resort = NO_INDEX
+    cdef uint32_t i, idle = NO_INDEX, best = NO_INDEX, last_resort = NO_INDEX
     cdef const Row *row
     for i in range(stage.first_row, stage.first_row + stage.rows):
         row = &b.rows[i]
         if is_open(row, size, now):
             if row.outstanding == 0:
-                return i
-            if best == NO_INDEX or row.batches < b.rows[best].batches:
+                if idle == NO_INDEX or row.turn < b.rows[idle].turn:
+                    idle = i
+            elif best == NO_INDEX or row.batches < b.rows[best].batches:
                 best = i
         elif row.up and row.outstanding == 0 and row.room >= size:
             last_resort = i
+    if idle != NO_INDEX:
+        return idle
     return best if best != NO_INDEX else last_resort
 
 
@@ -280,6 +284,8 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     if to.outstanding == 0:
         to.busy_since = now
     to.take_back_at = min(to.take_back_at, now + TAKE_BACK_NS)
+    b.batches += 1
+    to.turn = b.batches
     to.batch += 1
     to.batches += 1
     to.outstanding += size

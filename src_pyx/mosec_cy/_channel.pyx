@@ -17,10 +17,14 @@ from mosec_cy._linux cimport (
     store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD, PAYLOAD_FRAMED, Item, OutputBlock, Payloads
+from mosec_cy._payload cimport Item, OutputBlock, Payloads
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_block_data, pool_drop_lease
 from mosec_cy._ring cimport (
+    ANSWER_GZIP,
+    ANSWER_VARIES,
+    ANSWER_ZSTD,
     NO_BLOCK,
+    PAYLOAD_FRAMED,
     RING_BROKEN,
     RING_OK,
     Descriptor,

@@ -21,7 +21,9 @@ from mosec_cy._http1 cimport (
 )
 from mosec_cy._http1_write cimport http1_shut
 from mosec_cy._http_writer cimport writer_set_time
-from mosec_cy._linux cimport EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open, mosec_pidfd_send_signal
+from mosec_cy._linux cimport (
+    EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, mosec_pidfd_open, mosec_pidfd_send_signal, store_relaxed_u64
+)
 from mosec_cy._loop cimport (
     TOKEN_CONNECTION,
     TOKEN_CONTROL,
@@ -389,7 +391,7 @@ cdef void core_run(Core *core) noexcept nogil:
         http1_expire(&core.io)
         service_expire(&core.service)
         service_wake(&core.service)
-        core.service.statistics.connections = core.io.connections.open
+        store_relaxed_u64(&core.service.statistics.connections, core.io.connections.open)     # relaxed: a gauge
         if core.resume_at:
             _resume_accepting(core)
         if core.stop_at:

@@ -11,6 +11,7 @@ ctypedef struct Row:
     uint32_t stage
     uint32_t head, tail, outstanding  # tasks handed to it and not completed or taken back, in order of hand-out
     uint32_t batch                    # number of the last batch handed to it
+    uint64_t turn                     # number of the batch that it was handed last, of all rows'; 0: none in this life
     uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
     uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
     # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what

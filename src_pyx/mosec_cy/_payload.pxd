@@ -6,26 +6,6 @@ from mosec_cy._pool cimport Pool
 from mosec_cy._ring cimport Descriptor
 from mosec_cy._segment cimport Segment
 
-cdef enum:                             # Descriptor.flags
-    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
-    TASK_FIRST = 2                     # to a row: the payload is the request's body
-    TASK_LAST = 4                      # to a row: the result is the client's answer
-    TASK_REPEATABLE = 16               # to a row: the payload may be needed once more, work on a copy of it
-    STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
-    BODY_GZIP = 256                    # to a first row: the body has this content coding
-    BODY_ZSTD = 512
-    ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
-    ANSWER_ZSTD = 2048
-    ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
-    ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
-    ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
-
-cdef enum:
-    # Bytes of events that one stream may have under way: sent by the row, not yet with the kernel. Where it is little,
-    # one more event may go, whatever its size.
-    STREAM_WINDOW = 1 << 20
-    STREAM_LITTLE = 1 << 16
-
 cdef class Item:
     cdef Payloads payloads
     cdef object private                # bytes of its own: the row leases too much already, or the task may run again

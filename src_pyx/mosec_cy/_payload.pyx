@@ -20,7 +20,17 @@ from mosec_cy._pool cimport (
     pool_lease,
     pool_lessee,
 )
-from mosec_cy._ring cimport NO_BLOCK
+from mosec_cy._ring cimport (
+    ANSWER_GZIP,
+    ANSWER_NOT_PLAIN,
+    ANSWER_ZSTD,
+    BODY_GZIP,
+    BODY_ZSTD,
+    NO_BLOCK,
+    TASK_FIRST,
+    TASK_LAST,
+    TASK_REPEATABLE,
+)
 
 cdef enum:
     COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives

@@ -56,9 +56,12 @@ def set_title(bytes title not None):
     Written over the arguments themselves, whose place is in fields 48 and 49 of proc(5)'s /proc/PID/stat. Not for
     a process whose C code may still read its argv.
     """
-    with open("/proc/self/stat", "rb") as file:
-        # The second field is the program's name in parentheses, which may hold anything: count from its end.
-        fields = file.read().rpartition(b")")[2].split()
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            # The second field is the program's name in parentheses, which may hold anything: count from its end.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:         # without /proc nobody could read it
+        return
     if len(fields) < 47:    # an emulated /proc may end before them: then the title stays
         return
     cdef uintptr_t start = int(fields[45])

@@ -24,10 +24,24 @@ ctypedef struct Descriptor:
     uint32_t batch_size        # submit: tasks in that batch
     uint16_t status            # complete: HTTP status (200 goes on to the next stage)
     uint16_t content_type      # complete: index into the core's table of content types
-    uint32_t flags             # meaning belongs to the two ends
+    uint32_t flags             # see below; the ring looks at none of them
     uint32_t reserved0
     uint64_t reserved1
     uint64_t reserved2
+
+cdef enum:                             # Descriptor.flags
+    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
+    TASK_FIRST = 2                     # to a row: the payload is the request's body
+    TASK_LAST = 4                      # to a row: the result is the client's answer
+    STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
+    TASK_REPEATABLE = 16               # to a row: the payload may be needed once more, work on a copy of it
+    BODY_GZIP = 256                    # to a first row: the body has this content coding
+    BODY_ZSTD = 512
+    ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
+    ANSWER_ZSTD = 2048
+    ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
+    ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
+    ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 # In shared memory: head (written by the producer), tail (by the consumer), each on its own cache line,
 # then `capacity` descriptors. Both indices are unbounded and masked on use.

@@ -17,12 +17,17 @@ from mosec_cy._batcher cimport (
     task_of,
 )
 from mosec_cy._linux cimport mosec_futex_wake, mosec_pidfd_send_signal
-from mosec_cy._payload cimport ANSWER_WISHES, PAYLOAD_FRAMED, STREAM_EVENT, TASK_FIRST, TASK_LAST, TASK_REPEATABLE
 from mosec_cy._pool cimport POOL_OK, pool_block_data, pool_check, pool_take_over
 from mosec_cy._ring cimport (
+    ANSWER_WISHES,
     NO_BLOCK,
+    PAYLOAD_FRAMED,
     RING_BROKEN,
     RING_OK,
+    STREAM_EVENT,
+    TASK_FIRST,
+    TASK_LAST,
+    TASK_REPEATABLE,
     Descriptor,
     bell_force,
     bell_ring,

@@ -20,6 +20,12 @@ cdef enum:
     HISTOGRAM_BUCKETS = 32
     STATUS_COUNT = 21              # statuses that are counted; the last one stands for all others
 
+cdef enum:
+    # Bytes of events that one stream may have under way: sent by the row, not yet with the kernel. Where it is little,
+    # one more event may go, whatever its size.
+    STREAM_WINDOW = 1 << 20
+    STREAM_LITTLE = 1 << 16
+
 # One process' entry. A cache line for each writer.
 ctypedef struct RowShared:
     Bell bell                      # rung by core and master; the row sleeps on its counter

@@ -139,6 +139,8 @@ cdef class Segment:
         cdef const Header *header = <const Header *>PyBytes_AS_STRING(head)
         if header.magic != MAGIC or header.version != VERSION or not 1 <= header.rows <= MAX_ROWS:
             raise ValueError(f"descriptor {fd} is no shared memory of this version of mosec_cy")
+        if <size_t>len(head) < sizeof(Header) + 8 * header.rows:
+            raise ValueError(f"shared memory of {size} bytes where the header of {header.rows} rows was expected")
         segment._measure(header.rows, header.task_slots, header.routes, header.budget,
                          [header.capacities[i] for i in range(2 * header.rows)])
         if segment.size != <uint64_t>size:

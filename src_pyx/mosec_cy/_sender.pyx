@@ -9,10 +9,10 @@ from libc.string cimport memcpy, memset
 from mosec_cy._channel cimport Channel
 from mosec_cy._event_stream cimport event_bytes, event_write
 from mosec_cy._linux cimport load_acquire_u32, load_acquire_u64, mosec_futex_wait, mosec_futex_wake
-from mosec_cy._payload cimport STREAM_EVENT, STREAM_LITTLE, STREAM_WINDOW, TASK_LAST, Item
+from mosec_cy._payload cimport Item
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET
-from mosec_cy._ring cimport NO_BLOCK, Bell, Descriptor, bell_force, bell_prepare, ring_free
-from mosec_cy._segment cimport ROW_STOP
+from mosec_cy._ring cimport NO_BLOCK, STREAM_EVENT, TASK_LAST, Bell, Descriptor, bell_force, bell_prepare, ring_free
+from mosec_cy._segment cimport ROW_STOP, STREAM_LITTLE, STREAM_WINDOW
 from mosec_cy._word cimport word_cancelled
 
 cdef enum:

@@ -32,11 +32,10 @@ from mosec_cy._http_codings cimport (
 )
 from mosec_cy._http_parser cimport HttpRequest
 from mosec_cy._linux cimport store_relaxed_u64
-from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD
 from mosec_cy._pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size, pool_lessee
 from mosec_cy._pool_books cimport pool_sweep
 from mosec_cy._probes cimport probe_answer
-from mosec_cy._ring cimport NO_BLOCK, ring_reset
+from mosec_cy._ring cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD, NO_BLOCK, ring_reset
 from mosec_cy._router cimport MATCH_FOUND, MATCH_NO_METHOD, MATCH_OPTIONS, ROUTE_NONE, RouteMatch, router_match
 from mosec_cy._row_watch cimport rows_deadline, rows_expire
 from mosec_cy._rows cimport (

@@ -9,10 +9,10 @@ from libc.string cimport strlen
 
 from mosec_cy._batcher cimport NO_INDEX, TASK_HANDED, Task, batcher_holds, task_of
 from mosec_cy._linux cimport store_release_u64
-from mosec_cy._payload cimport STREAM_LITTLE, STREAM_WINDOW
 from mosec_cy._pool cimport pool_block_data
 from mosec_cy._ring cimport NO_BLOCK
 from mosec_cy._router cimport Route
+from mosec_cy._segment cimport STREAM_LITTLE, STREAM_WINDOW
 from mosec_cy._tasks cimport block_drop, task_fail
 
 cdef const char *NO_MEMORY = b"inference internal error: no shared memory for an event (--budget)"

@@ -6,9 +6,8 @@ from mosec_cy._batcher cimport NEVER, NO_INDEX, TASK_HANDED, WITHDRAWN, Task, ba
 from mosec_cy._deadlines cimport deadlines_add, deadlines_remove
 from mosec_cy._http1_service cimport Answer
 from mosec_cy._linux cimport store_relaxed_u64
-from mosec_cy._payload cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD
 from mosec_cy._pool cimport pool_block_size, pool_drop_core
-from mosec_cy._ring cimport NO_BLOCK
+from mosec_cy._ring cimport ANSWER_GZIP, ANSWER_VARIES, ANSWER_ZSTD, NO_BLOCK
 from mosec_cy._segment cimport histogram_add_ns
 from mosec_cy._trimmer cimport trimmer_note
 

@@ -29,3 +29,4 @@ class ModelRow:
     running: list[tuple[int, int]] = field(default_factory=list)
     known_room: int = RING
     late: bool = False
+    turn: int = 0  # number of its last hand-out; 0: none in this life

@@ -27,7 +27,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.rows = [ModelRow(stage) for stage, count in enumerate(ROWS) for _ in range(count)]
         for row in range(len(self.rows)):
             self.s.row_up(row)
-        self.now, self.turns = now, 0
+        self.now, self.turns, self.hand_outs = now, 0, 0
         self.new: dict[int, ModelTask] = {}
         self.queues: list[list[int]] = [[] for _ in self.stages]
         self.handed: dict[int, ModelTask] = {}
@@ -126,9 +126,8 @@ class BatcherMachine(RuleBasedStateMachine):
         assert len(back) == count
         for slot in back:
             task = self.handed.pop(slot)
-            assert not task.started
+            assert not task.started and ROWS[task.stage] > 1
             assert self.now - task.handed_at >= TAKE_BACK_NS
-            assert ROWS[task.stage] > 1
             row = self.rows[task.row]
             row.late, row.known_room = True, min(row.known_room, RING - 1)
             self.requeue(slot, task)
@@ -145,16 +144,18 @@ class BatcherMachine(RuleBasedStateMachine):
         model = self.rows[row]
         queue = self.queues[stage]
         idle = self.open_idle(stage, len(tasks))
-        busy = self.s.row(row)["batches"] > 1
         assert (model.stage, model.up) == (stage, True)
         assert [slot for slot, _ in tasks] == queue[: len(tasks)]
         assert len(tasks) == self.head_batch(stage)
         assert self.is_closed(stage)
         assert len(model.ring) + len(tasks) <= RING
-        if busy:
+        if self.s.row(row)["batches"] > 1:
             assert not idle
             assert self.s.row(row)["batch_ns"] <= MAX_BATCH_NS
             assert not model.late or model.known_room == RING
+        elif idle:
+            assert (model.turn, row) < min((self.rows[other].turn, other) for other in idle), "used more recently"
+        model.turn = self.hand_outs = self.hand_outs + 1
         del queue[: len(tasks)]
         model.known_room -= len(tasks)
         for slot, sequence in tasks:

@@ -134,6 +134,8 @@ FAILING = """
             "KeyError: 'key'",
         ),
         ({"forward": "return []", "batch": "2"}, "<Second_2|1> failed", "returned 0 results for a batch of 1"),
+        ({"forward": "return {'a': 1}", "batch": "2"}, "<Second_2|1> failed", "forward returned dict for a batch"),
+        ({"forward": "yield data"}, "<Second_2|1> failed", "derived from SSEWorker"),
         ({"forward": "return object()"}, "<Second_2|1> failed in the dry run", "EncodingError"),
         ({"init": "raise OSError('no model')"}, "<Second_2|1> failed in the dry run", "OSError: no model"),
         ({"forward": "os.kill(os.getpid(), 9)"}, "<Second_2|1> ended in the dry run with SIGKILL", ""),
@@ -244,3 +246,44 @@ def test_only_an_sse_worker_answers_with_events(serve: Serve) -> None:
         "  Events_1: 1 x forward, T, events to the client",
         "  Sender_2: 1 x forward, T, 6 bytes to the client",
     ]
+
+
+def test_coroutines_and_generators_run(serve: Serve) -> None:
+    service = serve(
+        """
+        import asyncio
+        from mosec_cy import Server, SSEWorker, Worker, get_logger
+
+        class First(Worker):
+            example = 2
+
+            async def forward(self, data):
+                await asyncio.sleep(0)
+                return [data, "text"]
+
+        class Single(SSEWorker):
+            def forward(self, data):
+                get_logger().info("single %s", data)
+                yield data[1]
+
+        class Batch(SSEWorker):
+            async def forward(self, data):
+                get_logger().info("batch %s", data)
+                await asyncio.sleep(0)
+                yield 0, data[0][1]
+
+        if __name__ == "__main__":
+            server = Server()
+            server.append_worker(First, route=["/single", "/batch"])
+            server.append_worker(Single, route="/single")
+            server.append_worker(Batch, route="/batch", max_batch_size=4)
+            server.run()
+        """,
+        "--dry-run",
+    )
+    assert service.wait_end() == 0
+    assert [text for text in service.messages if text.startswith(("single", "batch"))] == [
+        "single [2, 'text']",
+        "batch [[2, 'text']]",
+    ]
+    assert printed(service).count("  Single_2: 1 x forward, T, events to the client") == 1

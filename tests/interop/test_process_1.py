@@ -97,8 +97,8 @@ def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, tmp_pa
     service = start(LEAVES_CHILDREN, str(gate)).wait_ready()
     service.wait_output("<Careless_2.1> ready")
     master = master_of(service)
-    before = children(master)  # core, two workers, and the two that have ended and whose owners have not asked yet
-    assert len(before) == 5
+    before = children(master)  # core, guard, two workers, and two that have ended and whose owners have not asked
+    assert len(before) == 6
     with service.client() as client:
         assert client.post("/inference", json=3).json() == 1
         assert client.post("/forked", json=3).json() == 1

@@ -72,6 +72,7 @@ HELD = """
 
     from mosec_cy import Server, Worker
     from mosec_cy.mixin import RedisShmIPCMixin
+    from redis import Redis
 
     class First(RedisShmIPCMixin, Worker):
         redis_ttl = 100
@@ -80,6 +81,9 @@ HELD = """
             return data
 
     class Second(RedisShmIPCMixin, Worker):
+        def __init__(self):
+            self._redis = Redis.from_url(sys.argv[1])  # of its own, for purposes of its own
+
         def forward(self, data):
             self._redis.rpush("begun", data)
             self._redis.blpop("go", 30)

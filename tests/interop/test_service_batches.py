@@ -45,7 +45,9 @@ BATCHES = """
     class Wrong(Worker):
         def forward(self, data):
             if "bad" in data:
-                return {"short": data[1:], "long": data * 2, "none": None, "number": 1}[max(data, key=len)]
+                wrong = {"short": data[1:], "long": data * 2, "none": None, "number": 1, "mapping": {"a": 1, "b": 2},
+                         "set": {1, 2}, "string": "ab", "bytes": b"ab", "view": memoryview(b"ab")}
+                return wrong[(set(data) - {"bad"}).pop()]
             return data
 
     class Lazy(Worker):
@@ -124,8 +126,12 @@ def test_batches(serve: Serve) -> None:
     assert together(service, "/single", ["a", "bad"]) == [(200, "a"), (422, "request validation error: in place")]
     # What `forward` raises, or a wrong number of results, is everybody's; any iterable of the right length will do.
     assert together(service, "/failing", ["a", "bad", "b", "c"]) == [(422, "request validation error: 4 of us")] * 4
-    for how in ("short", "long", "none", "number"):
+    for how, what in {"short": "1 results", "long": "4 results", "none": "NoneType", "number": "int"}.items():
         assert together(service, "/wrong", ["bad", how]) == [(500, "inference internal error")] * 2
+        service.wait_output(f"<Wrong_7.1> forward returned {what} for a batch")
+    for how in ("mapping", "set", "string", "bytes", "view"):  # of the right length
+        for status, text in together(service, "/wrong", ["bad", how]):
+            assert (status, "it must return a list of results" in text) == (500, True)
     assert together(service, "/wrong", ["a", "b"]) == [(200, "a"), (200, "b")]
     assert together(service, "/lazy", list("abcd")) == [(200, letter) for letter in "abcd"]
 

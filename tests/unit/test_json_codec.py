@@ -63,11 +63,30 @@ def test_decodes_nan() -> None:
     assert math.isnan(decode(b"NaN"))
 
 
-@pytest.mark.parametrize("document", [b"", b"{", b'{"x":}', b'"\xff"', b"[" * 100_000, b"{} {}", b"\x00"])
-def test_refuses_what_is_not_json(document: bytes) -> None:
-    with pytest.raises(DecodingError) as caught:
-        decode(document)
-    assert str(caught.value)
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (b"", "the body is not JSON, at byte 0, where it ends: "),
+        (b"{", "the body is not JSON, at byte 1, where it ends: "),
+        (b'{"x":}', "the body is not JSON, at byte 5: "),
+        ('{"é": x}'.encode(), "the body is not JSON, at byte 7: "),
+        ('{"é": x}'.encode("utf-16"), "the body is not JSON, at byte 14: "),
+        (b'\xef\xbb\xbf{"x": y', "the body is not JSON, at byte 9: "),
+        (b'"\xff"', "the body is not JSON, at byte 1: "),
+        (b"{} {}", "the body is not JSON, at byte 3: "),
+        (b"\x00", "the body is not JSON, at byte 0: "),
+    ],
+)
+def test_says_where_a_document_is_not_json(document: bytes, fault: str) -> None:
+    for kind in (bytes, bytearray, memoryview):
+        with pytest.raises(DecodingError) as caught:
+            decode(kind(document))
+        assert str(caught.value) == fault + str(caught.value.__cause__)
+
+
+def test_says_that_a_document_is_nested_too_deeply() -> None:
+    with pytest.raises(DecodingError, match="^the body is nested too deeply$"):
+        decode(b"[" * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +120,7 @@ def test_encodes(value: object, document: bytes) -> None:
         ({True: 1, False: 2}, b'{"true":1,"false":2}'),
         ({None: math.nan}, b'{"null":null}'),
         ({None: np.arange(2), True: Point(1)}, b'{"null":[0,1],"true":{"x":1}}'),
+        ({None: 0, np.int64(1): 2, np.str_("a"): 3, Colour.RED: 4}, b'{"null":0,"1":2,"a":3,"red":4}'),
         ("\ud800", b'"\\ud800"'),
     ],
 )
@@ -109,15 +129,26 @@ def test_encodes_what_only_the_standard_library_takes(value: object, document: b
     json.loads(document)
 
 
-@pytest.mark.parametrize("value", [object(), {(1, 2): 3}, {"x": [object()]}, {None: object()}, 1j])
-def test_refuses_what_json_cannot_hold(value: object) -> None:
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (object(), "object: return dict, "),
+        ({(1, 2): 3}, "a dict with a key of type tuple: write str(key)"),
+        ([{"a": {object(): 3}}], "a dict at [0]['a'] with a key of type object: write str(key)"),
+        ({"x": [1, object()]}, "object at ['x'][1]: return dict, "),
+        ({None: object()}, "object at [None]: return dict, "),
+        (Point(1j), "complex at .x: write [x.real, x.imag]"),  # type: ignore[arg-type]
+        ([Struct([Point(3), Point(range(2))])], "range at [0].y[1].x: return dict, "),  # type: ignore[arg-type]
+    ],
+)
+def test_says_what_json_cannot_hold_and_where_it_is(value: object, told: str) -> None:
     with pytest.raises(EncodingError) as caught:
         encode(value)
-    assert str(caught.value)
+    assert str(caught.value).startswith(f"JSON cannot hold {told}")
 
 
 def test_refuses_a_cycle() -> None:
     cycle: list[object] = []
     cycle.append(cycle)
-    with pytest.raises(EncodingError):
+    with pytest.raises(EncodingError, match="^JSON cannot hold the result: it holds itself, or is nested too deeply$"):
         encode(cycle)

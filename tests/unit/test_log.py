@@ -16,14 +16,14 @@ def _restored() -> Iterator[None]:
     log.configure("info")
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return capsys.readouterr().err.splitlines()
+def lines(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    return capfd.readouterr().err.splitlines()
 
 
-def test_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_line(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("info")
     get_logger().info("two\nlines %s", "é")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     record = json.loads(line)
     assert record["level"] == "INFO"
     assert record["fields"] == {"message": "two\nlines é"}
@@ -34,45 +34,45 @@ def test_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=1)
 
 
-def test_exception_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_in_json(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("warning")
     try:
         raise ValueError("why")
     except ValueError:
         get_logger().exception("oh")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     fields = json.loads(line)["fields"]
     assert fields["message"] == "oh"
     assert fields["exc_info"].endswith("ValueError: why")
 
 
-def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+def test_levels(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("error")
     get_logger().warning("hidden")
     get_logger().error("shown")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert json.loads(line)["fields"]["message"] == "shown"
 
 
-def test_coloured_text_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
+def test_coloured_text_for_debugging(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("debug")
     get_logger().debug("detail")
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert "\x1b[34m" in line
     assert line.endswith("detail")
     assert "user::test_log.py:" in line
 
 
-def test_own_records_are_told_from_the_users(capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_records_are_told_from_the_users(capfd: pytest.CaptureFixture[str]) -> None:
     log.configure("info")
     record = logging.LogRecord("mosec_cy", logging.INFO, log.__file__, 1, "x", None, None, "f")
     get_logger().handle(record)
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert json.loads(line)["target"] == "mosec_cy::log.py:f"
 
 
-def test_other_loggers_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_loggers_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
     root = list(logging.getLogger().handlers)
     get_logger().info("once")
-    assert len(lines(capsys)) == 1
+    assert len(lines(capfd)) == 1
     assert logging.getLogger().handlers == root

@@ -26,10 +26,10 @@ class Arrays(Worker):
 
 
 @pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Logged:
+def logged(capfd: pytest.CaptureFixture[str]) -> Logged:
     """The records of the log, once they are written."""
     log.configure("info")
-    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
 def named(properties: Description, **others: Description) -> Callable[[str], Any]:

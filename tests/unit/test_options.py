@@ -150,9 +150,9 @@ def test_deprecated_ones_warn(
     environ: dict[str, str],
     defaults: dict[str, object],
     warning: str,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     parse(arguments, environ, **defaults)
-    assert warning in capsys.readouterr().err
+    assert warning in capfd.readouterr().err
     parse()
-    assert "deprecated" not in capsys.readouterr().err
+    assert "deprecated" not in capfd.readouterr().err

@@ -35,3 +35,20 @@ def test_every_name_is_there() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'PlasmaMixin'"):
         mosec_cy.PlasmaMixin  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "mosec_cy.mixin.MsgpackMixin, mosec_cy.errors.ClientError, mosec_cy.Worker",
+        "mosec_cy.errors.MosecError, mosec_cy.mixin.TypedJSONMixin",
+        "mosec_cy.Server, mosec_cy.mixin, mosec_cy.errors",
+        "mosec_cy.worker.Worker, mosec_cy.runtime.Runtime, mosec_cy.server.Server, mosec_cy.log.get_logger",
+    ],
+)
+def test_modules_are_there_after_the_import_alone(code: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import mosec_cy; {code}"], check=True)
+
+
+def test_modules_are_listed() -> None:
+    assert {"errors", "mixin"} <= set(dir(mosec_cy))

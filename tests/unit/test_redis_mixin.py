@@ -11,6 +11,7 @@ import pytest
 
 from mosec_cy import ServerError, Worker
 from mosec_cy.mixin import NumBinIPCMixin, RedisShmIPCMixin
+from mosec_cy.mixin.redis import client as worker_client
 
 redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
 
@@ -34,9 +35,8 @@ def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def worker(client: Any) -> Any:
-    worker = Passes()
-    yield worker
-    worker._redis.close()
+    yield Passes()
+    worker_client().close()
 
 
 def test_there_and_back(client: Any, worker: Any) -> None:
@@ -53,7 +53,7 @@ def test_another_mixin_may_encode(client: Any) -> None:
     key = worker.serialize_ipc(np.arange(5))
     assert client.get(key)[:6] == b"\x05\0\x01\0\x05\0"
     assert worker.deserialize_ipc(key).tolist() == [0, 1, 2, 3, 4]
-    worker._redis.close()
+    worker_client().close()
 
 
 def test_what_nobody_fetches_goes_away(client: Any, worker: Any) -> None:
@@ -95,11 +95,11 @@ def test_a_silent_redis_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setenv("MOSEC_REDIS_URL", f"unix://{tmp_path}/silent.sock{options}")
     worker = Passes()
-    assert worker._redis.connection_pool.connection_kwargs["socket_timeout"] == patience
+    assert worker_client().connection_pool.connection_kwargs["socket_timeout"] == patience
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/silent.sock")
         silent.listen()
-        worker._redis.connection_pool.connection_kwargs["socket_timeout"] = 0.1
+        worker_client().connection_pool.connection_kwargs["socket_timeout"] = 0.1
         with pytest.raises(redis.TimeoutError):
             worker.serialize_ipc(1)
 

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from mosec_cy import Runtime, Server, Worker
-from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
 from mosec_cy.options import Options
 from mosec_cy.plan import METRICS, TEXT, Plan, make_plan
 
@@ -30,29 +28,6 @@ class Incomplete(Worker):
 
 class LongMimeType(Echo):
     resp_mime_type = "text/" + "x" * 252
-
-
-class Measured(msgspec.Struct):
-    length: float
-
-
-class Typed(TypedJSONMixin, Worker):
-    def forward(self, data: Measured) -> float:
-        return data.length
-
-
-class Undecodable(TypedMsgPackMixin, Worker):
-    def forward(self, data: list[int] | tuple[int, ...]) -> None: ...
-
-
-class Unresolvable(TypedJSONMixin, Worker):
-    def forward(self, data: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821
-        ...
-
-
-class OwnCodec(Undecodable):
-    def deserialize(self, data: Any) -> Any:
-        return data
 
 
 class NoMimeType(Echo):
@@ -280,21 +255,3 @@ def test_routes_for_core(server: Server) -> None:
 def test_a_content_type_that_no_head_has_room_for_is_refused() -> None:
     with pytest.raises(ValueError, match=r"LongMimeType\.resp_mime_type must have 256 characters or less, but has 257"):
         make_plan({"/inference": [Runtime(LongMimeType)]})
-
-
-@pytest.mark.parametrize(
-    ("runtime", "complaint"),
-    [
-        (Runtime(Typed, max_batch_size=2), "Typed.forward gets and returns lists .*: annotate it with list"),
-        (Runtime(Undecodable), "Undecodable.forward cannot be given list"),
-        (Runtime(Unresolvable), "the annotations of Unresolvable.forward cannot be read: .*Nowhere"),
-    ],
-)
-def test_what_a_typed_codec_cannot_decode_is_refused(runtime: Runtime, complaint: str) -> None:
-    with pytest.raises(TypeError, match=complaint):
-        make_plan({"/inference": [runtime]})
-    make_plan({"/inference": [Runtime(Typed), runtime]})  # it decodes no requests there
-
-
-def test_an_own_codec_makes_of_requests_what_it_likes() -> None:
-    make_plan({"/inference": [Runtime(OwnCodec)]})

@@ -1,12 +1,16 @@
 """TypedMsgPackMixin and TypedJSONMixin on their own."""
 
-from typing import Annotated, Any
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, ValidationError, Worker
+from mosec_cy import DecodingError, EncodingError, ValidationError, Worker, replica
+from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.forward_types import ParseTarget
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
 
@@ -29,8 +33,6 @@ class Packed(TypedMsgPackMixin, Worker):
 
 
 class PackedBatch(TypedMsgPackMixin, Worker):
-    _max_batch_size = 4  # as a server would set it
-
     def forward(self, data: list[Point]) -> list[Result]:
         return [Result(0.0)] * len(data)
 
@@ -41,8 +43,6 @@ class Json(TypedJSONMixin, Worker):
 
 
 class JsonBatch(TypedJSONMixin, Worker):
-    _max_batch_size = 4
-
     def forward(self, data: list[Point]) -> list[Result]:
         return [Result(0.0)] * len(data)
 
@@ -53,53 +53,103 @@ class Untyped(TypedMsgPackMixin, Worker):
 
 
 FORMATS = {Packed: msgspec.msgpack, PackedBatch: msgspec.msgpack, Json: msgspec.json, JsonBatch: msgspec.json}
+BATCH_SIZES = {Packed: 1, PackedBatch: 4, Json: 1, JsonBatch: 4}
 TYPED = pytest.mark.parametrize("kind", FORMATS)
+
+
+def made(kind: Any) -> Any:
+    worker = kind()
+    worker.max_batch_size = BATCH_SIZES[kind]
+    return worker
 
 
 @TYPED
 def test_one_item_is_decoded_as_its_type(kind: Any) -> None:
+    worker = made(kind)
     body = FORMATS[kind].encode({"name": "a", "at": [1, 2.5]})
     for bytes_like in (bytes, bytearray, memoryview):
-        assert kind().deserialize(bytes_like(body)) == Point("a", (1.0, 2.5))
+        assert worker.deserialize(bytes_like(body)) == Point("a", (1.0, 2.5))
 
 
 WRONG: list[tuple[Any, str]] = [
-    ({"name": 1}, "Expected `str`, got `int` - at `$.name`"),
-    ({}, "Object missing required field `name`"),
-    ({"name": "a", "at": [1, "x"]}, "Expected `float`, got `str` - at `$.at[1]`"),
-    ({"name": "a", "weight": -1}, "Expected `int` >= 0 - at `$.weight`"),
-    ([], "Expected `object`, got `array`"),
+    ({"name": 1}, 'the field "name"'),
+    ({}, "the body"),
+    ({"name": "a", "at": [1, "x"]}, 'the field "at[1]"'),
+    ({"name": "a", "weight": -1}, 'the field "weight"'),
+    ([], "the body"),
 ]
 
 
 @TYPED
-@pytest.mark.parametrize(("body", "text"), WRONG)
-def test_wrong_type_names_the_field(kind: Any, body: Any, text: str) -> None:
+@pytest.mark.parametrize(("body", "place"), WRONG)
+def test_wrong_type_names_the_field(kind: Any, body: Any, place: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        kind().deserialize(FORMATS[kind].encode(body))
-    assert str(caught.value) == text
+        made(kind).deserialize(FORMATS[kind].encode(body))
+    said = str(caught.value.__cause__)
+    assert said and str(caught.value) == f"{place} is not what the annotation asks for: {said}"
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa4name", b"\x81\xa4name\xa1a\0", b"\x81\xa4name\xa1\xff"])
-def test_malformed_msgpack(body: bytes) -> None:
-    with pytest.raises(DecodingError, match="truncated|malformed|utf-8"):
+class Nested(TypedJSONMixin, Worker):
+    def forward(self, data: dict[str, dict[int, list[Point]]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b"[]", "the body is"),
+        (b'{"a": 1}', 'the field "[...]" is'),
+        (b'{"a": {"b": []}}', 'a key of the field "[...]" is'),
+        (b'{"a": {"1": [{}]}}', 'the field "[...][...][0]" is'),
+        (b'{"a": {"1": [{"name": "a"}, {"name": null}]}}', 'the field "[...][...][1].name" is'),
+    ],
+)
+def test_the_way_to_what_is_wrong(body: bytes, place: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Nested().deserialize(body)
+    assert str(caught.value).startswith(f"{place} not what the annotation asks for: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", "the body ends before its MessagePack object does, after 0 bytes: "),
+        (b"\xc1", "the body is not MessagePack that can be read, at byte 0: "),
+        (b"\x81\xa4name", "the body ends before its MessagePack object does, after 6 bytes: "),
+        (b"\x81\xa4name\xa1a\0", "the body goes on behind its MessagePack object, at byte 8: "),
+        (b"\x81\xa4name\xa1\xff", "the body is not MessagePack that can be read, at byte 7: "),
+    ],
+)
+def test_malformed_msgpack(body: bytes, fault: str) -> None:
+    with pytest.raises(DecodingError) as caught:
         Packed().deserialize(body)
+    assert str(caught.value) == fault + str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"name": NaN}', b'{"name": "a"}}', b'{"name": "\xff"}'])
-def test_malformed_json(body: bytes) -> None:
-    with pytest.raises(DecodingError, match="truncated|malformed|utf-8"):
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", "the body is not JSON, at byte 0, where it ends: "),
+        (b"{", "the body is not JSON, at byte 1, where it ends: "),
+        (b'{"name": NaN}', "the body is not JSON: "),
+        (b'{"name": "a"}}', "the body is not JSON, at byte 13: "),
+        (b'{"name": "\xff"}', "the body is not JSON, at byte 10: "),
+    ],
+)
+def test_malformed_json(body: bytes, fault: str) -> None:
+    with pytest.raises(DecodingError) as caught:
         Json().deserialize(body)
+    assert str(caught.value) == fault + str(caught.value.__cause__)
 
 
-def test_nested_too_deeply() -> None:
-    with pytest.raises(DecodingError, match="recursion|Stack overflow"):  # the latter in Python 3.14
-        Untyped().deserialize(b"\x91" * 100_000)
+class UntypedJson(TypedJSONMixin, Worker):
+    def forward(self, data):  # type: ignore[no-untyped-def]
+        return data
 
 
-def test_the_decoder_is_built_once() -> None:
-    worker = Packed()
-    assert worker._decode is worker._decode
+@pytest.mark.parametrize(("kind", "body"), [(Untyped, b"\x91"), (UntypedJson, b"[")])
+def test_nested_too_deeply(kind: Any, body: bytes) -> None:
+    with pytest.raises(DecodingError, match=r"^the body is nested too deeply$"):
+        kind().deserialize(body * 100_000)
 
 
 def test_without_annotations_everything_is_let_through() -> None:
@@ -108,13 +158,13 @@ def test_without_annotations_everything_is_let_through() -> None:
 
 def test_annotation_that_does_not_fit_batches() -> None:
     class Wrong(TypedMsgPackMixin, Worker):
-        _max_batch_size = 2
-
         def forward(self, data: Point) -> Result:
             return Result(0.0)
 
+    worker = Wrong()
+    worker.max_batch_size = 2
     with pytest.raises(TypeError, match="annotate it with list"):
-        Wrong().deserialize(b"\x80")
+        worker.deserialize(b"\x80")
 
 
 def test_a_memoryview_field_is_not_copied() -> None:
@@ -139,21 +189,73 @@ def test_answers() -> None:
     assert msgspec.json.decode(Json().serialize(value)) == plain | {"raw": "AA=="}
 
 
-@pytest.mark.parametrize("kind", [Packed, Json])
-@pytest.mark.parametrize("answer", [object(), {"a": 1j}], ids=["object", "complex"])
-def test_bad_answers(kind: Any, answer: Any) -> None:
-    with pytest.raises(EncodingError, match="object|complex"):
+FORMAT_NAMES = {Packed: "MessagePack", Json: "JSON"}
+
+
+@pytest.mark.parametrize("kind", FORMAT_NAMES)
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(object(), "cannot hold object: return dict"), ({"a": 1j}, r"cannot hold complex at \['a'\]: write \[x.real")],
+)
+def test_bad_answers(kind: Any, answer: Any, told: str) -> None:
+    with pytest.raises(EncodingError, match=f"^{FORMAT_NAMES[kind]} {told}"):
         kind().serialize(answer)
+
+
+@dataclasses.dataclass
+class Image:
+    pixels: list[np.ndarray]  # type: ignore[type-arg]
+
+
+class Nameless(msgspec.Struct):
+    inner: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+class Shape(Protocol):
+    side: float
+
+
+UNREADABLE = [np.ndarray, Image, Nameless, Shape, complex, Path, list[int] | tuple[int, ...], Callable[[int], int]]
+
+
+@pytest.mark.parametrize("mixin", [TypedJSONMixin, TypedMsgPackMixin])
+@pytest.mark.parametrize("annotation", UNREADABLE, ids=repr)
+def test_an_annotation_that_cannot_be_read_is_an_error_before_any_request(mixin: Any, annotation: Any) -> None:
+    class Model(mixin):
+        def forward(self, data):  # type: ignore[no-untyped-def]
+            return data
+
+    Model.forward.__annotations__["data"] = annotation
+    with pytest.raises(TypeError) as caught:
+        check_first_stage(Model, False)
+    told = str(caught.value)
+    assert "Model.forward cannot be given " + repr(annotation) in told
+    assert "annotate builtin types, dataclasses, TypedDicts, msgspec.Struct or models of pydantic" in told
+    assert "or override `deserialize`" in told
+
+
+@pytest.mark.parametrize(
+    "annotation", [Any, object, Hashable, Iterable[int], Mapping[str, int], float | None], ids=repr
+)
+def test_what_decoded_values_are_instances_of_is_readable(annotation: Any) -> None:
+    class Model(TypedJSONMixin, Worker):
+        def forward(self, data):  # type: ignore[no-untyped-def]
+            return data
+
+    Model.forward.__annotations__["data"] = annotation
+    check_first_stage(Model, False)
 
 
 @TYPED
 def test_schemas(kind: Any) -> None:
-    schema, components = kind.get_forward_json_schema(ParseTarget.INPUT, REF)
+    with replica.described(BATCH_SIZES[kind]):
+        described = {end: kind.get_forward_json_schema(end, REF) for end in ParseTarget}
+    schema, components = described[ParseTarget.INPUT]
     assert schema == {"$ref": "#/components/schemas/Point"}
     assert set(components) == {"Point"}
     assert components["Point"]["required"] == ["name"]
     assert components["Point"]["properties"]["weight"] == {"type": "integer", "minimum": 0, "default": 1}
-    schema, components = kind.get_forward_json_schema(ParseTarget.RETURN, REF)
+    schema, components = described[ParseTarget.RETURN]
     assert schema == {"$ref": "#/components/schemas/Result"}
     assert components["Result"]["properties"] == {"distance": {"type": "number"}}
 

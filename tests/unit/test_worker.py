@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, SSEWorker, Worker
+from mosec_cy import DecodingError, EncodingError, SSEWorker, Worker, replica
 
 
 class Echo(Worker):
@@ -62,3 +62,36 @@ def test_stream_outside_a_server() -> None:
     assert worker.forward(3) == 3
     assert worker.is_cancelled() is False
     assert worker.resp_mime_type == "text/event-stream"
+
+
+def test_values_are_the_object_s_whatever_its_class_does() -> None:
+    class Odd(Echo):
+        __slots__ = ("_worker_id",)
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __bool__(self) -> bool:
+            raise RuntimeError("neither")
+
+    first, second = Odd(), Odd()
+    first._worker_id = "mine"
+    first.worker_id, second.worker_id = 1, 2
+    assert (first.worker_id, second.worker_id, first._worker_id) == (1, 2, "mine")
+
+
+def test_nothing_is_kept_of_objects_that_are_gone() -> None:
+    worker = Echo()
+    worker.worker_id = 3
+    known = len(replica._unserved)
+    del worker
+    assert len(replica._unserved) == known - 1
+
+
+def test_nothing_is_added_to_the_object() -> None:
+    worker = Count()
+    worker.stage = "Count_1"
+    worker.new_buffer(1)
+    worker.forward(1)
+    assert vars(worker) == {}

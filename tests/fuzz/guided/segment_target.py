@@ -1,4 +1,5 @@
-"""The header of the shared memory, as a process reads it that attaches after somebody has written there."""
+"""The header of the shared memory, as a process reads it that attaches after somebody has written there, or to a file
+that is shorter."""
 
 from __future__ import annotations
 
@@ -25,13 +26,22 @@ def segment(data: bytes) -> None:
             value = pieces.number(8) if kind == 255 else fields[which] ^ 1 << kind % 64
             fields[which] = value & (1 << 8 * most) - 1
         os.pwrite(made.fd, HEADER.pack(*fields), 0)
-        _attach(made, fields)
+        less = 256 * pieces.number(2)
+        _attach(_shortened(made, less) if less else os.dup(made.fd), fields)
     finally:
         made.close()
 
 
-def _attach(made: Segment, fields: list[int]) -> None:
-    fd = os.dup(made.fd)
+def _shortened(made: Segment, less: int) -> int:
+    """A file with the same header that has `less` bytes less. (A segment's own is sealed.)"""
+    size = max(made.layout()["size"] - less, 0)
+    fd = os.memfd_create("short", os.MFD_CLOEXEC)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, os.pread(made.fd, HEADER.size, 0)[:size], 0)
+    return fd
+
+
+def _attach(fd: int, fields: list[int]) -> None:
     try:
         attached = Segment.attach(fd)
     except ValueError:

@@ -4,6 +4,7 @@ import mosec_cy
 from mosec_cy import MosecError, Runtime, Server, Worker
 
 mosec_cy.Serve()  # wrong
+mosec_cy.errors.NoError()  # wrong
 
 
 class Mistyped(Worker):
@@ -35,7 +36,6 @@ server.append_worker(Foreign)  # wrong
 server.append_worker(Mistyped())  # wrong
 server.append_worker(Mistyped, num="2")  # wrong
 server.append_worker(Mistyped, max_batch=2)  # wrong
-server.append_worker(Mistyped, start_method="thread")  # wrong
 server.append_worker(Mistyped, route=3)  # wrong
 server.register_runtime([Runtime(Mistyped)])  # wrong
 Runtime(Mistyped, env={"DEVICE": "0"})  # wrong

@@ -1,9 +1,11 @@
 """Streams, typed requests and the rest of what is imported by name."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
 
+import mosec_cy
 from mosec_cy import ParseTarget, Server, SSEWorker, ValidationError
 from mosec_cy.mixin import MsgpackMixin, TypedJSONMixin, TypedMsgPackMixin
 
@@ -42,9 +44,30 @@ class Echo(MsgpackMixin):
         return data
 
 
+class Streamed(SSEWorker, MsgpackMixin):
+    def forward(self, data: list[str]) -> Iterator[tuple[int, str]]:
+        yield from enumerate(data)
+
+
+class StreamedLater(mosec_cy.SSEWorker):
+    async def forward(self, data: str) -> AsyncIterator[str]:
+        yield data
+
+
+class Later(mosec_cy.Worker, mosec_cy.mixin.MsgpackMixin):
+    async def forward(self, data: bytes) -> bytes:
+        if not data:
+            raise mosec_cy.errors.ClientError("empty")
+        return data
+
+
 if __name__ == "__main__":
     server = Server(timeout=60_000, compression=True)
     server.append_worker(Tokens, max_batch_size=4, route="/tokens")
     server.append_worker(Length, route=["/length", "/size"])
     server.append_worker(Echo, route="/echo")
+    start_method: str = "fork"
+    server.append_worker(Later, start_method=start_method, route="/later")
+    server.append_worker(Streamed, max_batch_size=4, route="/streamed")
+    server.append_worker(StreamedLater, route="/streamed-later")
     server.run()

@@ -1,0 +1,67 @@
+/* How core sleeps and is woken by two rows: its bell (_ring.pyx) and an eventfd that epoll watches edge-triggered, as in
+ * core_bell.pml. Row 0 may be killed between taking back core's announcement and the call that wakes it. Claim: core
+ * does not sleep while an answer is published.
+ *
+ * engine: _ring look_for_space ring_push ring_publish ring_pop ring_has_news
+ * engine: _ring bell_prepare bell_awake bell_ring
+ * fault: bell_prepare fence_seq_cst no_fence
+ * fault: bell_ring fence_seq_cst no_fence
+ * fault: ring_publish store_release_u64 store_relaxed_u64
+ */
+
+#include "checker.hpp"
+
+enum { ROWS = 2 };
+
+struct CoreBell : rl::test_suite<CoreBell, ROWS + 1> {
+    RingMemory memory[ROWS];
+    RingEnd row_end[ROWS], core_end[ROWS];
+    Bell bell;
+    Kernel kernel;
+    bool over[ROWS];                                   /* core has all of that row's answers */
+
+    void before() {
+        for (unsigned r = 0; r < ROWS; r++) {
+            ring_zero(&memory[r]);
+            ring_open(&row_end[r], &memory[r]);
+            ring_open(&core_end[r], &memory[r]);
+            over[r] = false;
+        }
+        bell_zero(&bell);
+        kernel.begin();
+    }
+
+    void thread(unsigned index) {
+        if (index < ROWS)
+            row(index);
+        else
+            core();
+    }
+
+    void row(unsigned me) {                            /* Channel.push */
+        Descriptor d = {1, 0, 0};
+        ring_push(&row_end[me], &d);
+        ring_publish(&row_end[me]);
+        if (bell_ring(&bell)) {
+            if (me == 0 && rl::rand(2))
+                kernel.end_of_process();
+            else
+                kernel.ring_eventfd();
+        }
+    }
+
+    void core() {                                      /* _core_loop.pyx: _wait; _rows.pyx: rows_poll */
+        while (!over[0] || !over[1]) {
+            bell_prepare(&bell);
+            kernel.epoll(!ring_has_news(&core_end[0]) && !ring_has_news(&core_end[1]));
+            bell_awake(&bell);
+            for (unsigned r = 0; r < ROWS; r++) {
+                Descriptor d;
+                if (ring_pop(&core_end[r], &d) == RING_OK)
+                    over[r] = true;
+            }
+        }
+    }
+};
+
+int main(int n, char **argument) { return check<CoreBell>(3, n, argument); }

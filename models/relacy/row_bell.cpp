@@ -1,0 +1,81 @@
+/* How a row sleeps and is woken: its bell (_ring.pyx) and the futex on the bell's counter, as in row_bell.pml. Core
+ * publishes PUBLISHED tasks, master may order the row to stop. Claim: the row does not sleep while there is something
+ * to do.
+ *
+ * engine: _ring look_for_space ring_push ring_publish ring_pop ring_release ring_has_news
+ * engine: _ring bell_prepare bell_awake bell_ring bell_force
+ * fault: bell_prepare fence_seq_cst no_fence
+ * fault: bell_ring fence_seq_cst no_fence
+ * fault: bell_ring add_fetch_u32 no_count
+ * fault: ring_publish store_release_u64 store_relaxed_u64
+ */
+
+#include "checker.hpp"
+
+enum { PUBLISHED = 2 };
+
+struct RowBell : rl::test_suite<RowBell, 3> {
+    RingMemory memory;
+    RingEnd core_end, row_end;
+    Bell bell;
+    rl::atomic<uint32_t> command;                      /* RowShared.command */
+    Kernel kernel;
+    unsigned taken;
+
+    void before() {
+        ring_zero(&memory);
+        ring_open(&core_end, &memory);
+        ring_open(&row_end, &memory);
+        bell_zero(&bell);
+        command($) = 0;
+        kernel.begin();
+        taken = 0;
+    }
+
+    void thread(unsigned index) {
+        if (index == 0)
+            row();
+        else if (index == 1)
+            core();
+        else
+            master();
+    }
+
+    void row() {                                       /* Channel.take */
+        Descriptor d;
+        while (taken < PUBLISHED) {
+            if (ring_has_news(&row_end)) {
+                while (ring_pop(&row_end, &d) == RING_OK)
+                    taken++;
+                ring_release(&row_end);
+            } else if (load_acquire_u32(&command)) {
+                return;
+            } else {                                   /* Channel._sleep */
+                uint32_t seen = bell_prepare(&bell);
+                if (!ring_has_news(&row_end) && !load_acquire_u32(&command))
+                    kernel.futex_wait(&bell.counter, seen);
+                bell_awake(&bell);
+            }
+        }
+    }
+
+    void core() {                                      /* _rows.pyx: _hand_out, _wake */
+        for (unsigned i = 0; i < PUBLISHED; i++) {
+            Descriptor d = {i, 0, 0};
+            ring_push(&core_end, &d);
+            ring_publish(&core_end);
+            if (bell_ring(&bell))
+                kernel.wake();
+        }
+    }
+
+    void master() {                                    /* Segment.stop_row */
+        if (rl::rand(2)) {
+            store_release_u32(&command, 1);
+            bell_force(&bell);
+            kernel.wake();
+        }
+    }
+};
+
+int main(int n, char **argument) { return check<RowBell>(3, n, argument); }

@@ -1,0 +1,171 @@
+"""Values that codecs do not know, made of builtin types that they do.
+
+The packages that such values come from are looked for among those that the program has imported, and never imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+BUILTIN = "dict, list, tuple, str, bytes, int, float, bool or None"
+GENERIC = f"return {BUILTIN}, arrays, dataclasses or msgspec.Struct, or override `serialize`"
+_SECONDS = {  # of the units of numpy.timedelta64
+    "W": Decimal(604800),
+    "D": Decimal(86400),
+    "h": Decimal(3600),
+    "m": Decimal(60),
+    "s": Decimal(1),
+} | {unit: Decimal(1).scaleb(-3 * power) for power, unit in enumerate(("ms", "us", "ns", "ps", "fs", "as"), 1)}
+
+
+class NotPlain(TypeError):
+    """There is no such value of builtin types; the text says what to write instead."""
+
+
+def plain(obj: Any, dump_mode: str = "json") -> Any:
+    """A value of builtin types, or one that is a step nearer to them: its elements may need the same again.
+
+    Args:
+        obj: what a codec does not know.
+        dump_mode: "json": models of pydantic are dumped as for JSON; "python": bytes and times stay as they are.
+
+    Raises:
+        NotPlain: there is none.
+    """
+    cls = type(obj)
+    if _is(obj, "numpy", "ndarray") or _is(obj, "numpy", "generic"):
+        return _of_numpy(obj)
+    if hasattr(cls, "__pydantic_serializer__") and hasattr(cls, "model_dump"):
+        return _of_model(obj, dump_mode)
+    if cls.__module__.partition(".")[0] in ("pydantic", "pydantic_core") and "pydantic_core" in sys.modules:
+        return sys.modules["pydantic_core"].to_jsonable_python(obj)  # its addresses, secrets and the like
+    if _is(obj, "pandas", "DataFrame") or (cls.__module__.partition(".")[0] == "pandas" and "pandas" in sys.modules):
+        return _of_pandas(obj)
+    if hasattr(cls, "tolist"):  # tensors, and arrays of others
+        return _listed(obj, obj.tolist())
+    if isinstance(obj, str):
+        return str.__str__(obj)
+    if isinstance(obj, float):
+        return float.__float__(obj)
+    if isinstance(obj, int) and not isinstance(obj, bool):  # a bool comes here as a key; json writes it as "true"
+        return int.__int__(obj)
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if isinstance(obj, Mapping):
+        return dict(obj)
+    if isinstance(obj, complex):
+        raise NotPlain("write [x.real, x.imag]")
+    raise NotPlain(GENERIC)
+
+
+plain_but_bytes = partial(plain, dump_mode="python")
+"""The same for a format that has bytes."""
+
+
+def _is(obj: Any, package: str, name: str) -> bool:
+    """Whether it is an instance of a package's class; nothing is of a package that was not imported."""
+    return isinstance(obj, getattr(sys.modules.get(package), name, ()))
+
+
+def _listed(obj: Any, value: Any) -> Any:
+    if type(value) is type(obj):
+        raise NotPlain(GENERIC)
+    return value
+
+
+# ---- NumPy ------------------------------------------------------------------------------------------
+
+
+def _of_numpy(obj: Any) -> Any:
+    """Of an array or a scalar: also those whose `tolist` leaves out what they say, or says nothing new."""
+    kind = obj.dtype.kind
+    if kind == "M":
+        return _times(obj)
+    if kind == "m":
+        return _durations(obj)
+    if kind == "c":
+        raise NotPlain("write [x.real, x.imag], for an array numpy.stack([x.real, x.imag], -1)")
+    if obj.dtype.names is not None:  # records
+        if obj.ndim:
+            return list(obj)
+        return {name: obj[name] for name in obj.dtype.names}
+    value = obj.tolist()
+    if _is(value, "numpy", "generic"):  # Python has no type for longdouble; readers have nothing wider than float
+        return float(value)
+    return value
+
+
+def _times(array: Any) -> Any:
+    """ISO 8601 as precise as the array, in which NaT is None."""
+    import numpy as np
+
+    if hasattr(array, "filled"):
+        array = array.filled(np.datetime64("NaT"))
+    if np.datetime_data(array.dtype)[0] in ("h", "m"):  # few readers take a time without minutes or seconds
+        array = array.astype("datetime64[s]")
+    return _with_none(np.isnat(array), np.datetime_as_string(array))
+
+
+def _durations(array: Any) -> Any:
+    """ISO 8601, in which NaT is None; of a number without a unit, itself."""
+    import numpy as np
+
+    if hasattr(array, "filled"):
+        array = array.filled(np.timedelta64("NaT"))
+    unit, step = np.datetime_data(array.dtype)
+    texts = np.frompyfunc(lambda number: _duration(int(number) * step, unit), 1, 1)(array.astype("int64"))
+    return _with_none(np.isnat(array), texts)
+
+
+def _with_none(missing: Any, texts: Any) -> Any:
+    import numpy as np
+
+    either: Any = np.where(missing, None, texts)
+    return either.tolist()
+
+
+def _duration(number: int, unit: str) -> Any:
+    if unit == "generic":
+        return number
+    sign, number = ("-", -number) if number < 0 else ("", number)
+    if unit in ("Y", "M"):
+        return f"{sign}P{number}{unit}"
+    days, seconds = divmod(number * _SECONDS[unit], 86400)
+    day_text = f"{days:.0f}D" if days else ""
+    return f"{sign}P{day_text}T{seconds.normalize():f}S" if seconds or not days else f"{sign}P{day_text}"
+
+
+# ---- pydantic, pandas -------------------------------------------------------------------------------
+
+
+def _of_model(model: Any, mode: str) -> Any:
+    """As pydantic dumps it, by the names that clients know (aliases)."""
+    try:
+        return model.model_dump(mode=mode, by_alias=True)
+    except Exception:
+        if mode == "python":
+            raise
+        # It holds what pydantic does not know, such as an array: let the codec look at each field.
+        return model.model_dump(by_alias=True)
+
+
+def _of_pandas(obj: Any) -> Any:
+    pandas = sys.modules["pandas"]
+    if obj is pandas.NaT or obj is pandas.NA:
+        return None
+    if isinstance(obj, pandas.DataFrame):
+        if not obj.columns.is_unique:
+            raise NotPlain("its columns must have different names, since each row becomes a dict by column")
+        return obj.to_dict("records")
+    if isinstance(obj, pandas.Timestamp | pandas.Timedelta):
+        return obj.isoformat()
+    if isinstance(obj, pandas.Period):
+        return str(obj)
+    if hasattr(type(obj), "tolist"):  # Series, Index, and the arrays in them
+        return _listed(obj, obj.tolist())
+    raise NotPlain(GENERIC)
