@@ -82,7 +82,7 @@ class Engine:
             "body_timeout_ns": 30 * SECOND,
             "write_timeout_ns": 30 * SECOND,
             "idle_timeout_ns": 60 * SECOND,
-            "stream_comment_ns": 3 * SECOND,
+            "stream_comment_ns": 30 * SECOND,
             "kill_grace_ns": SECOND,
             "stall_margin_ns": SECOND,
             "content_types": CONTENT_TYPES,

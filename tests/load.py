@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tests.engine import request
 
 RESET = struct.pack("ii", 1, 0)
-PATIENCE = 30.0  # s without any answer
+PATIENCE = 60.0  # s without any answer
 
 
 @dataclasses.dataclass(frozen=True)

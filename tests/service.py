@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30.0  # s; how long a test waits for what must happen before it fails
+PATIENCE = 60.0  # s; how long a test waits for what must happen before it fails
 
 
 class Service:

@@ -119,7 +119,7 @@ def test_wrong_options(directory: Path, arguments: tuple[str, str]) -> None:
     for who in STARTS:
         status, service = ended(who, directory, *arguments)
         assert status == 2
-        assert f"error: argument {arguments[0]}: " in service.output
+        assert f"{arguments[0]}: " in service.output
 
 
 def test_wrong_environment_differs(directory: Path) -> None:
