@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import log, options
+from mosec_cy import child, log, options
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
 from mosec_cy.runtime import Runtime, StartMethod
@@ -63,7 +63,9 @@ class Server:
 
         Raises:
             TypeError, ValueError: an argument is wrong; the message says what would be right.
+            RuntimeError: there is no Python interpreter to start processes with, as in a frozen program.
         """
+        child.check_interpreter()
         if not isinstance(route, str | Sequence):
             raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
         routes = [route] if isinstance(route, str) else list(route)

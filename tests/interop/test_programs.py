@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 import zipapp
@@ -99,9 +98,10 @@ def test_a_class_that_an_import_does_not_make(serve: Serve) -> None:
 
 
 def test_a_frozen_program_is_refused(serve: Serve) -> None:
-    service = serve(ECHO.replace("server.run()", "import sys; sys.frozen = True; server.run()"))
+    service = serve(f"import sys; sys.frozen = True\n{textwrap.dedent(ECHO)}")
     assert service.wait_end() == 1
     service.wait_output("RuntimeError: a service cannot run in a frozen program ")
+    assert "append_worker" in service.output
 
 
 def test_what_is_no_python_does_not_start_itself_for_ever(serve: Serve, tmp_path: Path) -> None:
@@ -123,7 +123,8 @@ def test_no_python_is_known(serve: Serve) -> None:
 
 
 def test_an_interpreter_that_multiprocessing_was_told(serve: Serve) -> None:
-    told = "import sys, multiprocessing; sys.frozen = True; sys.executable = '/nowhere'; multiprocessing.set_executable"
-    service = serve(ECHO.replace("server.run()", f"{told}({os.fspath(sys.executable)!r}); server.run()")).wait_ready()
+    embedded = "import sys; python = sys.executable; sys.frozen = True; sys.executable = '/nowhere'"
+    told = "import multiprocessing; multiprocessing.set_executable(python)"
+    service = serve(f"{embedded}\n{told}\n{textwrap.dedent(ECHO)}").wait_ready()
     with service.client() as client:
         assert client.post("/inference", json=[1]).json() == [1]
