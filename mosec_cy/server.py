@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import log, options, standard_streams
+from mosec_cy import child, log, options, standard_streams
 from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.daemon import Daemon, DaemonProcess
 from mosec_cy.plan import check_route, make_plan
@@ -65,7 +65,9 @@ class Server:
         Raises:
             TypeError, ValueError: an argument is wrong, or the worker is typed and its annotations are nothing that
                 can be decoded; the message says what would be right.
+            RuntimeError: there is no Python interpreter to start processes with, as in a frozen program.
         """
+        child.check_interpreter()
         if not isinstance(route, str | Sequence):
             raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
         routes = [route] if isinstance(route, str) else list(route)

@@ -115,7 +115,11 @@ cdef class _Engine:
 
     cdef uint32_t descriptors_left(self) except 0:
         # For connections: some are kept back, or a full house could not be told of a new worker (its pidfd).
-        cdef object used = len(os.listdir("/proc/self/fd"))
+        cdef object used
+        try:
+            used = len(os.listdir("/proc/self/fd"))
+        except OSError:
+            used = 64               # core has not many yet
         return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.rows - SPARE_DESCRIPTORS)
 
     cdef int open_io(self, dict config) except -1:

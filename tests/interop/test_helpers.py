@@ -178,3 +178,65 @@ def test_a_killed_guard_is_replaced(serve: Serve) -> None:
         service.signal(signal.SIGKILL)
         wait_ends(helpers)
     os.kill(service.wait_process("sleep 1234"), signal.SIGKILL)
+
+
+DAEMON = """
+    import subprocess
+    from mosec_cy import Server, Worker
+
+    class Echo(Worker):
+        def forward(self, data):
+            return data
+
+    if __name__ == "__main__":
+        shell = subprocess.Popen(["sh", "-c", "sleep 1000; :"])
+        server = Server()
+        server.register_daemon("shell", shell)
+        server.append_worker(Echo)
+        server.run()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_daemon_has_started_ends_with_the_service(serve: Serve, number: signal.Signals) -> None:
+    service = serve(DAEMON).wait_ready()
+    with watched(service.pids("sleep 1000")) as helpers:
+        assert helpers
+        service.signal(number)
+        wait_ends(helpers)
+        service.wait_end()
+
+
+DRY = """
+    import os, subprocess, sys
+    from mosec_cy import Server, Worker
+
+    class Parent(Worker):
+        example = 1
+
+        def __init__(self):
+            subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            helper = subprocess.Popen(["sleep", "1000"])
+            print("helper", helper.pid, flush=True)
+
+        def forward(self, data):
+            open(sys.argv[1]).read()  # a FIFO: until somebody writes
+            return data
+
+    if __name__ == "__main__":
+        server = Server()
+        server.append_worker(Parent)
+        server.run()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_helpers_end_with_a_dry_run(serve: Serve, gate: Path, killed: bool) -> None:
+    service = serve(DRY, str(gate), "--dry-run")
+    with watched([int(service.wait_output(r"^helper (\d+)")[1])]) as helpers:
+        if killed:
+            service.signal(signal.SIGKILL)
+        else:
+            gate.write_text("")
+        wait_ends(helpers)
+        assert service.wait_end() == (-signal.SIGKILL if killed else 0)
