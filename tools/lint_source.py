@@ -1,10 +1,12 @@
 """Rules of the house that no general linter knows. Prints each breach as `file:line: what`, exits 1 if there is one.
 
 Sizes, no generated files in version control, no `DEF` or textual `include`, C functions that cannot raise and need
-no GIL (or say how they raise), and a comment at each atomic operation.
+no GIL (or say how they raise), atomic stores to shared memory, and at each atomic operation a comment that names its
+partner.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -19,6 +21,12 @@ SKIPPED = {"build", "dist", "site", ".git", "__pycache__"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
 ATOMIC = re.compile(
     r"\b(?:(?:load|store|add_fetch|fetch_or|fetch_and|exchange|cas)\w*_u(?:32|64)|fence_\w+|__atomic_\w+)\("
+)
+NAME_AFTER = re.compile(r"\b(?:in|with|and)\s+`?([A-Za-z_][\w.]*)")
+MEMBER = re.compile(r"(?<![\w.])[A-Z]\w*\.\w+")
+NAME_LIKE = re.compile(r"(?<![\w.`])(?:_?[A-Za-z]+_\w+|[A-Z]\w*\.\w+)")
+PLAIN_STORE = re.compile(
+    r"\b(?:shared|statistics|bell|memory(?=\.head|\.tail))\.\w+(?:\.\w+|\[.*?\])*\s*[-+*/|&^]?=(?!=)"
 )
 OUTDATED = re.compile(r"^\s*(DEF\s+\w+\s*=|include\s+['\"])")
 C_FUNCTION = re.compile(r"cdef\s+(?!class\b|struct\b|enum\b|union\b|extern\b|packed\b|readonly\b|public\b)[^=\n]*\(")
@@ -106,18 +114,89 @@ def whole_signature(lines: list[str], number: int) -> str:
 
 
 def atomics(path: Path, lines: list[str]) -> Iterator[Breach]:
-    """Each use says order and partner on its line or the one above; neighbouring uses may share one comment."""
+    """Each use says order and partner on its line or above it; neighbouring uses may share one comment.
+
+    What is not relaxed names a partner: after "in" or "with", a function or `Class.method` of the engine. No comment
+    names one that does not exist.
+    """
     if path.suffix != ".pyx":
         return
-    explained = False
+    known = engine_names() | names(lines)
+    shared = ""
+    for number, line in enumerate(lines, 1):
+        code, _, comment = line.partition("#")
+        uses = ATOMIC.findall(code)
+        if not uses:
+            shared = ""
+            continue
+        shared = comment or shared or " ".join(comment_above(lines, number))
+        named = {name.rstrip(".") for name in NAME_AFTER.findall(shared)}
+        unknown = {name for name in named | set(NAME_LIKE.findall(shared)) if re.search(r"[_.]", name)} - known
+        if not shared:
+            yield number, "an atomic operation without a comment that says its order and partner"
+        elif unknown:
+            yield number, f"a partner that is not in the sources: {', '.join(sorted(unknown))}"
+        elif not named & known and not all("relaxed" in use for use in uses):
+            yield number, "an atomic operation whose comment names no partner that is in the sources"
+
+
+def comment_above(lines: list[str], number: int) -> list[str]:
+    """The lines of the comment that ends above line `number` (1-based)."""
+    first = number - 1
+    while first > 0 and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    return [line.strip().lstrip("# ") for line in lines[first : number - 1]]
+
+
+@functools.cache
+def engine_names() -> frozenset[str]:
+    """Functions, and `Class.member` of classes and structures, of the engine."""
+    found: set[str] = set()
+    for path in sorted((ROOT / "src_pyx").rglob("*.p[yx][xd]")):
+        found |= names(path.read_text(encoding="utf-8").splitlines())
+    return frozenset(found)
+
+
+def names(lines: list[str]) -> set[str]:
+    """Functions, and `Class.member`, that these lines define or declare."""
+    found, container = set(), ""
+    for line in lines:
+        code = line.partition("#")[0]
+        if match := re.match(r"(?:cdef |cpdef |ctypedef )?(?:class|struct|union) (\w+)", code):
+            container = match[1]
+        elif match := re.match(r"(?:c|cp)?def\s[^=]*?(\w+)\(", code):
+            container = ""
+            found.add(match[1])
+        elif container and re.match(r" {4}\S", code):
+            found |= {f"{container}.{word}" for word in re.findall(r"\w+(?=\(|\[|,|\)\(|\s*$|\s*=)", code)}
+    return found
+
+
+def references(path: Path, lines: list[str]) -> Iterator[Breach]:
+    """What a comment calls `Class.member`, of a class or structure of the engine, exists; for atomics see above."""
+    if path.suffix not in {".pyx", ".pxd", ".pml", ".cpp", ".hpp"}:
+        return
+    known = engine_names() | names(lines)
+    owners = {name.partition(".")[0] for name in known if "." in name}
+    explaining: set[int] = set()
     for number, line in enumerate(lines, 1):
         if ATOMIC.search(line.partition("#")[0]):
-            above = lines[number - 2].strip() if number > 1 else ""
-            explained = explained or "#" in line or above.startswith("#")
-            if not explained:
-                yield number, "an atomic operation without a comment that says its order and partner"
-        else:
-            explained = False
+            explaining |= set(range(number - len(comment_above(lines, number)), number + 1))
+    for number, line in enumerate(lines, 1):
+        if number in explaining:
+            continue
+        for name in MEMBER.findall(line.partition("#")[2] if path.suffix in {".pyx", ".pxd"} else line):
+            if name not in known and name.partition(".")[0] in owners:
+                yield number, f"{name} is not in the sources"
+
+
+def plain_stores(path: Path, lines: list[str]) -> Iterator[Breach]:
+    """What other processes read at any time is stored by an atomic, be it a relaxed one."""
+    if path.suffix != ".pyx":
+        return
+    for number, line in enumerate(lines, 1):
+        if PLAIN_STORE.search(line.partition("#")[0]):
+            yield number, "a plain store to shared memory: use an atomic one, store_relaxed_u64 at least"
 
 
 def unfinished(path: Path, lines: list[str]) -> Iterator[Breach]:
@@ -129,9 +208,9 @@ def unfinished(path: Path, lines: list[str]) -> Iterator[Breach]:
 def breaches(path: Path) -> Iterator[Breach]:
     if path.suffix in GENERATED and "docs" not in path.parts:
         yield 1, "a generated file in version control"
-    elif path.suffix in {".py", ".pyx", ".pxd"}:
+    elif path.suffix in {".py", ".pyx", ".pxd", ".pml", ".cpp", ".hpp"}:
         lines = path.read_text(encoding="utf-8").splitlines()
-        for rule in (sizes, cython_rules, atomics, unfinished):
+        for rule in (sizes, cython_rules, atomics, plain_stores, references, unfinished):
             yield from rule(path, lines)
 
 

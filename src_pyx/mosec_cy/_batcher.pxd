@@ -96,9 +96,9 @@ cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
 
 # Forms at most one batch. It closes at max_batch_size tasks, or where a task that goes out alone begins or follows,
 # or when its oldest has waited max_wait_ns, and goes to the idle row that was handed one the longest ago, so that all
-# stay warm (a new process first); with none idle, ahead to the busy one with the fewest batches, provided that a batch takes it at most HAND_AHEAD_MAX_BATCH_NS, that
-# the running one has not exceeded that, and that the work then waiting in its ring is at most HAND_AHEAD_NS or a
-# single batch; last, to an idle row that is late. It always fits into `room`.
+# stay warm (a new process first); with none idle, ahead to the busy one with the fewest batches, provided that a batch
+# takes it at most HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then waiting
+# in its ring is at most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into `room`.
 # Marks its tasks HANDED, writes their words (release; pairs with the row's compare-and-swap), lists the slots, oldest
 # first, in `out` (max_batch_size entries) and says which row in *row. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *row) noexcept nogil

@@ -140,7 +140,7 @@ cdef class Channel:
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
-                # Release; pairs with core's look at an overrun: who sees this batch sees the end of the one before.
+                # Release; pairs with the acquire in _check: who sees this batch sees the end of the one before.
                 store_release_u32(&self.shared.batch, d.batch)
             i += 1
             if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
@@ -153,7 +153,7 @@ cdef class Channel:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
         if self.offered is None and not ring_has_news(&self.submit) and \
-                not load_acquire_u32(&self.shared.command) & ROW_STOP:      # as in take
+                not load_acquire_u32(&self.shared.command) & ROW_STOP:      # as in Channel.take
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
         bell_awake(&self.shared.bell)
@@ -170,7 +170,7 @@ cdef class Channel:
         cdef list items
         if self.payloads.disabled:
             raise RuntimeError("a process forked from a worker cannot take its tasks")
-        store_release_u32(&self.shared.phase, PHASE_IDLE)        # pairs with core's look at an overrun
+        store_release_u32(&self.shared.phase, PHASE_IDLE)        # release; pairs with the acquire in _check
         self.batch = None
         while True:
             while self.offered is not None:
@@ -178,13 +178,13 @@ cdef class Channel:
             if ring_has_news(&self.submit):
                 items = self._started(self.capacity)
                 if items:
-                    store_relaxed_u64(&self.shared.since, mosec_now_ns())    # as in begin_forward
-                    store_release_u32(&self.shared.phase, PHASE_DECODE)      # as above
+                    store_relaxed_u64(&self.shared.since, mosec_now_ns())    # as in Channel.begin_forward
+                    store_release_u32(&self.shared.phase, PHASE_DECODE)      # as in Channel.begin_forward
                     self.batch = items
                     return items
                 if self.spoilt:
                     raise RuntimeError("the ring of tasks is spoilt")
-            elif load_acquire_u32(&self.shared.command) & ROW_STOP:          # pairs with the release in stop_row
+            elif load_acquire_u32(&self.shared.command) & ROW_STOP:   # pairs with the release in Segment.stop_row
                 return None
             else:
                 self._sleep()
@@ -207,16 +207,16 @@ cdef class Channel:
     def begin_forward(self):
         """From now on the stage's time-out runs."""
         store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed; the next store releases it
-        store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with core's look at an overrun
+        store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with the acquire in _check
 
     def end_forward(self):
         """The stage's time-out runs no longer."""
-        store_release_u32(&self.shared.phase, PHASE_ENCODE)      # pairs with core's look at an overrun
+        store_release_u32(&self.shared.phase, PHASE_ENCODE)      # pairs with the acquire in _check
 
     def overdue(self):
         """True when core has found that the batch which is in `forward` now overran its time-out."""
         return (self.shared.phase == PHASE_FORWARD
-                and load_acquire_u32(&self.shared.overdue) == self.shared.batch)     # pairs with core's release
+                and load_acquire_u32(&self.shared.overdue) == self.shared.batch)  # pairs with the release in _overrun
 
     def is_cancelled(self, Item item not None):
         """True when nobody waits for this item's answer any more."""

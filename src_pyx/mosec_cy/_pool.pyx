@@ -121,8 +121,9 @@ cdef bint claim(Pool *pool, uint32_t size, uint32_t index, uint64_t claimant) no
     if load_relaxed_u64(word) != 0:  # relaxed; a hint, the compare-and-swap decides
         return False
     if not load_relaxed_u64(&pool.touched[size]) & bit:  # relaxed; bits are only ever set
-        fetch_or_u64(&pool.touched[size], bit)
-    # Acquire; pairs with the release of whoever dropped the last claim: its accesses to the block are over.
+        fetch_or_u64(&pool.touched[size], bit)  # before the claim; pairs with the look in pool_sweep
+    # Acquire; pairs with the release in pool_drop_core, in pool_drop_lease and in pool_unclaim: whoever dropped the
+    # last claim has done with the block.
     return cas_u64(word, &free_word, claimant)
 
 
@@ -212,7 +213,7 @@ cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept n
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while lessee != 0 and word & ~CORE == lessee:
-        # Release; pairs with the acquire of whoever claims the block next.
+        # Release; pairs with the acquire in claim, of whoever has the block next.
         if cas_u64(&pool.words[block], &word, word & CORE):
             return POOL_OK
     return POOL_NOT_HELD
@@ -222,7 +223,7 @@ cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept no
     cdef uint64_t expected = lessee
     if not exists(pool, block):
         return POOL_BAD_BLOCK
-    # Acquire; pairs with the lessee's own claim. (Its payload is ordered by the ring that handed it over.)
+    # Acquire; pairs with the swap in claim, the lessee's. (Its payload is ordered by the ring that handed it over.)
     if lessee != 0 and cas_u64(&pool.words[block], &expected, CORE):
         return POOL_OK
     return POOL_NOT_HELD
@@ -235,7 +236,7 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while word & CORE:
-        # Release; pairs with the acquire of whoever claims the block next.
+        # Release; pairs with the acquire in claim, of whoever has the block next.
         if not cas_u64(&pool.words[block], &word, word & ~CORE):
             continue
         size = block >> pool.class_shift
@@ -251,12 +252,12 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
 
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil:
     cdef uint64_t word = 0
-    # Acquire; pairs with the release of whoever dropped the block last.
+    # Acquire; pairs with the release in pool_drop_core and in pool_drop_lease, of whoever had the block last.
     return exists(pool, block) and cas_u64(&pool.words[block], &word, CORE)
 
 
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
-    # Release; pairs with the acquire of whoever claims the block next.
+    # Release; pairs with the acquire in claim, of whoever has the block next.
     store_release_u64(&pool.words[block], 0)
 
 

@@ -14,7 +14,8 @@ cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noex
     for i in range(count):
         word = load_relaxed_u64(&words[i])  # relaxed; a dead process changes nothing, and only it set this claim
         while word & ~CORE == lessee:
-            # Core may drop its own claim meanwhile (in another thread of it): then once more.
+            # Release; pairs with the acquire in claim, of whoever has the block next. Core may drop its own claim
+            # meanwhile (in another thread of it): then once more.
             if cas_u64(&words[i], &word, word & CORE):
                 cleared += 1
                 break

@@ -38,7 +38,7 @@ cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept no
 
 
 cdef void ring_reset(RingEnd *end) noexcept nogil:
-    # Release; whoever attaches next is told of the ring by other means, after this.
+    # Release; pairs with the acquire in ring_pop and in look_for_space, of the next process, which starts after this.
     store_release_u64(&end.memory.head, 0)
     store_release_u64(&end.memory.tail, 0)
     end.own = 0

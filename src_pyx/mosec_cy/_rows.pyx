@@ -133,7 +133,7 @@ cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
     cdef uint32_t room = ring_free(&link.submit)
     if room == 0 and s.batcher.rows[row].up and ring_is_spoilt(&link.submit):
         row_give_up(s, row)
-    # Where events are sent they may take up one half of it, see Sender._fits.
+    # Where events are sent they may take up one half of it, see Sender._may_stop_waiting.
     s.batcher.rows[row].room = min(
         room, (<uint32_t>(link.complete.mask + 1) >> <uint32_t>link.streams) - s.batcher.rows[row].outstanding)
 

@@ -11,6 +11,7 @@ from mosec_cy._linux cimport (
     load_acquire_u32,
     load_relaxed_u64,
     mosec_futex_wake,
+    store_relaxed_u32,
     store_relaxed_u64,
     store_release_u32,
 )
@@ -271,7 +272,7 @@ cdef class Segment:
         cdef RowShared *shared = self.row(self._row(row))
         self._write_header()
         memset(shared, 0, sizeof(RowShared))
-        store_release_u32(&shared.incarnation, incarnation)     # after the clearing; the process starts later
+        store_relaxed_u32(&shared.incarnation, incarnation)     # relaxed: for those who look at the memory from outside
 
     def stop_row(self, uint32_t row):
         """Asks the row's process to finish what is in its ring and to end."""

@@ -45,7 +45,8 @@ cdef class Sender:
             return True
         if word_cancelled(&self.channel.words[<uint32_t>item.task], item.sequence):
             return True
-        return load_acquire_u32(&self.channel.shared.command) & ROW_STOP != 0     # pairs with the release in stop_row
+        # Acquire; pairs with the release in Segment.stop_row.
+        return load_acquire_u32(&self.channel.shared.command) & ROW_STOP != 0
 
     cdef bint _is_within_window(self, Item item, uint64_t n) noexcept:
         # A word each task slot, by core: bytes of events that are with the client.

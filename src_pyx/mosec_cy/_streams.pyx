@@ -22,7 +22,7 @@ cdef const char *SPOILT = b"inference internal error: the worker sent an impossi
 cdef void stream_admit(Service *s, uint32_t slot) noexcept nogil:
     s.batcher.tasks[slot].streamed = 0
     s.batcher.tasks[slot].acknowledged = 0
-    store_release_u64(&s.acknowledged[slot], 0)      # pairs with the acquire in Sender._under_way
+    store_release_u64(&s.acknowledged[slot], 0)      # pairs with the acquire in Sender._is_within_window
 
 
 cdef inline bint _is_streaming(const Service *s, const Task *task) noexcept nogil:
