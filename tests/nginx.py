@@ -30,8 +30,6 @@ http {{
         listen {address} reuseport;
         location {prefix}/ {{
             proxy_pass http://{upstream}/;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
         }}
     }}
 }}

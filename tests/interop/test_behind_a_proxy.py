@@ -68,7 +68,7 @@ STREAM = """
 
 
 def test_events_come_one_by_one(serve: Serve, gate: Path, tmp_path: Path) -> None:
-    """nginx buffers answers, unless they ask it not to."""
+    """nginx asks by HTTP/1.0 unless told otherwise, and buffers answers of that unless they ask it not to."""
     service = serve(STREAM, str(gate), "--timeout", "60000").wait_ready()
     seen = []
     with (
