@@ -67,6 +67,8 @@ def describe(plan: Plan, options: Options) -> dict[str, Any]:
     return {
         "openapi": "3.1.1",
         "info": {"title": "MOSEC service", "version": __version__},
+        # Without the option relative to this document's own place, which is one folder below that of the routes.
+        "servers": [{"url": options.root_path.rstrip("/") or ".."}],
         "tags": [
             {"name": "inference", "description": "What the service is for."},
             {"name": "server", "description": "The state of the service."},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from mosec_cy.limits import LONGEST_MS, default_budget
 from mosec_cy.log import FORMATS, LEVELS, get_logger
 
 _MOST_WAITING = 1 << 24  # requests: each has its place in several tables
+# RFC 3986, section 3.3
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/?")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _EPILOG = """Each option can be set in the environment as well: MOSEC_ and its name in capitals, for example
@@ -21,14 +24,29 @@ environment over the program's own Server(port=...). Arguments not listed here a
 
 
 def _option(
-    default: Any, text: str, unit: str = "", least: int = 0, most: int | None = None, choices: Sequence[str] = ()
+    default: Any,
+    text: str,
+    unit: str = "",
+    least: int = 0,
+    most: int | None = None,
+    choices: Sequence[str] = (),
+    check: Callable[[str], str] = lambda _: "",
 ) -> Any:
     if unit == "ms":
         most = LONGEST_MS
-    metadata = {"text": text, "unit": unit, "least": least, "most": most, "choices": tuple(choices)}
+    metadata = {"text": text, "unit": unit, "least": least, "most": most, "choices": tuple(choices), "check": check}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def _complaint_of_root_path(value: str) -> str:
+    if _ROOT_PATH.fullmatch(value):
+        return ""
+    return (
+        "must be the path of a URL that begins with a slash, like /models/first "
+        f"(ASCII, without //, ., .., spaces, ?, #, {{ or }}), but is {value!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,11 @@ class Options:
     wait: int = _option(10, "(deprecated) max_wait_time of stages that give none", "ms")
     address: str = _option("0.0.0.0", "address to listen on: IPv4, IPv6, host name, or unix:/path/of/socket")
     port: int = _option(8000, "port to listen on; 0 takes a free one", most=65535)
+    root_path: str = _option(
+        "",
+        "path under which a proxy serves the service, and which it takes off: for the OpenAPI description",
+        check=_complaint_of_root_path,
+    )
     namespace: str = _option("mosec_service", "prefix of the names of the Prometheus metrics")
     debug: bool = _option(False, "(deprecated) the same as --log-level debug")
     log_level: str = _option("info", "least level that is logged", choices=LEVELS)
@@ -175,7 +198,8 @@ def _complaint(field: dataclasses.Field[Any], value: Any) -> str:
         return f"must be at most {most}{_in_unit(field)}, but is {value}"
     if choices and value not in choices:
         return f"must be one of {', '.join(choices)}, but is {value!r}"
-    return ""
+    complaint: str = field.metadata["check"](value)
+    return complaint
 
 
 def _check_defaults(defaults: Mapping[str, Any]) -> None:

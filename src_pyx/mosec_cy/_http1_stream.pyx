@@ -33,7 +33,7 @@ from mosec_cy._http_writer cimport (
 from mosec_cy._ring cimport NO_BLOCK
 
 cdef const char *EVENT_STREAM = b"text/event-stream"
-cdef const char *NO_CACHE = b"cache-control: no-cache\r\n"
+cdef const char *PASS_ON = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"  # to caches, and to nginx
 cdef const char *COMMENT = b":\n\n"
 cdef const char *CHUNKED_COMMENT = b"3\r\n:\n\n\r\n"
 cdef const char *LAST_CHUNK = b"0\r\n\r\n"
@@ -56,7 +56,7 @@ cdef void stream_begin(Http1Io *io, uint32_t slot) noexcept nogil:
     flags = WRITE_CHUNKED if h.chunked else WRITE_NO_LENGTH
     if not h.keep_alive:
         flags |= WRITE_CLOSE
-    n = writer_head(&io.writer, head, 200, EVENT_STREAM, strlen(EVENT_STREAM), 0, NO_CACHE, strlen(NO_CACHE), flags)
+    n = writer_head(&io.writer, head, 200, EVENT_STREAM, strlen(EVENT_STREAM), 0, PASS_ON, strlen(PASS_ON), flags)
     stream_sent(io, slot, connection_send(&io.connections.all[slot], head, n, NULL, 0))
 
 

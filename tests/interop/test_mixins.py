@@ -11,6 +11,7 @@ import pytest
 from tests.service import Service
 
 MSGPACK = "application/msgpack"
+MISFIT = "not what the annotation asks for: "
 
 SERVICE = """
     import functools
@@ -135,10 +136,11 @@ def test_msgpack(client: httpx.Client) -> None:
 
 def test_bad_msgpack(client: httpx.Client) -> None:
     response = client.post("/packed", content=b"\xc1")
-    assert (response.status_code, response.text) == (400, "decoding error: invalid MessagePack")
+    assert response.status_code == 400
+    assert response.text.startswith("decoding error: the body is not MessagePack that can be read, at byte 0: ")
     response = client.post("/packed", content=pack("bad"))
     assert response.status_code == 500
-    assert response.text.startswith("encoding error: ") and "object" in response.text
+    assert response.text.startswith("encoding error: MessagePack cannot hold object: return dict, ")
 
 
 @pytest.mark.parametrize("route", ["/typed", "/typed-batch"])
@@ -147,9 +149,10 @@ def test_typed_msgpack(client: httpx.Client, route: str) -> None:
     assert unpacked(client.post(route, content=pack(value))) == value
     response = client.post(route, content=pack({"name": 1}))
     assert response.status_code == 422
-    assert response.text == "request validation error: Expected `str`, got `int` - at `$.name`"
+    assert response.text.startswith(f'request validation error: the field "name" is {MISFIT}')
     response = client.post(route, content=pack(value)[:-1])
-    assert (response.status_code, response.text) == (400, "decoding error: Input data was truncated")
+    assert response.status_code == 400
+    assert response.text.startswith("decoding error: the body ends before its MessagePack object does, after 100")
 
 
 def test_typed_json(client: httpx.Client) -> None:
@@ -158,9 +161,10 @@ def test_typed_json(client: httpx.Client) -> None:
     assert response.json() == {"name": "a", "data": "AA=="}
     response = client.post("/json", json={"name": "a", "data": ["AA=="]})
     assert response.status_code == 422
-    assert response.text == "request validation error: Expected `bytes`, got `array` - at `$.data`"
+    assert response.text.startswith(f'request validation error: the field "data" is {MISFIT}')
     response = client.post("/json", content=b'{"name": "a"')
-    assert (response.status_code, response.text) == (400, "decoding error: Input data was truncated")
+    assert response.status_code == 400
+    assert response.text.startswith("decoding error: the body is not JSON, at byte 12, where it ends: ")
 
 
 def test_requests_are_read_in_place(client: httpx.Client) -> None:

@@ -45,6 +45,7 @@ def test_what_is_on_the_wire(engine: Engine) -> None:
         b"transfer-encoding: chunked",
         b"connection: close",
         b"cache-control: no-cache",
+        b"x-accel-buffering: no",
     ]
     assert body == b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n9\r\ndata: c\n\n\r\n0\r\n\r\n"
 

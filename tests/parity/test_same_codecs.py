@@ -33,6 +33,10 @@ PROGRAM = """
         def forward(self, data):
             return data if data != "object" else object()
 
+    class Kinds(MsgpackMixin, Worker):
+        def forward(self, data):
+            return repr(data)  # the types tell
+
     class Typed(TypedMsgPackMixin, Worker):
         def forward(self, data: Request):
             return {"name": data.name * data.count, "data": data.data}
@@ -78,6 +82,7 @@ PROGRAM = """
         RedisShmIPCMixin.set_redis_url(sys.argv[1])
         server = Server()
         server.append_worker(Packed, route="/packed")
+        server.append_worker(Kinds, route="/kinds")
         server.append_worker(Typed, route="/typed")
         server.append_worker(TypedBatch, route="/typed-batch", max_batch_size=4, max_wait_time=1)
         server.append_worker(TypedStrict, route="/strict")
@@ -105,6 +110,23 @@ def test_msgpack(pair: Pair, value: Any) -> None:
     assert (ours.status, msgpack.unpackb(ours.body)) == (200, value)
 
 
+KINDS = [
+    *(msgpack.packb(value) for value in VALUES),
+    msgpack.packb([[1, [2]], {"a": [b"c", "d"]}, {b"k": []}]),
+    msgpack.packb({"time": msgpack.Timestamp(1, 2), "other": msgpack.ExtType(5, b"a")}),
+    b"\x81\x01\x02",
+    b"\x81\x91\x01\x02",
+]
+
+
+@pytest.mark.parametrize("body", KINDS, ids=repr)
+def test_types_of_decoded_msgpack(pair: Pair, body: bytes) -> None:
+    """Arrays are tuples, texts are str, and keys are texts or bytes."""
+    theirs, ours = pair.ask("POST", "/kinds", content=body)
+    assert ours.status == theirs.status
+    assert ours == theirs or ours.status == 400
+
+
 REQUESTS = [
     {"name": "\u00e9", "data": b"\0\1", "count": 2},
     {"name": "a"},
@@ -122,7 +144,11 @@ def test_typed_msgpack(pair: Pair, path: str) -> None:
     statuses = []
     for request in REQUESTS:
         theirs, ours = pair.ask("POST", path, content=msgpack.packb(request))
-        assert ours == theirs.with_type()
+        if ours.status == 422:  # ours puts its own words before those of msgspec
+            kind, _, said = theirs.body.partition(b": ")
+            assert theirs.status == 422 and ours.body.startswith(kind + b": ") and ours.body.endswith(said)
+        else:
+            assert ours == theirs
         statuses.append(ours.status)
     assert set(statuses) == {200, 422}
     theirs, ours = pair.ask("POST", path)
@@ -156,12 +182,12 @@ def test_redis(pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\xc1", b"invalid MessagePack"),
-        (b"\x92\x01", b"incomplete input"),
-        (b"\x01x", b"extra data"),
-        (b"\xa2\xff\xff", b"invalid start byte"),
-        (b"\x81\x01\x02", b"int is not allowed for map key"),
-        (msgpack.packb("object"), b"Object of type object"),
+        (b"\xc1", b"the body is not MessagePack that can be read, at byte 0: "),
+        (b"\xa2a", b"the body ends before its MessagePack object does, after 2 bytes: "),
+        (b"\x01x", b"the body goes on behind its MessagePack object, at byte 1: "),
+        (b"\xa2\xff\xff", b"the body is not MessagePack that can be read, at byte "),
+        (b"\x81\x01\x02", b"the body is not MessagePack that can be read, at byte 2: "),
+        (msgpack.packb("object"), b"MessagePack cannot hold object: return dict, "),
     ],
 )
 def test_errors_say_more(pair: Pair, content: bytes, reason: bytes) -> None:
@@ -169,7 +195,7 @@ def test_errors_say_more(pair: Pair, content: bytes, reason: bytes) -> None:
     assert ours.status == theirs.status
     kind, _, text = ours.body.partition(b": ")
     assert theirs.body == kind + b": " + kind
-    assert reason in text
+    assert text.startswith(reason)
 
 
 @pytest.mark.parametrize("content", [b"\xc1", b"\x81\xa4name\xa1"])

@@ -138,6 +138,12 @@ def test_clients_learn_of_deadlines_and_of_when_to_come_back() -> None:
     assert with_retry == {"TooMany", "Unavailable"}
 
 
+@pytest.mark.parametrize(("root", "server"), [("", ".."), ("/", ".."), ("/a/b", "/a/b"), ("/a/", "/a")])
+def test_where_the_service_is(root: str, server: str) -> None:
+    description = describe_runtimes({"/inference": [Runtime(Untyped)]}, root_path=root)
+    assert description["servers"] == [{"url": server}]
+
+
 def test_the_servers_own_pages() -> None:
     description = describe_runtimes({"/inference": [Runtime(Untyped)]})
     for path in ("/", "/metrics"):

@@ -67,6 +67,7 @@ def test_debug_is_a_log_level() -> None:
         (["--body-timeout", f"{2**63}"], {}, "--body-timeout: must be at most 1000000000000 (ms), but is 9223"),
         (["--capacity", f"{2**32}"], {}, "--capacity: must be at most 16777216, but is 4294967296"),
         (["--log-level", "loud"], {}, "--log-level: must be one of info, debug, warning, error, but is 'loud'"),
+        (["--root-path", "models"], {}, "--root-path: must be the path of a URL that begins with a slash"),
         ([], {"MOSEC_PORT": "x"}, "environment variable MOSEC_PORT: must be a whole number"),
         ([], {"MOSEC_DEBUG": "perhaps"}, "environment variable MOSEC_DEBUG: must be true or false"),
     ],
@@ -95,6 +96,21 @@ def test_wrong_defaults_of_the_program(defaults: dict[str, object], error: type[
         parse(**defaults)
 
 
+ROOTS = ["", "/", "/models", "/models/", "/models/v1.2/~a", "/a%20b", "/...", "/a:b@c"]
+NO_ROOTS = ["models", "//host", "/a//b", "/a?b", "/a#b", "/a b", "/{a}", "/é", "/a%2", "/./a", "/a/..", "http://host/a"]
+
+
+@pytest.mark.parametrize("path", ROOTS)
+def test_root_paths(path: str) -> None:
+    assert parse(["--root-path", path]).root_path == path
+
+
+@pytest.mark.parametrize("path", NO_ROOTS)
+def test_what_is_no_root_path(path: str) -> None:
+    with pytest.raises(ValueError, match=r"root_path must be the path of a URL that begins with a slash, like /models"):
+        parse(root_path=path)
+
+
 def test_help_names_each_option_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
@@ -117,6 +133,8 @@ def another(field: dataclasses.Field[object]) -> object:
         return next(choice for choice in field.metadata["choices"] if choice != default)
     if isinstance(default, bool):
         return not default
+    if field.name == "root_path":
+        return "/x"
     return default + 1 if isinstance(default, int) else f"{default}x"
 
 
