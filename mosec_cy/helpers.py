@@ -34,7 +34,8 @@ class Origin:
 
     def __init__(self) -> None:
         stat = _stat(os.getpid()) if _proc_is_ours() else None
-        self.mark = f"{os.getpid()}-{time.time_ns():x}/"
+        # Within a worker of another service what this one starts is that one's too.
+        self.mark = f"{os.environ.get(MARK, '')}{os.getpid()}-{time.time_ns():x}/"
         self.since = int(stat[19]) if stat else 0
         self.session = os.getsid(0)
 

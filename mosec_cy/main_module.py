@@ -24,7 +24,7 @@ class Program(NamedTuple):
 
 
 def locate() -> Program | None:
-    """What to import for `__main__`; None: it is not in a file, as that of `python -c` or a notebook."""
+    """What to import for `__main__`; None: it names no file, as that of `python -c` or a notebook."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     file = getattr(main, "__file__", None)
@@ -35,7 +35,7 @@ def locate() -> Program | None:
     path = Path(process.ORIGINAL_DIR or "", file)  # type: ignore[attr-defined]
     if spec is not None:
         return Program("path", str(path.parent))  # what holds `__main__.py`
-    return Program("path", str(path)) if path.is_file() else None
+    return Program("path", str(path))
 
 
 def needed_for(worker: type) -> Program | None:
@@ -46,7 +46,8 @@ def needed_for(worker: type) -> Program | None:
     main = sys.modules["__main__"]
     # By convention `__main__.py` does its work unasked. ipython's script did, too.
     if getattr(main, "__spec__", None) is None:
-        return None if Path(program.where).stem == "ipython" else program
+        script = Path(program.where)
+        return program if script.is_file() and script.stem != "ipython" else None
     return None if program.kind == "path" or program.where.endswith(".__main__") else program
 
 
@@ -54,10 +55,11 @@ def can_be_imported(worker: type) -> bool:
     """False for a class in `__main__` that no file has: it was typed in, or came with `python -c`."""
     if worker.__module__ != "__main__":
         return True
-    if getattr(sys.modules["__main__"], "__spec__", None) is not None:
-        return locate() is not None
+    program = locate()
+    if program is None or getattr(sys.modules["__main__"], "__spec__", None) is not None:
+        return program is not None
     sources = [thing.__code__.co_filename for thing in vars(worker).values() if isinstance(thing, types.FunctionType)]
-    return locate() is not None and (not sources or any(Path(source).is_file() for source in sources))
+    return Path(program.where).is_file() and (not sources or any(Path(source).is_file() for source in sources))
 
 
 def load(program: Program) -> None:

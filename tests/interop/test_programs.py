@@ -97,6 +97,12 @@ def test_a_class_that_an_import_does_not_make(serve: Serve) -> None:
     service.wait_output("the worker class must be there when its module is imported")
 
 
+def test_a_script_that_is_deleted_meanwhile(serve: Serve) -> None:
+    service = serve(ECHO.replace("server.run()", "import os; os.unlink(__file__); server.run()"))
+    assert service.wait_end() == 1
+    service.wait_output("FileNotFoundError: .*service.py")
+
+
 def test_a_frozen_program_is_refused(serve: Serve) -> None:
     service = serve(f"import sys; sys.frozen = True\n{textwrap.dedent(ECHO)}")
     assert service.wait_end() == 1

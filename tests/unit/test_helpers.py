@@ -93,3 +93,9 @@ def test_descendants() -> None:
         assert shell.pid not in {process.pid for process in below}
         for process in below:
             process.send(signal.SIGKILL)
+
+
+def test_a_service_within_a_worker_is_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = helpers.Origin().mark_of(1, 2)
+    monkeypatch.setenv(helpers.MARK, outer)
+    assert helpers.Origin().mark_of(3, 4).startswith(outer)
