@@ -217,10 +217,11 @@ cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, ui
     cdef const Row *row
     for i in range(stage.first_row, stage.first_row + stage.rows):
         row = &b.rows[i]
+        if idle != NO_INDEX and (row.outstanding or row.turn >= b.rows[idle].turn):
+            continue
         if is_open(row, size, now):
             if row.outstanding == 0:
-                if idle == NO_INDEX or row.turn < b.rows[idle].turn:
-                    idle = i
+                idle = i
             elif best == NO_INDEX or row.batches < b.rows[best].batches:
                 best = i
         elif row.up and row.outstanding == 0 and row.room >= size:
