@@ -214,13 +214,16 @@ cdef inline bint is_open(const Row *row, uint32_t size, uint64_t now) noexcept n
 
 cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, uint64_t now) noexcept nogil:
     cdef uint32_t i, idle = NO_INDEX, best = NO_INDEX, last_resort = NO_INDEX
+    cdef uint64_t turn = <uint64_t>-1  # of the idle one
     cdef const Row *row
     for i in range(stage.first_row, stage.first_row + stage.rows):
         row = &b.rows[i]
+        if row.turn >= turn or idle != NO_INDEX and row.outstanding:
+            continue                   # one that is idle and was used less recently is known
         if is_open(row, size, now):
             if row.outstanding == 0:
-                if idle == NO_INDEX or row.turn < b.rows[idle].turn:
-                    idle = i
+                idle = i
+                turn = row.turn
             elif best == NO_INDEX or row.batches < b.rows[best].batches:
                 best = i
         elif row.up and row.outstanding == 0 and row.room >= size:
