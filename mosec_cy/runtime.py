@@ -10,7 +10,8 @@ from typing import Literal
 
 from mosec_cy import main_module
 from mosec_cy.limits import LONGEST_MS
-from mosec_cy.worker import BaseWorker, is_worker
+from mosec_cy.log import get_logger
+from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]
 
@@ -70,6 +71,12 @@ def _checked_class(worker: object) -> type[BaseWorker]:
     if inspect.isabstract(worker):
         missing = ", ".join(sorted(getattr(worker, "__abstractmethods__", ())))
         raise TypeError(f"worker {worker.__qualname__} must define {missing}")
+    if unused := ", ".join(unused_codecs(worker)):
+        name = worker.__name__
+        get_logger().warning(
+            "%s is served without the codecs of %s, which stands after Worker: write class %s(%s, Worker)",
+            name, unused, name, unused,
+        )  # fmt: skip
     return worker
 
 

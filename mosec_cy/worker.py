@@ -13,7 +13,7 @@ from mosec_cy.forward_types import ParseTarget
 
 class BaseWorker(ABC):
     """What all workers have. Mixins are derived from this, and not from `Worker`, so that they may stand before it or
-    after it: in both orders they come before these defaults.
+    after it. After it they decide nothing that `Worker` has a default for, as in Mosec.
 
     The engine reads and writes no attributes of a worker but those that are documented here; what it needs beside them
     is in `mosec_cy.replica`.
@@ -166,6 +166,13 @@ class Worker(BaseWorker):
     `__init__`. `worker_id`, `stage` and `max_batch_size` can be read there already.
     """
 
+    resp_mime_type = BaseWorker.resp_mime_type
+    req_mime_type = BaseWorker.req_mime_type
+    deserialize = BaseWorker.deserialize
+    serialize = BaseWorker.serialize
+    serialize_ipc = BaseWorker.serialize_ipc
+    deserialize_ipc = BaseWorker.deserialize_ipc
+
 
 class SSEWorker(Worker):
     """A last stage that answers with a stream of server-sent events, sent while `forward` works.
@@ -207,6 +214,15 @@ class SSEWorker(Worker):
 def is_worker(kind: type) -> bool:
     """Whether a class is derived from `Worker`, or from a mixin alone."""
     return any(base is BaseWorker for base in kind.__mro__)
+
+
+def unused_codecs(kind: type) -> list[str]:
+    """Names of the mixins of a class whose codecs are not used, since they stand after `Worker`."""
+    order = kind.__mro__
+    after = order[[base is Worker for base in order].index(True) + 1 :] if Worker in order else ()
+    codecs = ("deserialize", "serialize", "deserialize_ipc", "serialize_ipc")
+    defaults = [name for name in codecs if getattr(kind, name) is getattr(Worker, name)]
+    return [base.__name__ for base in after if base is not BaseWorker and any(name in vars(base) for name in defaults)]
 
 
 def streams(kind: type) -> bool:

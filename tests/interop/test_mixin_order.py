@@ -1,8 +1,7 @@
-"""A mixin stands before `Worker` or after it: the class's own codecs come first, then the mixin's, then defaults."""
+"""A mixin stands before `Worker` or, as in Mosec, after it, where the defaults of `Worker` win; own codecs always win."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -30,14 +29,10 @@ SERVICE = """
         def forward(self, data):
             return data
 
-    class Before(MsgpackMixin, Worker):
-        def forward(self, data):
-            return data
-
     class Derived(After):
         pass
 
-    class OfDerivedMixin(Worker, Mixed):
+    class AfterDerivedMixin(Worker, Mixed):
         def forward(self, data):
             return data
 
@@ -51,6 +46,10 @@ SERVICE = """
         def serialize(self, data):
             return super().serialize({"own": data})
 
+    class Before(MsgpackMixin, Worker):
+        def forward(self, data):
+            return data
+
     class OwnBefore(MsgpackMixin, Worker):
         def deserialize(self, data):
             return [type(data).__name__, super().deserialize(data)]
@@ -61,59 +60,34 @@ SERVICE = """
         def serialize(self, data):
             return super().serialize({"own": data})
 
-    class Typed(Worker, TypedMsgPackMixin):
+    class Typed(TypedMsgPackMixin, Worker):
         def forward(self, data: Point) -> int:
             return data.x
 
-    class Stream(SSEWorker, TypedJSONMixin):
-        def forward(self, data: Point):
-            yield str(data.x)
-
-    class StreamBefore(TypedJSONMixin, SSEWorker):
+    class Stream(TypedJSONMixin, SSEWorker):
         def forward(self, data: list[Point]):
             for index, point in enumerate(data):
                 yield index, str(point.x)
 
-    class Decode(Worker, MsgpackMixin, NumBinIPCMixin):
+    class Decode(Worker, NumBinIPCMixin):
         def forward(self, data):
             return np.arange(data) if data else [1]
 
-    class Sum(Worker, NumBinIPCMixin, MsgpackMixin):
+    class Sum(Worker, NumBinIPCMixin):
         def forward(self, data):
-            return [type(data.base).__name__, int(data.sum())]
+            return int(sum(data))
 
     if __name__ == "__main__":
         server = Server()
-        for worker in (After, Before, Derived, OfDerivedMixin, OwnAfter, OwnBefore, Typed, Stream):
+        for worker in (After, Derived, AfterDerivedMixin, OwnAfter, Before, OwnBefore, Typed):
             server.append_worker(worker, route=f"/{worker.__name__}")
-        server.append_worker(StreamBefore, route="/StreamBefore", max_batch_size=4, max_wait_time=1)
+        server.append_worker(Stream, route="/Stream", max_batch_size=4, max_wait_time=1)
         server.append_worker(Decode, route="/arrays")
         server.append_worker(Sum, route="/arrays")
         server.run()
 """
-REDIS = """
-    import sys
-    from mosec_cy import Server, Worker
-    from mosec_cy.mixin import RedisShmIPCMixin
-
-    class First(Worker, RedisShmIPCMixin):
-        def forward(self, data):
-            return data
-
-    class Second(RedisShmIPCMixin, Worker):
-        def deserialize_ipc(self, data):
-            return [data.startswith(b"mosec_cy:ipc:"), super().deserialize_ipc(data)]
-
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        RedisShmIPCMixin.set_redis_url(sys.argv[1])
-        server = Server()
-        server.append_worker(First)
-        server.append_worker(Second)
-        server.run()
-"""
+MIXINS = [MsgpackMixin, NumBinIPCMixin, RedisShmIPCMixin, TypedJSONMixin, TypedMsgPackMixin]
+CODECS = ("deserialize", "serialize", "deserialize_ipc", "serialize_ipc")
 
 
 @pytest.fixture(scope="module")
@@ -121,55 +95,54 @@ def service(serve_module: Serve) -> Service:
     return serve_module(SERVICE).wait_ready()
 
 
-def post(service: Service, path: str, body: Any) -> tuple[int, Any]:
+def post(service: Service, path: str, body: Any) -> Any:
     with service.client() as client:
         response = client.post(path, content=msgpack.packb(body))
-    assert response.headers["content-type"] == "application/msgpack"
-    return response.status_code, msgpack.unpackb(response.content)
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/msgpack")
+    return msgpack.unpackb(response.content)
 
 
-@pytest.mark.parametrize("name", ["After", "Before", "Derived", "OfDerivedMixin"])
-def test_both_orders(service: Service, name: str) -> None:
-    assert post(service, f"/{name}", {"a": b"1"}) == (200, {"a": b"1"})
+def post_json(service: Service, path: str, body: Any) -> Any:
+    with service.client() as client:
+        response = client.post(path, json=body)
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    return response.json()
 
 
-@pytest.mark.parametrize("name", ["OwnAfter", "OwnBefore"])
-def test_own_codecs_come_first(service: Service, name: str) -> None:
-    assert post(service, f"/{name}", 3) == (200, {"own": ["bytearray", 3]})
+def test_before_worker_the_mixin_wins(service: Service) -> None:
+    assert post(service, "/Before", {"a": b"1"}) == {"a": b"1"}
+    assert post(service, "/Typed", {"x": 3}) == 3
+    assert read(service, {"x": 3}, "/Stream") == message("3")
 
 
-def test_typed(service: Service) -> None:
-    assert post(service, "/Typed", {"x": 3}) == (200, 3)
-    for name in ("Stream", "StreamBefore"):
-        assert read(service, {"x": 3}, f"/{name}") == message("3")
+@pytest.mark.parametrize("name", ["After", "Derived", "AfterDerivedMixin"])
+def test_after_worker_its_defaults_win(service: Service, name: str) -> None:
+    assert post_json(service, f"/{name}", {"a": "1"}) == {"a": "1"}
+    mixin = "Mixed, MsgpackMixin" if name == "AfterDerivedMixin" else "MsgpackMixin"
+    told = f"{name} is served without the codecs of {mixin}, which stands after Worker: write class {name}("
+    assert any(line.startswith(told) for line in service.messages)
 
 
-def test_arrays_between_stages(service: Service) -> None:
+def test_own_codecs_come_first(service: Service) -> None:
+    assert post(service, "/OwnBefore", 3) == {"own": ["bytearray", 3]}
+    assert post_json(service, "/OwnAfter", 3) == {"own": ["bytearray", 3]}
+    assert not any("class OwnAfter" in line for line in service.messages)
+
+
+def test_between_stages(service: Service) -> None:
     pytest.importorskip("numbin", reason="needs the extra 'numbin'")
-    status, (_, total) = post(service, "/arrays", 4)
-    assert (status, total) == (200, 6)
-    with service.client() as client:
-        assert client.post("/arrays", content=msgpack.packb(0)).text.startswith("encoding error: NumBin holds")
-
-
-def test_redis_after_worker(serve: Serve, redis_url: str, tmp_path: Path) -> None:
-    pytest.importorskip("redis", reason="needs the extra 'redis'")
-    service = serve(REDIS, redis_url).wait_ready()
-    with service.client() as client:
-        assert client.post("/inference", json={"a": 1}).json() == [True, {"a": 1}]
+    assert post_json(service, "/arrays", 4) == 6
+    assert post_json(service, "/arrays", 0) == 1, "no array, which NumBin cannot hold"
 
 
 @pytest.mark.parametrize("base", [Worker, SSEWorker])
-@pytest.mark.parametrize(
-    "mixin",
-    [MsgpackMixin, NumBinIPCMixin, RedisShmIPCMixin, TypedJSONMixin, TypedMsgPackMixin, (MsgpackMixin, NumBinIPCMixin)],
-)
-def test_any_order_is_legal(base: type, mixin: Any) -> None:
-    mixins = mixin if isinstance(mixin, tuple) else (mixin,)
+@pytest.mark.parametrize("mixins", [*((mixin,) for mixin in MIXINS), (MsgpackMixin, NumBinIPCMixin)])
+def test_any_order_is_legal(base: type, mixins: tuple[type, ...]) -> None:
     body = {"forward": lambda self, data: data}
     before, after = (type("X", bases, dict(body)) for bases in ((*mixins, base), (base, *mixins)))
-    for name in ("deserialize", "serialize", "deserialize_ipc", "serialize_ipc"):
-        assert getattr(before, name) is getattr(after, name)
+    for name in CODECS:
+        assert getattr(after, name) is getattr(Worker, name)
+    assert all(getattr(before, name) is vars(mixin)[name] for mixin in mixins for name in CODECS if name in vars(mixin))
 
 
 def test_a_mixin_alone_is_a_worker() -> None:

@@ -33,6 +33,10 @@ PROGRAM = """
         def forward(self, data):
             return data if data != "object" else object()
 
+    class After(Worker, MsgpackMixin):
+        def forward(self, data):
+            return data
+
     class Kinds(MsgpackMixin, Worker):
         def forward(self, data):
             return repr(data)  # the types tell
@@ -82,6 +86,7 @@ PROGRAM = """
         RedisShmIPCMixin.set_redis_url(sys.argv[1])
         server = Server()
         server.append_worker(Packed, route="/packed")
+        server.append_worker(After, route="/after")
         server.append_worker(Kinds, route="/kinds")
         server.append_worker(Typed, route="/typed")
         server.append_worker(TypedBatch, route="/typed-batch", max_batch_size=4, max_wait_time=1)
@@ -108,6 +113,12 @@ def test_msgpack(pair: Pair, value: Any) -> None:
     theirs, ours = pair.ask("POST", "/packed", content=msgpack.packb(value))
     assert ours == theirs
     assert (ours.status, msgpack.unpackb(ours.body)) == (200, value)
+
+
+def test_a_mixin_after_worker(pair: Pair) -> None:
+    theirs, ours = pair.ask("POST", "/after", content=b'{"a":[1]}')
+    assert ours == theirs
+    assert (ours.status, ours.body) == (200, b'{"a":[1]}')
 
 
 KINDS = [
