@@ -45,7 +45,7 @@ class RedisShmIPCMixin(Worker):
         os.environ[URL_VARIABLE] = url
 
     @cached_property
-    def _redis(self) -> Any:
+    def __redis(self) -> Any:
         # Not before it is used: each process has connections of its own, and Redis may start after the service.
         url = os.environ.get(URL_VARIABLE)
         if not url:
@@ -66,7 +66,7 @@ class RedisShmIPCMixin(Worker):
             redis.RedisError: Redis cannot be reached, or is full: the request is answered 500.
         """
         key = KEY_PREFIX + secrets.token_hex(16).encode()
-        self._redis.set(key, super().serialize_ipc(data), px=round(self.redis_ttl * 1000))
+        self.__redis.set(key, super().serialize_ipc(data), px=round(self.redis_ttl * 1000))
         return key
 
     @reads_in_place
@@ -83,7 +83,7 @@ class RedisShmIPCMixin(Worker):
         key = bytes(data)
         if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
             raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
-        with self._redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
+        with self.__redis.pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
             payload, _ = together.get(key).unlink(key).execute()
         if payload is None:
             raise ServerError(f"Redis has the result of the stage before no longer (redis_ttl: {self.redis_ttl} s)")
