@@ -37,9 +37,10 @@ def plain(obj: Any, dump_mode: str = "json") -> Any:
     Raises:
         NotPlain: there is none.
     """
-    cls = type(obj)
-    if _is(obj, "numpy", "ndarray") or _is(obj, "numpy", "generic"):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(obj, (numpy.ndarray, numpy.generic)):
         return _of_numpy(obj)
+    cls = type(obj)
     if hasattr(cls, "__pydantic_serializer__") and hasattr(cls, "model_dump"):
         return _of_model(obj, dump_mode)
     if cls.__module__.partition(".")[0] in ("pydantic", "pydantic_core") and "pydantic_core" in sys.modules:
@@ -84,6 +85,10 @@ def _listed(obj: Any, value: Any) -> Any:
 def _of_numpy(obj: Any) -> Any:
     """Of an array or a scalar: also those whose `tolist` leaves out what they say, or says nothing new."""
     kind = obj.dtype.kind
+    if kind in "fiub":
+        value = obj.tolist()
+        # Python has no type for longdouble; readers have nothing wider than float.
+        return float(value) if type(value) is type(obj) else value
     if kind == "M":
         return _times(obj)
     if kind == "m":
@@ -94,10 +99,7 @@ def _of_numpy(obj: Any) -> Any:
         if obj.ndim:
             return list(obj)
         return {name: obj[name] for name in obj.dtype.names}
-    value = obj.tolist()
-    if _is(value, "numpy", "generic"):  # Python has no type for longdouble; readers have nothing wider than float
-        return float(value)
-    return value
+    return obj.tolist()
 
 
 def _times(array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A mixin stands before `Worker` or, as in Mosec, after it, where the defaults of `Worker` win; own codecs always win."""
+"""A mixin stands before `Worker` or, as in Mosec, after it, where the defaults of `Worker` win."""
 
 from __future__ import annotations
 

@@ -68,7 +68,10 @@ def test_redis_that_is_away(serve: Any, tmp_path: Path) -> None:
 
 
 HELD = """
+    import os
     import sys
+
+    import redis
 
     from mosec_cy import Server, Worker
     from mosec_cy.mixin import RedisShmIPCMixin
@@ -85,8 +88,9 @@ HELD = """
             self._redis = Redis.from_url(sys.argv[1])  # of its own, for purposes of its own
 
         def forward(self, data):
-            self._redis.rpush("begun", data)
-            self._redis.blpop("go", 30)
+            with redis.Redis.from_url(os.environ["MOSEC_REDIS_URL"]) as client:
+                client.rpush("begun", data)
+                client.blpop("go", 30)
             return data
 
     if __name__ == "__main__":

@@ -26,6 +26,10 @@ class PassesArrays(RedisShmIPCMixin, NumBinIPCMixin, Worker):
         return data
 
 
+class HasItsOwn(Passes):
+    _redis = _decode = None  # what programs may call their own things
+
+
 @pytest.fixture
 def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MOSEC_REDIS_URL", redis_url)
@@ -46,6 +50,12 @@ def test_there_and_back(client: Any, worker: Any) -> None:
     assert len(key) < 64
     np.testing.assert_equal(worker.deserialize_ipc(memoryview(key)), value)
     assert client.keys() == []
+
+
+def test_names_of_the_program_are_its_own(client: Any) -> None:
+    worker = HasItsOwn()
+    assert worker.deserialize_ipc(worker.serialize_ipc(1)) == 1
+    worker_client().close()
 
 
 def test_another_mixin_may_encode(client: Any) -> None:
@@ -85,7 +95,7 @@ def test_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOSEC_REDIS_URL", "")  # so that it is put back
     Passes.set_redis_url("unix:///nowhere.sock?socket_timeout=3")
     assert os.environ["MOSEC_REDIS_URL"] == "unix:///nowhere.sock?socket_timeout=3"
-    with pytest.raises(redis.ConnectionError, match="nowhere"):
+    with pytest.raises(redis.ConnectionError):
         Passes().serialize_ipc(1)
 
 
@@ -106,5 +116,5 @@ def test_a_silent_redis_is_not_waited_for_for_ever(
 
 def test_full(client: Any, worker: Any) -> None:
     client.config_set("maxmemory", 1)
-    with pytest.raises(redis.ResponseError, match="maxmemory"):
+    with pytest.raises(redis.ResponseError):
         worker.serialize_ipc(1)

@@ -215,6 +215,16 @@ class Shape(Protocol):
     side: float
 
 
+class HasItsOwn(Packed):
+    def _decode(self) -> None: ...
+
+    _decoder = _format = None
+
+
+def test_names_of_the_program_are_its_own() -> None:
+    assert HasItsOwn().deserialize(msgspec.msgpack.encode({"name": "a"})) == Point("a")
+
+
 UNREADABLE = [np.ndarray, Image, Nameless, Shape, complex, Path, list[int] | tuple[int, ...], Callable[[int], int]]
 
 

@@ -45,19 +45,19 @@ def test_each_of_many_gets_its_own(service: Service) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        (b'{"query": "q", "documents": ["a", 3]}', 422, "Expected `str`, got `int` - at `$.documents[1]`"),
-        (b'{"query": "q", "documents": []}', 422, "Expected `array` of length >= 1 - at `$.documents`"),
-        (b'{"query": "", "documents": ["a"]}', 422, "Expected `str` of length >= 1 - at `$.query`"),
-        (b'{"query": "q", "documents": ["a"], "top_n": 0}', 422, "Expected `int` >= 1 - at `$.top_n`"),
-        (b'{"documents": ["a"]}', 422, "Object missing required field `query`"),
-        (b"{", 400, "Input data was truncated"),
+        (b'{"query": "q", "documents": ["a", 3]}', 422, 'the field "documents[1]" is not what'),
+        (b'{"query": "q", "documents": []}', 422, 'the field "documents" is not what'),
+        (b'{"query": "", "documents": ["a"]}', 422, 'the field "query" is not what'),
+        (b'{"query": "q", "documents": ["a"], "top_n": 0}', 422, 'the field "top_n" is not what'),
+        (b'{"documents": ["a"]}', 422, "the body is not what"),
+        (b"{", 400, "the body is not JSON, at byte 1, where it ends: "),
     ],
 )
 def test_refusals(service: Service, body: bytes, status: int, text: str) -> None:
     with service.client() as http:
         answer = http.post("/v1/rerank", content=body)
     kind = {422: "request validation error", 400: "decoding error"}[status]
-    assert (answer.status_code, answer.text) == (status, f"{kind}: {text}")
+    assert answer.status_code == status and answer.text.startswith(f"{kind}: {text}")
 
 
 def test_client_program(service: Service) -> None:

@@ -111,16 +111,16 @@ def test_a_batch_draws_what_each_alone_would(service: Service) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        (b"{}", 422, "request validation error: Object missing required field `prompt`"),
-        (b'{"prompt": ""}', 422, "request validation error: Expected `str` of length >= 1 - at `$.prompt`"),
-        (b'{"prompt": "x", "seed": -1}', 422, "request validation error: Expected `int` >= 0 - at `$.seed`"),
-        (b"a lamp", 400, "decoding error: JSON is malformed: invalid character (byte 0)"),
+        (b"{}", 422, "request validation error: the body is not what the annotation"),
+        (b'{"prompt": ""}', 422, 'request validation error: the field "prompt" is not what'),
+        (b'{"prompt": "x", "seed": -1}', 422, 'request validation error: the field "seed" is not what'),
+        (b"a lamp", 400, "decoding error: the body is not JSON, at byte 0: "),
     ],
 )
 def test_refusals(service: Service, body: bytes, status: int, text: str) -> None:
     with service.client() as http:
         answer = http.post("/inference", content=body)
-    assert (answer.status_code, answer.text) == (status, text)
+    assert answer.status_code == status and answer.text.startswith(text)
 
 
 def test_client_program(service: Service, tmp_path: Path) -> None:
