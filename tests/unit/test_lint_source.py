@@ -12,7 +12,7 @@ LONG_FUNCTION = "def f():\n" + "    x = 1\n" * 60
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("a.py", "x = 1\n" * 301, 301),
+        ("a.py", "x = 1\n" * 501, 501),
         ("a.pyx", "x = 1\n" * 401, 401),
         ("a.py", LONG_FUNCTION, 1),
         ("a.pyx", "y = 1\n\n" + LONG_FUNCTION.replace("def f()", "cdef int f() noexcept nogil"), 3),
@@ -51,7 +51,7 @@ def test_breach_is_found(tmp_path: Path, name: str, text: str, line: int) -> Non
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a.py", "x = 1\n" * 300),
+        ("a.py", "x = 1\n" * 500),
         ("a.pyx", "cdef int f(\n    int x,\n) noexcept nogil:\n" + "    x = 1\n" * 56 + "\n\ncdef int z\n"),
         ("a.pyx", "cdef bytes text_of(int x):\n    return b''\n"),
         ("a.pyx", "cdef int checked(int code) except -1:\n    raise RuntimeError(code)\n"),
