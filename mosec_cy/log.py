@@ -16,6 +16,7 @@ FORMATS = ("auto", "json", "text")
 _LOGGER = logging.getLogger("mosec_cy")
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _COLOURS = {"DEBUG": "34", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+_CLEAR_REST = "\x1b[K"  # of the line: a block that the master shows for a while may be there
 _SHORT = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _REPLICA = re.compile(r"<([^<>|]+\|\w+)>:? ")  # how messages about a replica begin
 
@@ -63,7 +64,7 @@ def _make_formatter(level: str, format: str, who: str) -> logging.Formatter:
         return _JSONFormatter()
     # As in Mosec, what level debug makes text is coloured wherever it goes.
     coloured = (on_terminal or format == "auto") and not os.environ.get("NO_COLOR")
-    return _DebugFormatter(coloured) if debugging else _TextFormatter(coloured, who)
+    return (_DebugFormatter if debugging else _TextFormatter)(coloured, on_terminal, who)
 
 
 def _is_terminal() -> bool:
@@ -112,9 +113,10 @@ class _JSONFormatter(logging.Formatter):
 class _TextFormatter(logging.Formatter):
     """`12:03:44 INFO  Model_1|2  warm-up done`: local time, level, process, message."""
 
-    def __init__(self, coloured: bool, who: str) -> None:
+    def __init__(self, coloured: bool, on_terminal: bool, who: str) -> None:
         super().__init__()
         self._coloured = coloured
+        self._line_end = _CLEAR_REST if on_terminal else ""
         self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
@@ -123,7 +125,7 @@ class _TextFormatter(logging.Formatter):
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + self.formatStack(record.stack_info)
-        return text
+        return text.replace("\n", f"{self._line_end}\n") + self._line_end
 
     def _line(self, record: logging.LogRecord) -> str:
         who, message = self._who, record.getMessage()
@@ -142,9 +144,6 @@ class _TextFormatter(logging.Formatter):
 
 class _DebugFormatter(_TextFormatter):
     """Also where in the code, and in which process: for level debug."""
-
-    def __init__(self, coloured: bool) -> None:
-        super().__init__(coloured, "")
 
     def _line(self, record: logging.LogRecord) -> str:
         level = self._level(record, f"{record.levelname:>8}")

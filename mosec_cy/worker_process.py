@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mosec_cy import content_coding, log, messages
+from mosec_cy import content_coding, log, messages, mistakes
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
-from mosec_cy.rehearsal import examples_of, rehearse
-from mosec_cy.worker import Worker
+from mosec_cy.rehearsal import examples_of, forward, rehearse, results_of
+from mosec_cy.worker import SSEWorker, Worker
 from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
 
@@ -88,11 +88,13 @@ def _run(boot: Boot, load: Callable[[], type[Worker]], forked: bool = False) -> 
     keep_freed_pages()
     with socket.socket(fileno=boot.control_fd) as control:
         try:
-            worker = _make_worker(boot, load())
+            worker_class = load()
+            messages.send(control, {"step": "loading"})
+            worker = _make_worker(boot, worker_class)
             if not boot.dry_run:
-                _warm_up(worker, boot.strict_warmup)
-        except BaseException:  # user code may raise SystemExit
-            messages.send(control, {"failed": traceback.format_exc()})
+                _warm_up(worker, boot.strict_warmup, control)
+        except BaseException as error:  # user code may raise SystemExit
+            messages.send(control, mistakes.as_message(error))
             return 1
         if boot.dry_run:
             rehearse(worker, control)
@@ -122,21 +124,29 @@ def _make_worker(boot: Boot, worker_class: type[Worker]) -> Worker:
     return worker
 
 
-def _warm_up(worker: Worker, strict: bool) -> None:
+def _warm_up(worker: Worker, strict: bool, control: socket.socket) -> None:
     name = f"<{worker.stage}|{worker.worker_id}>"
-    examples = examples_of(worker)
-    if not len(examples):
-        return
     try:
+        examples = examples_of(worker)
+        if not len(examples):
+            return
+        messages.send(control, {"step": "warming up"})
         for example in examples:
-            worker.forward(example)
+            returned = forward(worker, example)
+            if not isinstance(worker, SSEWorker):  # what that returns is ignored
+                results_of(worker, example, returned)
     except FATAL:
         raise
-    except BaseException:
+    except BaseException as error:
         if strict:
             raise
-        log.get_logger().exception(
-            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list", name
+        if mistakes.says_all(error):
+            log.get_logger().error("%s warm-up failed: %s", name, error)
+            return
+        log.get_logger().error(
+            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list",
+            name,
+            exc_info=(type(error), error, mistakes.user_traceback(error)),
         )
     else:
         log.get_logger().info("%s warm-up done", name)
