@@ -49,14 +49,14 @@ class LiveBlock:
     def draw(self, title: str, rows: Sequence[Row], now: float) -> None:
         """Draw it over what was drawn before; `now` in s turns the sign that shows that all is alive."""
         try:
-            width, height = os.get_terminal_size(self._terminal)
+            size = os.get_terminal_size(self._terminal)
             if _in_background(self._terminal):
                 return
         except OSError:
             self.close()
             return
         spinner = _SPINNER[int(now * 10) % len(_SPINNER)]
-        lines = render(f"{spinner} {title}", rows, max(width, 20), max(height - _GAP - 1, 1))
+        lines = render(f"{spinner} {title}", rows, size.columns or 80, (size.lines or 24) - _GAP - 1)
         self._write(_CLEAR + "\n" * _GAP + "\n".join(lines) + f"\r\x1b[{_GAP + len(lines) - 1}A")
         self._shown = True
 
@@ -84,24 +84,24 @@ class LiveBlock:
 def render(title: str, rows: Sequence[Row], width: int, height: int) -> list[str]:
     """The lines of the block, at most `height` of at most `width` columns."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    most = max(height - 1, 0)
-    shown, rest = (rows, 0) if len(rows) <= most else (rows[: max(most - 1, 0)], len(rows) - max(most - 1, 0))
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for row in shown:
-        table.add_row(Text(f"  {row.stage}"), Text(f"{row.ready}/{row.total} ready"), Text(row.others))
-    console = Console(file=io.StringIO(), force_terminal=True, width=width - 1, highlight=False)
+    room = max(height - 1, 0)
+    shown = rows if len(rows) <= room else rows[: max(room - 1, 0)]
+    lines = [Text(title, style="cyan")]
+    names = [Text(f"  {row.stage}", style="bold") for row in shown]
+    widest = min(max((name.cell_len for name in names), default=0), width // 3)
+    for name, row in zip(names, shown, strict=True):
+        name.truncate(widest, overflow="ellipsis", pad=True)
+        lines.append(Text.assemble(name, f"  {row.ready}/{row.total} ready  {row.others}"))
+    if len(shown) < len(rows):
+        lines.append(Text(f"  and {len(rows) - len(shown)} more stages"))
+    console = Console(file=io.StringIO(), force_terminal=True, width=max(width, 1), highlight=False)
     with console.capture() as captured:
-        console.print(Text(title, style="cyan", overflow="ellipsis", no_wrap=True))
-        console.print(table)
-        if rest:
-            console.print(Text(f"  and {rest} more stages"), overflow="ellipsis", no_wrap=True)
-    return captured.get().splitlines()[:height]
+        for line in lines[: max(height, 1)]:
+            line.truncate(max(width - 1, 1), overflow="ellipsis")
+            console.print(line)
+    return captured.get().splitlines()
 
 
 def _in_background(terminal: int) -> bool:
