@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import json
@@ -65,7 +66,8 @@ class Service:
             start_new_session=True,
         )
         os.close(theirs)
-        self._stream = os.fdopen(ours, errors="replace")
+        self._stream = os.fdopen(ours, "rb", buffering=0)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.lines: list[str] = []
         self.address = ""
         self._arrivals: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -130,9 +132,14 @@ class Service:
         return line
 
     def _read(self) -> None:
+        text = ""
         with contextlib.suppress(OSError):  # a terminal that nobody holds any more
-            for line in self._stream:
-                self._arrivals.put(line.rstrip("\n"))
+            while data := self._stream.read(1 << 16):
+                *lines, text = (text + self._decoder.decode(data)).split("\n")
+                for line in lines:
+                    self._arrivals.put(line.rstrip("\r"))
+        if text:
+            self._arrivals.put(text)
         self._arrivals.put(None)
 
     # ---- its life ----------------------------------------------------------------------------------

@@ -1,9 +1,7 @@
 """What the person sees who starts a service: on a terminal, and in a log."""
 
-import os
 import re
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,22 +70,17 @@ def test_a_live_block_until_all_are_ready(serve: Serve, gate: Path, open_gate: O
     assert "INFO  Slow_1|1   begins to load" in seen
     assert not any("loading for" in line for line in seen)  # nothing is left of the block
     at = seen.index(f"INFO  server     listening on {service.address}")
-    assert (
-        seen[at + 1 : at + 11]
-        == [
-            f"INFO  server     http://{service.address}",
-            "",
-            "  POST /inference         Slow × 1 → Quick × 2 (batches of 4 in 5 ms)",
-            "",
-            "  GET  /openapi/swagger/  the interface, to read and to try",
-            "  GET  /metrics           for Prometheus",
-            "  GET  /health/ready      and /health/live, for probes",
-            "",
-            f"""  curl -d '{{"text":"it'"'"'s"}}' http://{service.address}/inference""",
-            "",
-        ]
-        or seen[at + 1 : at + 10]
-    )
+    assert seen[at + 1 : at + 10] == [
+        f"INFO  server     http://{service.address}",
+        "",
+        "  POST /inference         Slow × 1 → Quick × 2 (batches of 4 in 5 ms)",
+        "",
+        "  GET  /openapi/swagger/  the interface, to read and to try",
+        "  GET  /metrics           for Prometheus",
+        "  GET  /health/ready      and /health/live, for probes",
+        "",
+        f"""  curl -d '{{"text":"it'"'"'s"}}' http://{service.address}/inference""",
+    ]
 
 
 def test_a_service_that_is_ended_leaves_no_block(serve: Serve, gate: Path) -> None:
@@ -144,14 +137,7 @@ def test_a_rolling_restart_tells_the_same(serve: Serve, gate: Path, open_gate: O
 
 
 def test_a_dry_run_tells_the_same(serve: Serve, gate: Path, open_gate: Open) -> None:
-    waiting = """
-        def forward(self, data):
-            open(sys.argv[1]).read()
-            return data
-
-    class Slow"""
     source = LOADING.replace("return data\n\n    class Slow", "return [open(sys.argv[1]).read()]\n\n    class Slow")
-    assert source != LOADING, waiting
     service = serve(source, str(gate), "--dry-run")
     service.wait_output(r"still in the dry run after .*: <Slow_1.1> loading for")
     open_gate()
@@ -166,7 +152,7 @@ def test_the_workers_hold_no_descriptor_of_the_block(serve: Serve, gate: Path, o
     service = serve(source, str(gate), terminal=True)
     service.wait_output("loading for")
     service.wait_outputs(r"Quick_2\|\d.*ready after", 2)
-    name = os.readlink(f"/proc/{service.process.pid}/fd/2")
+    name = service.descriptors(service.process.pid)[2]
     held = {title: list(service.descriptors(pid).values()).count(name) for pid, title in service.processes().items()}
     assert max(held.values()) == 4  # master: 0 to 2, and the block's
     assert sorted(held.values())[-2] <= 3, held
@@ -182,4 +168,3 @@ def test_rich_is_not_loaded_without_a_terminal(serve: Serve, gate: Path, open_ga
     service.wait_ready()
     service.stop()
     assert "False" in service.lines
-    assert "rich" not in sys.modules or True
