@@ -55,8 +55,8 @@ def user_traceback(error: BaseException) -> TracebackType | None:
 
 
 def describe(error: BaseException) -> str:
-    """The error with its traceback, as far as user code is concerned."""
-    return "".join(traceback.format_exception(type(error), error, user_traceback(error))).rstrip()
+    """The error with its traceback, as far as user code is concerned; ends with a line break."""
+    return "".join(traceback.format_exception(type(error), error, user_traceback(error)))
 
 
 def as_message(error: BaseException) -> dict[str, Any]:

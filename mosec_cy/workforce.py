@@ -284,7 +284,7 @@ class Workforce:
             _log.error("%s failed to start: %s", row.name, row.failure)
         elif row.failure is not None:
             said = row.failure, self._report.step_of(row.index), row.outlook
-            _log.error("%s failed to start\n%s\nIt failed while %s: %s", row.name, *said)
+            _log.error("%s failed to start\n%sIt failed while %s: %s", row.name, *said)
         else:
             _log.error("%s ended by itself with %s: %s", row.name, child.describe(status), row.outlook)
 
