@@ -27,12 +27,16 @@ _COUNTED = 1000  # results beyond those of the batch; what goes on may have no e
 class ResultError(ServerError):
     """`forward` has returned, or yielded, what it must not. The text says what would be right."""
 
+    says_all = True  # see `mistakes`
+
 
 class MissingResultsError(Exception):
     """`forward` has returned another number of results, or none at all. The text is for the log.
 
     Clients read what Mosec tells them, `inference internal error`.
     """
+
+    says_all = True
 
 
 def finish(returned: Any, size: int | None, send: Send | None) -> Any:

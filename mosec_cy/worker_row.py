@@ -68,6 +68,7 @@ class WorkerRow:
         self.failure: str | None = None
         self.mark = ""  # of the helpers of its last process
         self.helpers_remain = False  # of that process, which has ended
+        self.failure_is_final = False
         self.last_words = ""
         self.restart: Timer | None = None
         self._is_first = is_first
@@ -103,7 +104,14 @@ class WorkerRow:
     @property
     def hopeless(self) -> bool:
         """It never once got ready, in as many attempts as are worth making."""
-        return not self._was_ready and self._failures >= MAX_FAILED_STARTS
+        return not self._was_ready and (self.failure_is_final or self._failures >= MAX_FAILED_STARTS)
+
+    @property
+    def outlook(self) -> str:
+        """What becomes of it now that its process has failed."""
+        attempt = "" if self._was_ready else f"attempt {self._failures} of {MAX_FAILED_STARTS}"
+        following = "" if self.hopeless else f"it is started again in {self.delay():g} s"
+        return ", ".join(filter(None, (attempt, following)))
 
     def assign(self, worker_id: int | None) -> None:
         """Make it the row of that replica, or spare; what has failed in it before does not count."""
@@ -119,6 +127,7 @@ class WorkerRow:
         self.drained = False
         self.failure = None
         self.mark = common.origin.mark_of(self.index, self.incarnation)
+        self.failure_is_final = False
         ours, theirs = socket.socketpair()
         try:
             self.process = self._launch(common, ours, theirs, release_master)
