@@ -64,8 +64,10 @@ def _guard(name: str, output: Output) -> None:
     if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper) or not output.may_stall:
         return
     flush()
+    raw = _Raw(output, stream.name)
     guarded = io.TextIOWrapper(
-        io.BufferedWriter(_Raw(output, stream.name)),
+        # PYTHONUNBUFFERED
+        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),  # type: ignore[arg-type]
         encoding=stream.encoding,
         errors=stream.errors,
         newline="\n",
