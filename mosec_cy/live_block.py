@@ -34,7 +34,7 @@ class LiveBlock:
     def open() -> LiveBlock:
         """On the terminal that standard error is."""
         terminal = -1
-        if log.is_for_terminal() and os.environ.get("TERM", "dumb") != "dumb" and find_spec("rich") is not None:
+        if log.is_for_terminal() and log.on_screen() and find_spec("rich") is not None:
             try:
                 # Opened anew: what is set for this descriptor does not hold for those of other processes.
                 terminal = os.open(os.ttyname(2), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

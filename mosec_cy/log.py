@@ -47,6 +47,11 @@ def is_for_terminal() -> bool:
     return not isinstance(_LINES.formatter, JSONFormatter) and _is_terminal()
 
 
+def on_screen() -> bool:
+    """True if the log goes to a terminal that obeys control sequences."""
+    return _is_terminal() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def _from_environment(name: str, choices: tuple[str, ...]) -> str:
     value = os.environ.get(f"MOSEC_LOG_{name}", "")
     return value if value in choices else choices[0]  # `Server` refuses one that is wrong
@@ -59,8 +64,8 @@ def _make_formatter(level: str, format: str, who: str) -> logging.Formatter:
     # As in Mosec, what level debug makes text is coloured wherever it goes.
     coloured = (on_terminal or format == "auto") and not os.environ.get("NO_COLOR")
     if debugging:
-        return DebugFormatter(coloured, on_terminal)
-    return TextFormatter(coloured, on_terminal, who)
+        return DebugFormatter(coloured, on_screen())
+    return TextFormatter(coloured, on_screen(), who)
 
 
 def _is_terminal() -> bool:

@@ -41,10 +41,10 @@ class JSONFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """`12:03:44 INFO  Model_1|2  ready after 2.1 s`: local time, level, process, message."""
 
-    def __init__(self, coloured: bool, on_terminal: bool, who: str) -> None:
+    def __init__(self, coloured: bool, on_screen: bool, who: str) -> None:
         super().__init__()
         self._coloured = coloured
-        self._line_end = _CLEAR_REST if on_terminal else ""
+        self._line_end = _CLEAR_REST if on_screen else ""
         self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
@@ -73,8 +73,8 @@ class TextFormatter(logging.Formatter):
 class DebugFormatter(TextFormatter):
     """Also where in the code, and in which process: for level debug."""
 
-    def __init__(self, coloured: bool, on_terminal: bool) -> None:
-        super().__init__(coloured, on_terminal, "")
+    def __init__(self, coloured: bool, on_screen: bool) -> None:
+        super().__init__(coloured, on_screen, "")
 
     def _line(self, record: logging.LogRecord) -> str:
         level = self._level(record, f"{record.levelname:>8}")

@@ -67,7 +67,7 @@ def _guard(name: str, output: Output) -> None:
     raw = _Raw(output, stream.name)
     guarded = io.TextIOWrapper(
         # PYTHONUNBUFFERED
-        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),  # type: ignore[arg-type]
+        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors=stream.errors,
         newline="\n",

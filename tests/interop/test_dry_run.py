@@ -180,6 +180,7 @@ def test_its_processes_end_with_it(serve: Serve, number: signal.Signals) -> None
     service.wait_output("forward")
     service.signal(number)
     assert service.wait_end() != 0
+    assert "Traceback" not in service.output
 
 
 def test_large_arrays_and_daemons(serve: Serve, tmp_path: Path) -> None:

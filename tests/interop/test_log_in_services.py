@@ -210,19 +210,20 @@ def on_a_terminal(program: Path, *arguments: str, **variables: str) -> str:
 
 
 TIME = r"\d\d:\d\d:\d\d"
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def test_text_on_a_terminal(tmp_path: Path) -> None:
     program = tmp_path / "service.py"
     program.write_text(textwrap.dedent(ECHO.replace("METHOD", "'spawn'")))
     shown = on_a_terminal(program)
-    plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
-    assert plain != shown
+    plain = re.sub(r"\x1b\[[\d;]*[mK]", "", shown)
+    assert COLOUR.search(shown)
     assert re.search(rf"^{TIME} INFO  Echo_1\|1   in forward$", plain, re.MULTILINE)
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", plain, re.MULTILINE)
     uncoloured = on_a_terminal(program, NO_COLOR="1")
-    assert "\x1b[" not in uncoloured
-    assert re.search(rf"^{TIME} INFO  server     dry run successful$", uncoloured, re.MULTILINE)
+    assert not COLOUR.search(uncoloured)
+    assert re.search(rf"^{TIME} INFO  server     dry run successful", uncoloured, re.MULTILINE)
     assert '{"timestamp"' in on_a_terminal(program, "--log-format", "json")
 
 
@@ -234,3 +235,10 @@ def test_text_elsewhere(serve: Serve, start_method: str) -> None:
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", service.output, re.MULTILINE)
     assert not service.records
     assert "\x1b[" not in service.output
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "fork"])
+def test_what_is_printed_unbuffered_appears_at_once(serve: Serve, start_method: str) -> None:
+    source = ECHO.replace("METHOD", repr(start_method)).replace(", flush=True)", ")")
+    service = serve(source, env={"PYTHONUNBUFFERED": "1"}).wait_ready()
+    service.wait_outputs("^printed", 2)

@@ -64,6 +64,7 @@ def test_a_worker_that_never_starts(serve: Serve) -> None:
     assert len(failures) == 3
     assert 'raise OSError("no such model")\nOSError: no such model' in failures[0]
     assert "mosec_cy/" not in failures[0]  # none of our frames
+    assert all(text.startswith("as before: OSError: no such model\n", 29) for text in failures[1:]), failures
     assert [text.rpartition("\n")[2] for text in failures] == [
         "It failed while loading: attempt 1 of 3, it is started again in 0.1 s",
         "It failed while loading: attempt 2 of 3, it is started again in 0.2 s",

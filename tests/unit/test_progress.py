@@ -1,12 +1,15 @@
 """What is told of replicas that are not ready yet; time is an argument."""
 
+import json
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from mosec_cy import progress as progress_module
 from mosec_cy.live_block import LiveBlock, render
-from mosec_cy.progress import Progress, Row, Step
+from mosec_cy.progress import Progress, Report, Row, Step
+from mosec_cy.reactor import Reactor
 from tests.interop.screen import Screen
 
 
@@ -77,6 +80,26 @@ def test_stages_in_the_block() -> None:
     progress.is_ready(1, 103.0)
     progress.is_ready(3, 103.0)
     assert progress.rows(104.0) == [Row("Model_1", 1, 3, "1 importing for 4.0 s, 1 loading for 3.0 s")]
+
+
+def test_a_thousand_that_become_ready_are_a_few_lines(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress_module, "READY_EVERY", 0.0)
+    reactor = Reactor()
+    report = Report(reactor, lambda: "starting")
+    for key in range(1000):
+        report.begin(key, "Model_1", f"<Model_1|{key + 1}>")
+    for key in range(1000):
+        report.enter(key, Step.LOADING)
+    for key in range(999):
+        report.ready(key, "Model_1", f"<Model_1|{key + 1}>")
+    reactor.call_later(0.0, reactor.stop)
+    reactor.run()
+    reactor.close()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "Model_1 × 999 ready after at most" in json.loads(line)["fields"]["message"]
+    assert "(999 of 1000)" in line
 
 
 # ---- on a terminal -----------------------------------------------------------------------------------
