@@ -103,7 +103,7 @@ class Rolling(Generic[P]):
         """The rolling restart that is under way, in words; "": none is."""
         if self._turn is None:
             return ""
-        return f"in a rolling restart, {self._count - len(self._waiting) - 1} of {self._count} replaced,"
+        return f"in a rolling restart ({self._count - len(self._waiting) - 1} of {self._count} replaced)"
 
     def ask(self) -> None:
         """Replace all workers: now, or once the service is ready, or once more when that which is under way is over."""

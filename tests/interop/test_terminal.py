@@ -131,7 +131,7 @@ def test_a_rolling_restart_tells_the_same(serve: Serve, gate: Path, open_gate: O
     service.wait_ready()
     service.wait_outputs("> ready after", 3)
     service.signal(signal.SIGHUP)
-    service.wait_output(r"still in a rolling restart, 0 of 3 replaced, after .* <Slow_1.1> loading for")
+    service.wait_output(r"still in a rolling restart \(0 of 3 replaced\) after .* <Slow_1.1> loading for")
     open_gate()
     service.wait_output("rolling restart done")
 
