@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -16,6 +15,8 @@ from mosec_cy.helpers import Origin
 from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan, Stage
+from mosec_cy.progress import Report, Step
+from mosec_cy.reactor import Reactor
 from mosec_cy.rehearsal import LARGEST_MESSAGE
 from mosec_cy.worker_row import CommonBoot, WorkerRow
 
@@ -34,18 +35,23 @@ def run(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         for daemon in daemons:
             closing.callback(daemon.wait)
             closing.callback(daemon.kill)
+        reactor = Reactor()
+        closing.callback(reactor.close)
+        report = Report(reactor, lambda: "in the dry run")
+        closing.callback(report.close)
         try:
-            stages = _start(plan, options, closing)
+            stages = _start(plan, options, closing, reactor, report)
             for path, numbers in plan.routes.items():
                 _try_route(path, [stages[number] for number in numbers])
         except _Failure as failure:
+            report.stop()
             _log.error("%s", failure)
             return 1
     _log.info("dry run successful")
     return 0
 
 
-def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage]:
+def _start(plan: Plan, options: Options, closing: ExitStack, reactor: Reactor, report: Report) -> dict[int, _Stage]:
     """All stages at once, as when serving: models are loaded side by side."""
     origin = Origin()
     guard = Guard(origin, options.kill_grace / 1000, {})
@@ -64,6 +70,8 @@ def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage
 
     def close_all() -> None:  # in a forked child
         guard.close_in_child()
+        report.close()
+        reactor.close()
         for stage in stages.values():
             stage.row.close()
 
@@ -71,9 +79,10 @@ def _start(plan: Plan, options: Options, closing: ExitStack) -> dict[int, _Stage
         origin.end_all({stage.row.pid for stage in stages.values()})
 
     closing.callback(end_helpers)
+    _log.info("starting: %s", ", ".join(stage.name for stage in plan.stages))
     for stage in plan.stages:
-        stages[stage.number] = started = _Stage(plan, stage)
-        started.row.start(common, close_all)
+        stages[stage.number] = started = _Stage(plan, stage, reactor, report)
+        started.start(common, close_all)
         closing.callback(started.end)
         guard.began(started.row.pid)
     for started in stages.values():
@@ -110,36 +119,59 @@ def _line(stage: Stage, answer: Mapping[str, Any], whither: str) -> str:
 class _Stage:
     """The process of a stage, in conversation."""
 
-    def __init__(self, plan: Plan, stage: Stage) -> None:
+    def __init__(self, plan: Plan, stage: Stage, reactor: Reactor, report: Report) -> None:
         self.stage = stage
         self.row = WorkerRow(stage, stage.first_row, plan.is_first(stage), plan.is_last(stage))
         self.examples = 0
+        self._reactor = reactor
+        self._report = report
+        self._said: dict[str, Any] | None = None
+
+    def start(self, common: CommonBoot, release_master: Callable[[], None]) -> None:
+        self.row.start(common, release_master)
+        assert self.row.process is not None
+        assert self.row.inbox is not None
+        self.row.inbox.largest = LARGEST_MESSAGE
+        self._report.begin(self.row.index, self.stage.name, self.row.name)
+        self._reactor.watch(self.row.fileno(), self._on_readable)
+        self._reactor.watch(self.row.process.pidfd, self._on_exit)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        self._report.enter(self.row.index, Step.TRYING)
         with suppress(OSError):  # it has ended; `answer` says how
             self.row.send(question)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """Waits for the process's next message. Raises _Failure if that is of a failure, or the process ends."""
-        process, inbox = self.row.process, self.row.inbox
-        assert process is not None
-        assert inbox is not None
-        inbox.largest = LARGEST_MESSAGE
-        waiting = select.poll()
-        waiting.register(self.row.fileno(), select.POLLIN)
-        waiting.register(process.pidfd, select.POLLIN)
-        while True:
-            waiting.poll()
-            status = process.reap()  # before its last words are read
-            for message in inbox.take():
-                if "failed" in message:
-                    raise _Failure(f"{self.row.name} failed in the dry run\n{message['failed']}")
-                return message
-            if inbox.closed:
-                status = process.reap(block=True)
-            if status is not None:
-                raise _Failure(f"{self.row.name} ended in the dry run with {child.describe(status)}")
+        """Waits for the process's next message. Raises _Failure if a process fails or ends."""
+        while self._said is None:
+            self._reactor.run()  # until some stage has said something
+        said, self._said = self._said, None
+        return said
+
+    def _on_readable(self) -> None:
+        assert self.row.inbox is not None
+        for message in self.row.inbox.take():
+            if "step" in message:
+                self._report.enter(self.row.index, Step(message["step"]))
+            elif "failed" in message:
+                separator = ": " if "final" in message else "\n"
+                raise _Failure(f"{self.row.name} failed in the dry run{separator}{message['failed']}")
+            else:
+                self._said = message
+                self._report.ready(self.row.index)
+                self._reactor.stop()
+        if self.row.inbox.closed:
+            self._reactor.unwatch(self.row.fileno())
+
+    def _on_exit(self) -> None:
+        assert self.row.process is not None
+        assert self.row.inbox is not None
+        if not self.row.inbox.closed:
+            self._on_readable()  # its last words
+        status = self.row.process.reap(block=True)
+        assert status is not None
+        raise _Failure(f"{self.row.name} ended in the dry run with {child.describe(status)}")
 
     def end(self) -> None:
         process = self.row.process

@@ -125,6 +125,12 @@ def _bound(family: int, kind: int, protocol: int, target: tuple[Any, ...]) -> so
 def _explained(error: OSError, where: str) -> OSError:
     if error.errno == errno.EADDRINUSE:
         return OSError(error.errno, f"{where} is in use: choose a free one with --port or --address")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return OSError(
+            error.errno, f"{where} is no address of this machine: choose one that is with --address, or 0.0.0.0 for all"
+        )
+    if error.errno == errno.EACCES and not where.startswith(_UNIX):
+        return OSError(error.errno, f"{where} needs a right that this process lacks: choose a --port above 1023")
     return OSError(error.errno, f"cannot listen on {where}: {error.strerror} (--address, --port)")
 
 

@@ -58,7 +58,7 @@ def _make_formatter(level: str, format: str, who: str) -> logging.Formatter:
         return JSONFormatter()
     # As in Mosec, what level debug makes text is coloured wherever it goes.
     coloured = (on_terminal or format == "auto") and not os.environ.get("NO_COLOR")
-    return DebugFormatter(coloured) if debugging else TextFormatter(coloured, who)
+    return (DebugFormatter if debugging else TextFormatter)(coloured, on_terminal, who)
 
 
 def _is_terminal() -> bool:

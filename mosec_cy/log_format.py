@@ -12,6 +12,7 @@ from pathlib import Path
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _COLOURS = {"DEBUG": "34", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+_CLEAR_REST = "\x1b[K"  # of the line: a block that the master shows for a while may be there
 _SHORT = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _REPLICA = re.compile(r"<([^<>|]+\|\w+)>:? ")  # how messages about a replica begin
 
@@ -40,9 +41,10 @@ class JSONFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """`12:03:44 INFO  Model_1|2  warm-up done`: local time, level, process, message."""
 
-    def __init__(self, coloured: bool, who: str) -> None:
+    def __init__(self, coloured: bool, on_terminal: bool, who: str) -> None:
         super().__init__()
         self._coloured = coloured
+        self._line_end = _CLEAR_REST if on_terminal else ""
         self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
@@ -51,7 +53,7 @@ class TextFormatter(logging.Formatter):
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + self.formatStack(record.stack_info)
-        return text
+        return text.replace("\n", f"{self._line_end}\n") + self._line_end
 
     def _line(self, record: logging.LogRecord) -> str:
         who, message = self._who, _message(record)
@@ -70,9 +72,6 @@ class TextFormatter(logging.Formatter):
 
 class DebugFormatter(TextFormatter):
     """Also where in the code, and in which process: for level debug."""
-
-    def __init__(self, coloured: bool) -> None:
-        super().__init__(coloured, "")
 
     def _line(self, record: logging.LogRecord) -> str:
         level = self._level(record, f"{record.levelname:>8}")

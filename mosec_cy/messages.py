@@ -1,8 +1,10 @@
 """Messages between master and a worker over their control socket: 4 bytes of length, then msgpack.
 
-A worker sends {"ready": true} once, or {"failed": traceback} and ends. To {"collect": true} from the master it answers
-{"metrics": snapshot}, which it also sends unasked as its last words. {"attach": number} comes with the descriptors of
-another core's memory and bell; once the worker serves that core it says {"attached": number}.
+A worker that starts sends {"step": what it begins to do}, a value of `progress.Step`, and then {"ready": true}; or
+{"failed": traceback} and ends, with "final" beside it where another process would fail alike.
+To {"collect": true} from the master it answers {"metrics": snapshot}, which it also sends unasked as its last words.
+{"attach": number} comes with the descriptors of another core's memory and bell; once the worker serves that core it
+says {"attached": number}.
 """
 
 from __future__ import annotations

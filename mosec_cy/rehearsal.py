@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 import select
 import socket
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import messages, replica
+from mosec_cy import messages, mistakes, replica
 from mosec_cy.item_errors import error_in_place
+from mosec_cy.mistakes import OneSentence
 from mosec_cy.results import as_batch, as_ends, finish, is_unfinished, unfinished
 from mosec_cy.worker import BaseWorker, streams
 
@@ -25,7 +26,11 @@ def rehearse(worker: BaseWorker, control: socket.socket) -> None:
     {"failed": traceback}.
     """
     inbox = messages.Inbox(control, LARGEST_MESSAGE)
-    messages.send(control, {"examples": len(examples_of(worker))})
+    try:
+        number: dict[str, Any] = {"examples": len(examples_of(worker))}
+    except TypeError as error:
+        number = mistakes.as_message(error)
+    messages.send(control, number)
     waiting = select.poll()
     waiting.register(control, select.POLLIN)
     while not inbox.closed:
@@ -33,16 +38,36 @@ def rehearse(worker: BaseWorker, control: socket.socket) -> None:
         for message in inbox.take():
             try:
                 answer = _perform(worker, message)
-            except BaseException:  # user code may raise SystemExit
-                answer = {"failed": traceback.format_exc()}
+            except BaseException as error:  # user code may raise SystemExit
+                answer = mistakes.as_message(error)
             messages.send(control, answer)
 
 
 def examples_of(worker: BaseWorker) -> Sequence[Any]:
-    """Arguments of `forward` for the warm-up: `multi_examples`, or else `example`, or none."""
-    if len(worker.multi_examples):
-        return worker.multi_examples
-    return [] if worker.example is None else [worker.example]
+    """Arguments of `forward` for the warm-up: `multi_examples`, or else `example`, or none.
+
+    Raises:
+        TypeError: `multi_examples` is no list.
+    """
+    several = worker.multi_examples
+    with OneSentence():
+        if not _is_list(several):
+            raise TypeError(
+                f"`multi_examples` of {type(worker).__qualname__} must be a list of arguments of `forward`, "
+                f"but is {_described(several)}"
+            )
+    return several if len(several) else [] if worker.example is None else [worker.example]
+
+
+def _is_list(value: Any) -> bool:
+    """It is one for user code's purposes, such as an array or a tensor."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
+        return False
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__")
+
+
+def _described(value: Any) -> str:
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def _perform(worker: BaseWorker, message: dict[str, Any]) -> dict[str, Any]:
@@ -64,13 +89,30 @@ def _perform(worker: BaseWorker, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
-    """The results of one call of `forward`, checked as when it serves; `last`: as the last stage of a route."""
-    sends = last and streams(type(worker))
-    size = None if replica.of(worker).max_batch_size == 1 else len(argument)
+    """The results of one call of `forward`, checked as when it serves.
+
+    Args:
+        argument: an example, or a batch of what the stage before returned.
+        last: as the last stage of a route.
+
+    Raises:
+        TypeError: the argument is not what `forward` gets from the server; the text says why.
+        BaseException: what `forward` raises, or that it has not returned what it must.
+    """
+    sends, batched = last and streams(type(worker)), replica.of(worker).max_batch_size > 1
+    with OneSentence():
+        if batched and not _is_list(argument):
+            name = "each of `multi_examples`" if len(worker.multi_examples) else "`example`"
+            raise TypeError(
+                f"{name} of {type(worker).__qualname__} must be a list of items, as `forward` gets it with "
+                f"max_batch_size > 1, but is {_described(argument)}"
+            )
+    size = len(argument) if batched else None
     returned = finish(worker.forward(argument), size, _send_to_nobody if sends else None)
     if size is None:
         return [None] if sends and error_in_place(returned) is None else [returned]
-    return as_ends(returned, size) if sends else as_batch(returned, size)
+    with OneSentence():
+        return as_ends(returned, size) if sends else as_batch(returned, size)
 
 
 def _send_to_nobody(text: str, index: int) -> bool:

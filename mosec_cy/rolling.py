@@ -98,6 +98,13 @@ class Rolling(Generic[P]):
         self._began = 0.0
         self._count = 0
 
+    @property
+    def described(self) -> str:
+        """The rolling restart that is under way, in words; "": none is."""
+        if self._turn is None:
+            return ""
+        return f"in a rolling restart, {self._count - len(self._waiting) - 1} of {self._count} replaced,"
+
     def ask(self) -> None:
         """Replace all workers: now, or once the service is ready, or once more when that which is under way is over."""
         if self._cancelled:

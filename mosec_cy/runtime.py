@@ -6,11 +6,13 @@ import inspect
 import itertools
 import pickle
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Literal
 
 from mosec_cy import main_module
 from mosec_cy.limits import LONGEST_MS
 from mosec_cy.log import get_logger
+from mosec_cy.mistakes import OneSentence
 from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]
@@ -49,14 +51,15 @@ class Runtime:
         env: Sequence[Mapping[str, str]] | None = None,
         retry: int = 0,
     ) -> None:
-        self.worker = _checked_class(worker)
-        self.num = _checked_int("num", num, 1)
-        self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
-        self.max_wait_time = _checked_wait(max_wait_time)
-        self.timeout = _checked_timeout(timeout)
-        self.start_method = _checked_start_method(start_method, self.worker)
-        self.env = _checked_env(env, self.num)
-        self.retry = _checked_retry(retry)
+        with OneSentence():
+            self.worker = _checked_class(worker)
+            self.num = _checked_int("num", num, 1)
+            self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
+            self.max_wait_time = _checked_wait(max_wait_time)
+            self.timeout = _checked_timeout(timeout)
+            self.start_method = _checked_start_method(start_method, self.worker)
+            self.env = _checked_env(env, self.num)
+            self.retry = _checked_retry(retry)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
     def __repr__(self) -> str:
@@ -71,6 +74,7 @@ def _checked_class(worker: object) -> type[BaseWorker]:
     if inspect.isabstract(worker):
         missing = ", ".join(sorted(getattr(worker, "__abstractmethods__", ())))
         raise TypeError(f"worker {worker.__qualname__} must define {missing}")
+    _check_forward(worker)
     if unused := ", ".join(unused_codecs(worker)):
         name = worker.__name__
         get_logger().warning(
@@ -78,6 +82,24 @@ def _checked_class(worker: object) -> type[BaseWorker]:
             name, unused, name, unused,
         )  # fmt: skip
     return worker
+
+
+def _check_forward(worker: type[BaseWorker]) -> None:
+    """Raise TypeError if `forward` certainly does not take one argument."""
+    forward = inspect.getattr_static(worker, "forward")
+    arguments = 1 if isinstance(forward, staticmethod) else 2  # self or the class, and the data
+    if isinstance(forward, staticmethod | classmethod):
+        forward = forward.__func__
+    if not isinstance(forward, FunctionType):  # a built-in, a partial, a descriptor: only a call would tell
+        return
+    signature = inspect.signature(forward, follow_wrapped=False)  # a decorator's own function is called
+    try:
+        signature.bind(*range(arguments))
+    except TypeError:
+        raise TypeError(
+            f"{worker.__qualname__}.forward must take one argument beside self, an item or with max_batch_size > 1 "
+            f"a list of items, like `def forward(self, data):`, but is `def forward{signature}:`"
+        ) from None
 
 
 def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:

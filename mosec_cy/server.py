@@ -10,6 +10,7 @@ from typing import Any
 from mosec_cy import child, log, options, standard_streams
 from mosec_cy.codec_marks import check_first_stage
 from mosec_cy.daemon import Daemon, DaemonProcess
+from mosec_cy.mistakes import OneSentence
 from mosec_cy.plan import check_route, make_plan
 from mosec_cy.runtime import Runtime
 from mosec_cy.worker import BaseWorker
@@ -31,7 +32,9 @@ class Server:
     """
 
     def __init__(self, **defaults: Any) -> None:
-        self._options = options.parse(sys.argv[1:], os.environ, defaults)
+        with OneSentence():
+            self._options = options.parse(sys.argv[1:], os.environ, defaults)
+        self._has_run = False
         self._routes: dict[str, list[Runtime]] = {}
         self._daemons: list[Daemon] = []
         log.configure(self._options.log_level, self._options.log_format)
@@ -67,19 +70,13 @@ class Server:
                 can be decoded; the message says what would be right.
             RuntimeError: there is no Python interpreter to start processes with, as in a frozen program.
         """
-        child.check_interpreter()
-        if not isinstance(route, str | Sequence):
-            raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
-        routes = [route] if isinstance(route, str) else list(route)
-        if not routes:
-            raise ValueError('route must name at least one path, like "/inference", but is empty')
-        for path in routes:
-            check_route(path)
-        if len(set(routes)) < len(routes):
-            raise ValueError(f"route names a path twice: {routes!r}")
+        with OneSentence():
+            child.check_interpreter()
+            routes = _checked_routes(route)
         runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry)
         if any(path not in self._routes for path in routes):
-            check_first_stage(worker, max_batch_size > 1)
+            with OneSentence():
+                check_first_stage(worker, max_batch_size > 1)
         for path in routes:
             self._routes.setdefault(path, []).append(runtime)
 
@@ -93,17 +90,10 @@ class Server:
             RuntimeError: the server has routes already.
             TypeError, ValueError: an argument is wrong; the message says what would be right.
         """
-        if self._routes:
-            raise RuntimeError("register_runtime needs an empty server: append workers after it, or not at all")
-        if not isinstance(routes, Mapping) or not routes:
-            raise TypeError(f"routes must be a dict of path to list of Runtime, but is {routes!r}")
-        for path, runtimes in routes.items():
-            check_route(path)
-            if not isinstance(runtimes, Sequence) or not all(isinstance(runtime, Runtime) for runtime in runtimes):
-                raise TypeError(f"route {path!r} must have a list of Runtime, but has {runtimes!r}")
-            if not runtimes:
-                raise ValueError(f"route {path!r} must have at least one Runtime")
-            check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
+        with OneSentence():
+            if self._routes:
+                raise RuntimeError("register_runtime needs an empty server: append workers after it, or not at all")
+            _check_runtimes(routes)
         self._routes = {path: list(runtimes) for path, runtimes in routes.items()}
 
     def register_daemon(self, name: str, process: DaemonProcess) -> None:
@@ -117,7 +107,8 @@ class Server:
         Raises:
             TypeError, ValueError: it is neither, or has not been started.
         """
-        self._daemons.append(Daemon(name, process))
+        with OneSentence():
+            self._daemons.append(Daemon(name, process))
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT, or the end of a registered daemon; requests in flight are finished.
@@ -127,13 +118,17 @@ class Server:
         Raises:
             ValueError, TypeError: nothing is registered, or a worker class cannot be served.
             OSError: the address cannot be listened on.
-            RuntimeError: not called from the main thread of the program's main process.
+            RuntimeError: not called from the main thread of the program's main process, or called a second time.
             SystemExit: the server could not go on (status 1); the reason is in the log.
         """
-        plan = make_plan(self._routes, spares=int(self._options.rolling == "surge"))
         from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
 
-        supervisor.check_place()
+        with OneSentence():
+            supervisor.check_place()
+            plan = make_plan(self._routes, spares=int(self._options.rolling == "surge"))
+            if self._has_run:
+                raise RuntimeError("run() of this server has been called before: make another Server to run again")
+        self._has_run = True
         standard_streams.open_missing()  # what the program has closed meanwhile
         if not self._options.dry_run:  # its output is for a person, who may read slowly
             standard_streams.guard()
@@ -141,3 +136,27 @@ class Server:
         status = serve(plan, self._options, self._daemons)
         if status:
             sys.exit(status)
+
+
+def _checked_routes(route: object) -> list[str]:
+    if not isinstance(route, str | Sequence):
+        raise TypeError(f'route must be a string like "/inference" or a list of them, but is {route!r}')
+    routes = [route] if isinstance(route, str) else list(route)
+    if not routes:
+        raise ValueError('route must name at least one path, like "/inference", but is empty')
+    for path in routes:
+        check_route(path)
+    if len(set(routes)) < len(routes):
+        raise ValueError(f"route names a path twice: {routes!r}")
+    return routes
+
+
+def _check_runtimes(routes: object) -> None:
+    if not isinstance(routes, Mapping) or not routes:
+        raise TypeError(f"routes must be a dict of path to list of Runtime, but is {routes!r}")
+    for path, runtimes in routes.items():
+        check_route(path)
+        if not isinstance(runtimes, Sequence) or not all(isinstance(runtime, Runtime) for runtime in runtimes):
+            raise TypeError(f"route {path!r} must have a list of Runtime, but has {runtimes!r}")
+        if not runtimes:
+            raise ValueError(f"route {path!r} must have at least one Runtime")

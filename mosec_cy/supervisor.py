@@ -17,7 +17,7 @@ from multiprocessing import process as multiprocessing_process
 
 from setproctitle import getproctitle, setproctitle
 
-from mosec_cy import child, content_coding, helpers, limits, orphans
+from mosec_cy import child, content_coding, helpers, limits, orphans, welcome
 from mosec_cy.core_life import CoreLife
 from mosec_cy.core_link import FromCore, Message, ToCore
 from mosec_cy.daemon import Daemon
@@ -25,13 +25,14 @@ from mosec_cy.engine import Engine
 from mosec_cy.guard import Guard
 from mosec_cy.helper_ends import HelperEnds
 from mosec_cy.listener import Listener
-from mosec_cy.log import get_logger
+from mosec_cy.log import get_logger, is_for_terminal
 from mosec_cy.metric_names import own_names
+from mosec_cy.mistakes import OneSentence
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
 from mosec_cy.reactor import Reactor
 from mosec_cy.user_metrics import UserMetrics
-from mosec_cy.worker_row import CommonBoot
+from mosec_cy.worker_row import CommonBoot, WorkerRow
 from mosec_cy.workforce import Workforce
 
 _log = get_logger()
@@ -59,7 +60,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         closing.callback(reactor.close)
         # From now on none of them does what is usual; they are acted on once the loop runs.
         reactor.take_signals(_signals(), lambda number: supervisor.on_signal(number))
-        listener = Listener(options.address, options.port)
+        with OneSentence():
+            listener = Listener(options.address, options.port)
         closing.callback(listener.close)
         watched = _watch_daemons(daemons, closing)
         origin = helpers.Origin()
@@ -90,6 +92,8 @@ class Supervisor:
     ) -> None:
         self._phase = Phase.STARTING
         self._status = 0
+        self._plan = plan
+        self._options = options
         self._grace = options.kill_grace / 1000
         self._timeout = options.timeout / 1000
         self._reactor = reactor
@@ -127,6 +131,7 @@ class Supervisor:
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
         self._guard.watch(self._reactor)
         orphans.collect(self._reactor)
+        _log.info("starting: %s", ", ".join(f"{stage.name} × {stage.runtime.num}" for stage in self._plan.stages))
         self._workers.start()
         self._reactor.run()
         return self._status
@@ -150,14 +155,23 @@ class Supervisor:
 
     def on_worker_ready(self) -> None:
         if self._phase is Phase.STARTING and self._workers.complete:
-            self._listener.listen()
+            with OneSentence():
+                self._listener.listen()
             self._engine.link.send(ToCore.LISTEN)
             self._phase = Phase.SERVING
             _log.info("listening on %s", self._listener.address)
+            self._welcome()
             self._workers.on_serving()
 
-    def on_hopeless_worker(self, name: str) -> None:
-        _log.error("%s never got ready, the server gives up", name)
+    def _welcome(self) -> None:
+        if is_for_terminal():
+            _log.info("%s", welcome.block(self._plan, self._options, self._listener.address))
+        else:
+            _log.info("try it: %s", welcome.trial(self._plan, self._listener.address))
+
+    def on_hopeless_worker(self, row: WorkerRow) -> None:
+        if not row.failure_is_final:
+            _log.error("%s never got ready, the server gives up", row.name)
         self._shut_down(1)
 
     def on_worker_gone(self) -> None:

@@ -10,13 +10,12 @@ import os
 import pickle
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mosec_cy import content_coding, event_loop, log, messages, replica, standard_streams
+from mosec_cy import content_coding, event_loop, log, messages, mistakes, replica, standard_streams
 from mosec_cy._process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
@@ -101,13 +100,15 @@ def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False)
     with socket.socket(fileno=boot.control_fd) as control:
         thread = ControlThread(control, recorder)
         try:
-            worker = _make_worker(boot, load())
+            worker_class = load()
+            messages.send(control, {"step": "loading"})
+            worker = _make_worker(boot, worker_class)
             if not boot.dry_run:
-                _warm_up(worker, boot.is_last is not False, boot.strict_warmup)
+                _warm_up(worker, boot.is_last is not False, boot.strict_warmup, control)
                 channel = _open_channel(boot)
                 thread.start(channel)
-        except BaseException:  # user code may raise SystemExit
-            messages.send(control, {"failed": traceback.format_exc()})
+        except BaseException as error:  # user code may raise SystemExit
+            messages.send(control, mistakes.as_message(error))
             return 1
         if boot.dry_run:
             rehearse(worker, control)
@@ -140,21 +141,27 @@ def _make_worker(boot: Boot, worker_class: type[BaseWorker]) -> BaseWorker:
     return worker
 
 
-def _warm_up(worker: BaseWorker, last: bool, strict: bool) -> None:
+def _warm_up(worker: BaseWorker, last: bool, strict: bool, control: socket.socket) -> None:
     name = replica.of(worker).name
-    examples = examples_of(worker)
-    if not len(examples):
-        return
     try:
+        examples = examples_of(worker)
+        if not len(examples):
+            return
+        messages.send(control, {"step": "warming up"})
         for example in examples:
             try_forward(worker, example, last)
     except FATAL:
         raise
-    except BaseException:
+    except BaseException as error:
         if strict:
             raise
-        log.get_logger().exception(
-            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list", name
+        if mistakes.says_all(error):
+            log.get_logger().error("%s warm-up failed: %s", name, error)
+            return
+        log.get_logger().error(
+            "%s warm-up failed; `example` must be one argument of `forward`, with max_batch_size > 1 a list",
+            name,
+            exc_info=(type(error), error, mistakes.user_traceback(error)),
         )
     else:
         log.get_logger().info("%s warm-up done", name)

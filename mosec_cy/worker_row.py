@@ -66,6 +66,7 @@ class WorkerRow:
         self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
+        self.failure_is_final = False
         self.mark = ""  # of the helpers of its last process
         self.helpers_remain = False  # of that process, which has ended
         self.last_words = ""
@@ -103,7 +104,14 @@ class WorkerRow:
     @property
     def hopeless(self) -> bool:
         """It never once got ready, in as many attempts as are worth making."""
-        return not self._was_ready and self._failures >= MAX_FAILED_STARTS
+        return not self._was_ready and (self.failure_is_final or self._failures >= MAX_FAILED_STARTS)
+
+    @property
+    def outlook(self) -> str:
+        """What becomes of it now that its process has failed."""
+        attempt = "" if self._was_ready else f"attempt {self._failures} of {MAX_FAILED_STARTS}"
+        following = "" if self.hopeless else f"it is started again in {self.delay():g} s"
+        return ", ".join(filter(None, (attempt, following)))
 
     def assign(self, worker_id: int | None) -> None:
         """Make it the row of that replica, or spare; what has failed in it before does not count."""
@@ -118,6 +126,7 @@ class WorkerRow:
         self.incarnation += 1
         self.drained = False
         self.failure = None
+        self.failure_is_final = False
         self.mark = common.origin.mark_of(self.index, self.incarnation)
         ours, theirs = socket.socketpair()
         try:

@@ -15,6 +15,7 @@ from mosec_cy.helper_ends import HelperEnds
 from mosec_cy.log import get_logger
 from mosec_cy.options import Options
 from mosec_cy.plan import Plan
+from mosec_cy.progress import Report, Step
 from mosec_cy.reactor import Reactor
 from mosec_cy.retirement import Retirement
 from mosec_cy.rolling import Rolling
@@ -29,7 +30,7 @@ class Observer(Protocol):
 
     def on_worker_ready(self) -> None: ...
 
-    def on_hopeless_worker(self, name: str) -> None: ...
+    def on_hopeless_worker(self, row: WorkerRow) -> None: ...
 
     def on_worker_gone(self) -> None: ...
 
@@ -73,6 +74,7 @@ class Workforce:
         self._forked = [stage.name for stage in plan.stages if stage.runtime.start_method == "fork"]
         self._rolling = Rolling(list(self._rows.values()), options.rolling == "surge", self)
         self._stages_awaited = {stage.number for stage in plan.stages}
+        self._report = Report(reactor, lambda: self._rolling.described or "starting")
 
     @property
     def complete(self) -> bool:
@@ -145,6 +147,7 @@ class Workforce:
     def cancel_starts(self) -> None:
         """Start no more processes, and end those that are not ready: they cannot hear of the shutdown."""
         self._stopping = True
+        self._report.stop()
         self._rolling.cancel()
         for retirement in self._retirements.values():
             retirement.cancel()
@@ -175,6 +178,7 @@ class Workforce:
         self._helpers.end_all({row.pid for row in self.alive})
 
     def close(self) -> None:
+        self._report.close()
         for row in self._rows.values():
             row.close()
 
@@ -195,6 +199,7 @@ class Workforce:
             return
         assert row.process is not None
         self._helpers.worker_started(row.pid)
+        self._report.begin(row.index, row.stage.name, row.name)
         self._introduce(row)
         self._reactor.watch(row.fileno(), functools.partial(self._on_message, row))
         self._reactor.watch(row.process.pidfd, functools.partial(self._on_exit, row))
@@ -202,8 +207,7 @@ class Workforce:
     def _introduce(self, row: WorkerRow) -> None:
         """Tell core of the row's process."""
         assert row.process is not None
-        pid, pidfd = row.process.pid, row.process.pidfd
-        self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, pid, row.home, pidfd)
+        self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, row.pid, row.home, row.process.pidfd)
 
     def retire(self, row: WorkerRow) -> None:
         """Have the row become free: its process, if there is one, finishes what it has and ends."""
@@ -220,11 +224,12 @@ class Workforce:
         assert row.process is not None
         try:
             for message in row.inbox.take():
-                if message.get("ready"):
-                    if row.state is State.STARTING:
-                        self._on_ready(row)
+                if message.get("ready") and row.state is State.STARTING:
+                    self._on_ready(row)
+                elif "step" in message and row.state is State.STARTING:
+                    self._report.enter(row.index, Step(message["step"]))
                 elif "failed" in message:
-                    row.failure = message["failed"]
+                    row.failure, row.failure_is_final = message["failed"], "final" in message
                 elif "attached" in message:
                     self._attachments.done(row, message["attached"])
                     self._offer(row)
@@ -240,7 +245,7 @@ class Workforce:
     def _on_ready(self, row: WorkerRow) -> None:
         row.became_ready()
         self._user_metrics.joined(row.index, row.ask_for_metrics)
-        _log.info("%s ready", row.name)
+        _log.info("%s ready after %.1f s", row.name, self._report.ready(row.index))
         self._attachments.expect(row)
         self._offer(row)
         self._stages_awaited.discard(row.stage.number)
@@ -262,10 +267,11 @@ class Workforce:
         self._reactor.unwatch(row.process.pidfd)
         status = row.process.reap(block=True)
         assert status is not None
-        self._tell_end(row, status)
         row.helpers_remain = True
         self._helpers.begin(row.name, row.pid, row.mark, functools.partial(self._on_alone, row))
         row.ended()
+        self._tell_end(row, status)
+        self._report.forget(row.index)
         self._attachments.forget(row)
         self._user_metrics.left(row.index)
 
@@ -284,10 +290,15 @@ class Workforce:
         row.last_words = row.failure or f"it ended with {child.describe(status)}"
         if self._rolling.is_trial(row):  # says so itself
             return
-        if row.failure is not None:
-            _log.error("%s failed to start\n%s", row.name, row.failure)
-        elif not self._stopping:
-            _log.error("%s ended by itself with %s", row.name, child.describe(status))
+        if self._stopping:
+            return
+        if row.failure_is_final:
+            _log.error("%s failed to start: %s", row.name, row.failure)
+        elif row.failure is not None:
+            said = row.failure, self._report.step_of(row.index), row.outlook
+            _log.error("%s failed to start\n%sIt failed while %s: %s", row.name, *said)
+        else:
+            _log.error("%s ended by itself with %s: %s", row.name, child.describe(status), row.outlook)
 
     def _restart_when_free(self, row: WorkerRow) -> None:
         if self._stopping or row.process is not None or row.helpers_remain or not row.drained or row.restart:
@@ -295,6 +306,7 @@ class Workforce:
         if row.worker_id is None or self._rolling.on_free(row) or row.restart is not None:
             return
         if row.hopeless:
-            self._observer.on_hopeless_worker(row.name)
+            self._observer.on_hopeless_worker(row)
             return
+        self._report.failed(row.index, row.stage.name, row.name, row.delay())
         row.restart = self._reactor.call_later(row.delay(), functools.partial(self.begin, row))

@@ -81,13 +81,15 @@ def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 def _services(folder: Path) -> Iterator[Callable[..., Service]]:
     with contextlib.ExitStack() as services:
 
-        def start(source: str | Path, *arguments: str, env: Mapping[str, str] | None = None) -> Service:
+        def start(
+            source: str | Path, *arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False
+        ) -> Service:
             directory = Path(tempfile.mkdtemp(dir=folder))
             if isinstance(source, str):
                 script = directory / "service.py"
                 script.write_text(textwrap.dedent(source))
                 source = script
-            return services.enter_context(Service(source, *arguments, env=env, directory=directory))
+            return services.enter_context(Service(source, *arguments, env=env, directory=directory, terminal=terminal))
 
         yield start
 

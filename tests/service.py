@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import fcntl
 import json
 import os
 import queue
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +25,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parent.parent
+TERMINAL = 40, 100  # lines and columns
 PATIENCE = 60.0  # s; how long a test waits for what must happen before it fails
 
 
@@ -32,26 +37,37 @@ class Service:
         arguments: its command line; `--port 0` is added unless an address or port is given.
         env: added to the environment. All processes get a TMPDIR of their own, which must be empty at the end.
         directory: an empty directory for its files.
+        terminal: it is started on a terminal of its own, to which it and its workers write.
     """
 
     def __init__(
-        self, script: Path, *arguments: str, env: Mapping[str, str] | None = None, directory: Path, python: str = ""
+        self,
+        script: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        directory: Path,
+        python: str = "",
+        terminal: bool = False,
     ) -> None:
         self._temporary = directory / "tmp"
         self._temporary.mkdir()
         place = [] if {"--port", "--address"} & set(arguments) else ["--address", "127.0.0.1", "--port", "0"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **(env or {})}
         environment["TMPDIR"] = str(self._temporary)
+        ours, theirs = os.openpty() if terminal else os.pipe()
+        if terminal:
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *TERMINAL, 0, 0))
         self.process = subprocess.Popen(
             [python or sys.executable, str(script), *arguments, *place],
             env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=theirs if terminal else subprocess.DEVNULL,
+            stdout=theirs,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
+        os.close(theirs)
+        self._stream = os.fdopen(ours, "rb", buffering=0)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.lines: list[str] = []
         self.address = ""
         self._arrivals: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -116,17 +132,21 @@ class Service:
         return line
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._arrivals.put(line.rstrip("\n"))
+        text = ""
+        with contextlib.suppress(OSError):  # a terminal that nobody holds any more
+            while data := self._stream.read(1 << 16):
+                *lines, text = (text + self._decoder.decode(data)).split("\n")
+                for line in lines:
+                    self._arrivals.put(line.rstrip("\r"))
+        if text:
+            self._arrivals.put(text)
         self._arrivals.put(None)
 
     # ---- its life ----------------------------------------------------------------------------------
 
     def wait_ready(self, patience: float = PATIENCE) -> Service:
         """Wait until it listens, at most `patience` s; sets `address`."""
-        found = self.wait_output(r"listening on (\S+?)\"?[},]|listening on (\S+)$", patience)
-        self.address = found.expand(r"\1\2")
+        self.address = self.wait_output(r'listening on ([^\s"\x1b]+)', patience)[1]
         return self
 
     def client(self, **options: Any) -> httpx.Client:
@@ -172,8 +192,7 @@ class Service:
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(PATIENCE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._stream.close()
 
     # ---- its processes, from /proc -----------------------------------------------------------------
 

@@ -63,6 +63,12 @@ def test_a_worker_that_never_starts(serve: Serve) -> None:
     failures = [message for message in service.messages if message.startswith("<Broken_2|1> failed to start")]
     assert len(failures) == 3
     assert 'raise OSError("no such model")\nOSError: no such model' in failures[0]
+    assert "mosec_cy/" not in failures[0]  # none of our frames
+    assert [text.rpartition("\n")[2] for text in failures] == [
+        "It failed while loading: attempt 1 of 3, it is started again in 0.1 s",
+        "It failed while loading: attempt 2 of 3, it is started again in 0.2 s",
+        "It failed while loading: attempt 3 of 3",
+    ]
     assert "<Broken_2|1> never got ready, the server gives up" in service.messages
 
 
@@ -121,12 +127,16 @@ def test_a_port_in_use(serve: Serve) -> None:
         assert service.wait_end() == 1
     assert f"127.0.0.1:{port} is in use: choose a free one with --port or --address" in service.output
     assert "run returned" not in service.output
+    assert "Traceback" not in service.output
 
 
 def test_a_program_without_a_main_guard(serve: Serve) -> None:
     service = serve(ECHO.replace('if __name__ == "__main__":', "if True:"))
     assert service.wait_end() == 1
-    assert any('put it under `if __name__ == "__main__":`' in message for message in service.messages)
+    (error,) = [record["fields"]["message"] for record in service.records if record["level"] == "ERROR"]
+    assert error.startswith("<Echo_1|1> failed to start: run() was called while a worker process imports")
+    assert 'put it under `if __name__ == "__main__":`' in error
+    assert "Traceback" not in service.output
 
 
 def test_run_outside_the_main_thread(serve: Serve) -> None:
@@ -134,3 +144,34 @@ def test_run_outside_the_main_thread(serve: Serve) -> None:
     service = serve(ECHO.replace("server.run()", in_thread))
     service.wait_end()
     assert "run() must be called in the main thread" in service.output
+    assert "Traceback" not in service.output
+
+
+MISTAKES = {
+    "Server().run()": "no worker registered: call append_worker",
+    "Server().append_worker(Echo())": "worker must be a class derived from mosec_cy.Worker",
+    "Server().append_worker(Worker)": "worker Worker must define forward",
+    "Server(prt=1)": "unknown option 'prt'",
+    "Server().append_worker(type('Bad', (Worker,), {'forward': lambda self: 1}))": "Bad.forward must take one argument",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_its_place(serve: Serve, mistake: str) -> None:
+    service = serve(ECHO.replace("server = Server()", mistake))
+    assert service.wait_end() == 1
+    (error,) = service.messages
+    assert error.startswith(MISTAKES[mistake])
+    assert error.endswith("service.py, line 9)")
+    assert len(service.lines) == 1
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_result_that_is_no_list(serve: Serve, dry: bool) -> None:
+    source = ECHO.replace("return data", "return 1.5").replace("(Echo)", "(Echo, max_batch_size=4)")
+    source = source.replace("Worker):", "Worker):\n        example = [1]\n")
+    service = serve(source, "--dry-run" if dry else "--strict-warmup")
+    assert service.wait_end() == 1
+    (error,) = [record["fields"]["message"] for record in service.records if record["level"] == "ERROR"]
+    assert "Echo.forward must return a list with one result for each item" in error
+    assert "Traceback" not in service.output

@@ -1,5 +1,7 @@
 """Examples go through `forward` before a worker takes requests, in each way to start one."""
 
+import re
+
 import pytest
 
 from tests.interop.scrape import scrape_until
@@ -54,7 +56,8 @@ def test_what_forward_gets_before_a_worker_is_ready(
         expected = [f"{stage}: forward of {data}" for data in forwards]
         if forwards:
             expected += [f"<{stage}|1> warm-up done"]
-        assert [text for text in service.messages if stage in text] == [*expected, f"<{stage}|1> ready"]
+        said = [re.sub(r"ready after \d+\.\d s", "ready", text) for text in service.messages if f"{stage}" in text]
+        assert said[said[0].startswith("starting: ") :] == [*expected, f"<{stage}|1> ready"]
     with service.client() as client:
         scrape_until(client, {"forwards_total": 2.0 * len(forwards)})
         assert 'process_duration_second_count{connection="1",stage="Warm' not in client.get("/metrics").text

@@ -1,0 +1,225 @@
+"""How far replicas have come that are not ready yet, and the telling of it: by a line now and then, or a live block."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mosec_cy.live_block import LiveBlock
+from mosec_cy.log import get_logger
+from mosec_cy.reactor import Reactor, Timer
+
+LINE_EVERY = 5.0  # s
+DRAW_EVERY = 0.2  # s
+_MOST_GROUPS = 8  # that a line names
+
+_log = get_logger()
+
+
+class Step(enum.Enum):
+    """What a replica does; the values are what a worker says to the master."""
+
+    IMPORTING = "importing"  # from the start of its process
+    LOADING = "loading"  # in `__init__`
+    WARMING_UP = "warming up"
+    TRYING = "trying an example"  # in a dry run
+    FAILED = "failed"  # and waits for its next process
+    READY = "ready"
+
+
+_TAKES_TIME = {Step.IMPORTING, Step.LOADING, Step.WARMING_UP, Step.TRYING}
+
+
+@dataclass
+class _Replica:
+    stage: str
+    name: str
+    began: float  # its process
+    step: Step
+    since: float  # the step; of a failed one: when its next process starts
+
+
+class Row(NamedTuple):
+    """A stage in the live block."""
+
+    stage: str
+    ready: int
+    total: int
+    others: str  # what those do that are not ready
+
+
+class Progress:
+    """The replicas by a key of the caller's. Times are arguments, in s."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[int, _Replica] = {}
+        self._since = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Some replica does what may take time."""
+        return any(replica.step in _TAKES_TIME for replica in self._replicas.values())
+
+    def begin(self, key: int, stage: str, name: str, now: float) -> None:
+        """A process of the replica starts."""
+        if not self.busy:
+            self._since = now
+        self._replicas[key] = _Replica(stage, name, now, Step.IMPORTING, now)
+
+    def enter(self, key: int, step: Step, now: float) -> None:
+        """The replica is at that step from now on."""
+        if not self.busy:
+            self._since = now
+        replica = self._replicas[key]
+        replica.step, replica.since = step, now
+
+    def fail(self, key: int, stage: str, name: str, until: float) -> None:
+        """The replica waits for its next process."""
+        self._replicas[key] = _Replica(stage, name, until, Step.FAILED, until)
+
+    def is_ready(self, key: int, now: float) -> float:
+        """The replica is ready; seconds since its process started."""
+        self.enter(key, Step.READY, now)
+        return now - self._replicas[key].began
+
+    def step_of(self, key: int) -> Step:
+        return self._replicas[key].step
+
+    def forget(self, key: int) -> None:
+        """The replica is no more."""
+        self._replicas.pop(key, None)
+
+    def seconds(self, now: float) -> float:
+        """How long some replica has been busy."""
+        return now - self._since
+
+    def line(self, activity: str, now: float) -> str:
+        """What all replicas do that are not ready: those of a stage that do the same are one group."""
+        groups = list(self._groups(now))
+        named = ", ".join(text for _, text in groups[:_MOST_GROUPS])
+        more = f" and {len(groups) - _MOST_GROUPS} more" if len(groups) > _MOST_GROUPS else ""
+        ready = sum(replica.step is Step.READY for replica in self._replicas.values())
+        count = f"{ready} of {len(self._replicas)} ready"
+        return f"still {activity} after {_duration(self.seconds(now))}: {named}{more} ({count})"
+
+    def rows(self, now: float) -> list[Row]:
+        """The stages that have replicas which are not ready, in their order."""
+        texts: dict[str, list[str]] = {}
+        for stage, text in self._groups(now):
+            texts.setdefault(stage, []).append(text)
+        totals: dict[str, list[bool]] = {}
+        for replica in self._replicas.values():
+            totals.setdefault(replica.stage, []).append(replica.step is Step.READY)
+        return [Row(stage, sum(totals[stage]), len(totals[stage]), ", ".join(texts[stage])) for stage in texts]
+
+    def _groups(self, now: float) -> Iterator[tuple[str, str]]:
+        def kind(replica: _Replica) -> tuple[str, Step]:
+            return replica.stage, replica.step
+
+        unready = [replica for _, replica in sorted(self._replicas.items()) if replica.step is not Step.READY]
+        order = {stage: place for place, stage in enumerate(dict.fromkeys(replica.stage for replica in unready))}
+        unready.sort(key=lambda replica: (order[replica.stage], replica.step.value))
+        for (stage, step), found in itertools.groupby(unready, kind):
+            group = list(found)
+            who = group[0].name if len(group) == 1 else f"{stage} × {len(group)}"
+            first = min(replica.since for replica in group)
+            if step is Step.FAILED:
+                yield stage, f"{who} failed, tried again in {_duration(max(first - now, 0))}"
+            else:
+                yield stage, f"{who} {step.value} for {_duration(now - first)}"
+
+
+class Report:
+    """Tells of the progress for as long as some replica is busy.
+
+    Args:
+        progress: the state; changed through the report alone.
+        reactor: calls back.
+        activity: what goes on, such as "starting".
+    """
+
+    def __init__(self, reactor: Reactor, activity: Callable[[], str]) -> None:
+        self._progress = Progress()
+        self._reactor = reactor
+        self._activity = activity
+        self._block: LiveBlock | None = None
+        self._timer: Timer | None = None
+        self._stopped = False
+
+    def begin(self, key: int, stage: str, name: str) -> None:
+        self._progress.begin(key, stage, name, time.monotonic())
+        self._go_on()
+
+    def enter(self, key: int, step: Step) -> None:
+        self._progress.enter(key, step, time.monotonic())
+        self._go_on()
+
+    def ready(self, key: int) -> float:
+        """The replica is ready; seconds since its process started."""
+        seconds = self._progress.is_ready(key, time.monotonic())
+        self._rest_if_done()
+        return seconds
+
+    def failed(self, key: int, stage: str, name: str, delay: float) -> None:
+        """The replica has no process; the next one starts after `delay` s."""
+        self._progress.fail(key, stage, name, time.monotonic() + delay)
+        self._rest_if_done()
+
+    def step_of(self, key: int) -> str:
+        """In words."""
+        return self._progress.step_of(key).value
+
+    def forget(self, key: int) -> None:
+        self._progress.forget(key)
+        self._rest_if_done()
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        self._stopped = True
+        self._rest()
+
+    def close(self) -> None:
+        """Let go of the terminal; it may be a forked copy."""
+        if self._block is not None:
+            self._block.close()
+
+    def _go_on(self) -> None:
+        if self._timer is None and not self._stopped and self._progress.busy:
+            if self._block is None:
+                self._block = LiveBlock.open()
+            self._timer = self._reactor.call_later(DRAW_EVERY if self._block.works else LINE_EVERY, self._tell)
+
+    def _tell(self) -> None:
+        assert self._block is not None
+        self._timer = None
+        now = time.monotonic()
+        if self._block.works:
+            title = f"{self._activity()}, {_duration(self._progress.seconds(now))}"
+            self._block.draw(title, self._progress.rows(now), now)
+        else:
+            _log.info("%s", self._progress.line(self._activity(), now))
+        self._go_on()
+
+    def _rest_if_done(self) -> None:
+        if not self._progress.busy:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._block is not None:
+            self._block.clear()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
