@@ -160,3 +160,4 @@ def _check_runtimes(routes: object) -> None:
             raise TypeError(f"route {path!r} must have a list of Runtime, but has {runtimes!r}")
         if not runtimes:
             raise ValueError(f"route {path!r} must have at least one Runtime")
+        check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)

@@ -216,11 +216,11 @@ def test_text_on_a_terminal(tmp_path: Path) -> None:
     program = tmp_path / "service.py"
     program.write_text(textwrap.dedent(ECHO.replace("METHOD", "'spawn'")))
     shown = on_a_terminal(program)
-    plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    plain = re.sub(r"\x1b\[[\d;]*[mK]", "", shown)
     assert plain != shown
     assert re.search(rf"^{TIME} INFO  Echo_1\|1   in forward$", plain, re.MULTILINE)
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", plain, re.MULTILINE)
-    uncoloured = on_a_terminal(program, NO_COLOR="1")
+    uncoloured = on_a_terminal(program, NO_COLOR="1").replace("\x1b[K", "")  # which colours nothing
     assert "\x1b[" not in uncoloured
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", uncoloured, re.MULTILINE)
     assert '{"timestamp"' in on_a_terminal(program, "--log-format", "json")

@@ -101,4 +101,4 @@ def test_a_failure_ends_a_strict_server(serve: Serve, method: str, failure: str)
 def test_what_forward_must_not_return_fails_the_warm_up(serve: Serve) -> None:
     service = serve(program("spawn", "example = [1]", "return {'a': 1}", batch=2)).wait_ready()
     (failed, _) = [record["fields"] for record in service.records if "warm-up failed" in record["fields"]["message"]]
-    assert "forward returned dict for a batch: with max_batch_size > 1 it must return a list" in failed["exc_info"]
+    assert "forward returned dict for a batch: with max_batch_size > 1 it must return a list" in failed["message"]

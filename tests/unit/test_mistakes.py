@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mosec_cy import Worker, mistakes
-from mosec_cy.rehearsal import forward, results_of
+from mosec_cy.rehearsal import try_forward
 from mosec_cy.runtime import Runtime
 
 
@@ -67,20 +67,22 @@ def worker_of(cls: type[Worker], batch: int) -> Worker:
 @pytest.mark.parametrize("example", [{"x": 1}, "text", b"bytes", 3, {1, 2}])
 def test_an_example_that_is_no_batch(example: Any) -> None:
     with pytest.raises(TypeError, match="`example` of Model must be a list of items") as raised:
-        forward(worker_of(model(example=example), 4), example)
+        try_forward(worker_of(model(example=example), 4), example, last=True)
     assert mistakes.says_all(raised.value)
 
 
 @pytest.mark.parametrize("value", [1.5, None, {"a": 1}, "text", b"ab", {1}])
 def test_a_batch_result_that_is_none(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"Model\.forward must return a list with one result for each item") as raised:
-        results_of(worker_of(model(), 4), [1], value)
+    worker = worker_of(model(forward=lambda self, data: value), 4)
+    with pytest.raises(Exception, match="for a batch: with max_batch_size > 1 it must return a list") as raised:
+        try_forward(worker, [1], last=True)
     assert mistakes.says_all(raised.value)
 
 
 @pytest.mark.parametrize("value", [[1, 2], (1, 2), iter([1, 2])])
 def test_a_batch_result(value: Any) -> None:
-    assert results_of(worker_of(model(), 4), [0, 0], value) == [1, 2]
+    worker = worker_of(model(forward=lambda self, data: value), 4)
+    assert try_forward(worker, [0, 0], last=True) == [1, 2]
 
 
 def test_a_bug_is_no_mistake_of_the_program() -> None:
