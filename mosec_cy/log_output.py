@@ -33,7 +33,7 @@ class Output:
 
     Lines that do not fit wait in memory, and a thread, which runs only then, writes them once there is room. Beyond the
     memory's limit a writer waits for a reader that is slow; once nothing is read, or there is no reader, lines are
-    counted as lost. `on_recovery` is called when writing works again. Signal handlers may write in the midst of a write.
+    counted as lost. `on_recovery` is called when writing works again. Signal handlers may write amid a write.
     """
 
     def __init__(self, number: int) -> None:
