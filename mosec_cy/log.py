@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -92,6 +93,9 @@ class _ServiceLogger(logging.Logger):
             message, values, exc_info, *_ = arguments
             return logging.LogRecord(name, level, fn, lno, message, values, exc_info)
 
+    def __reduce__(self) -> tuple[Callable[[str], logging.Logger], tuple[str]]:
+        return _of_name, (self.name,)  # objects that hold it are sent to other processes
+
     def handle(self, record: logging.LogRecord) -> None:
         if self.filter(record):
             self.callHandlers(record)
@@ -168,6 +172,10 @@ _MANAGER = logging.Manager(logging.root)  # of a tree of our own, with the logge
 _MANAGER.setLoggerClass(_ServiceLogger)
 _LOGGER = _MANAGER.getLogger(_NAME)
 configure(_from_environment("LEVEL", LEVELS), _from_environment("FORMAT", FORMATS))
+
+
+def _of_name(name: str) -> logging.Logger:
+    return _MANAGER.getLogger(name)
 
 
 def _say_lost() -> None:
