@@ -8,6 +8,7 @@ import os
 import pickle
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -248,6 +249,7 @@ def _spawn(boot: Boot, worker: type[BaseWorker], variables: Mapping[str, str]) -
 
 def _preparation(name: str) -> dict[str, Any]:
     """What `multiprocessing` tells its children, but for a secret and the main module."""
+    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # which it lacks where a debugger has begun it anew
     data = spawn.get_preparation_data(name)
     for unwanted in ("authkey", "init_main_from_name", "init_main_from_path"):
         data.pop(unwanted, None)

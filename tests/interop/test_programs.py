@@ -42,6 +42,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a scrípt-1").write_text(script)
     (folder / "module.py").write_text(script)
     (folder / "link").symlink_to("a scrípt-1")
+    (folder / "debugged").write_text(f"del __spec__  # as pdb does\n{script}")
     return folder
 
 
@@ -52,7 +53,7 @@ def served(service: Service, method: str) -> None:
         assert client.post("/inference", json=[1]).json() == [[1], name]
 
 
-STARTS = ["-m package", "directory", "program.pyz", "-m module", "a scrípt-1", "link"]
+STARTS = ["-m package", "directory", "program.pyz", "-m module", "a scrípt-1", "link", "debugged"]
 
 
 @pytest.mark.parametrize(("start", "method"), [*((start, "spawn") for start in STARTS), ("-m package", "fork")])
