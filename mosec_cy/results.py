@@ -97,8 +97,9 @@ def unfinished(result: Any) -> ResultError:
 
 
 def _no_batch(value: Any) -> str:
+    kind = f"{type(value).__name__}{' of no dimension' if getattr(value, 'ndim', None) == 0 else ''}"
     return (
-        f"forward returned {type(value).__name__} for a batch: with max_batch_size > 1 it must return a list of "
+        f"forward returned {kind} for a batch: with max_batch_size > 1 it must return a list of "
         "results (or a tuple, array or iterator), one for each item, in their order"
     )
 
