@@ -47,6 +47,10 @@ def run(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
             report.stop()
             _log.error("%s", failure)
             return 1
+        except KeyboardInterrupt:
+            report.stop()
+            _log.info("SIGINT: the dry run ends")
+            return 128 + signal.SIGINT
     _log.info("dry run successful")
     return 0
 
@@ -159,7 +163,7 @@ class _Stage:
                 raise _Failure(f"{self.row.name} failed in the dry run{separator}{message['failed']}")
             else:
                 self._said = message
-                self._report.ready(self.row.index)
+                self._report.enter(self.row.index, Step.READY)
                 self._reactor.stop()
         if self.row.inbox.closed:
             self._reactor.unwatch(self.row.fileno())

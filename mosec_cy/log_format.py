@@ -39,7 +39,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`12:03:44 INFO  Model_1|2  warm-up done`: local time, level, process, message."""
+    """`12:03:44 INFO  Model_1|2  ready after 2.1 s`: local time, level, process, message."""
 
     def __init__(self, coloured: bool, on_terminal: bool, who: str) -> None:
         super().__init__()

@@ -15,7 +15,9 @@ from mosec_cy.reactor import Reactor, Timer
 
 LINE_EVERY = 5.0  # s
 DRAW_EVERY = 0.2  # s
+READY_EVERY = 1.0  # s
 _MOST_GROUPS = 8  # that a line names
+_SINGLY = 16  # replicas of a stage; of more a line tells how many have become ready, and not which
 
 _log = get_logger()
 
@@ -86,6 +88,11 @@ class Progress:
         self.enter(key, Step.READY, now)
         return now - self._replicas[key].began
 
+    def replicas_of(self, stage: str) -> tuple[int, int]:
+        """How many are ready, and how many there are."""
+        found = [replica for replica in self._replicas.values() if replica.stage == stage]
+        return sum(replica.step is Step.READY for replica in found), len(found)
+
     def step_of(self, key: int) -> Step:
         return self._replicas[key].step
 
@@ -100,7 +107,7 @@ class Progress:
     def line(self, activity: str, now: float) -> str:
         """What all replicas do that are not ready: those of a stage that do the same are one group."""
         groups = list(self._groups(now))
-        named = ", ".join(text for _, text in groups[:_MOST_GROUPS])
+        named = ", ".join(f"{_who(group)} {text}" for group, text in groups[:_MOST_GROUPS])
         more = f" and {len(groups) - _MOST_GROUPS} more" if len(groups) > _MOST_GROUPS else ""
         ready = sum(replica.step is Step.READY for replica in self._replicas.values())
         count = f"{ready} of {len(self._replicas)} ready"
@@ -109,28 +116,28 @@ class Progress:
     def rows(self, now: float) -> list[Row]:
         """The stages that have replicas which are not ready, in their order."""
         texts: dict[str, list[str]] = {}
-        for stage, text in self._groups(now):
-            texts.setdefault(stage, []).append(text)
-        totals: dict[str, list[bool]] = {}
-        for replica in self._replicas.values():
-            totals.setdefault(replica.stage, []).append(replica.step is Step.READY)
-        return [Row(stage, sum(totals[stage]), len(totals[stage]), ", ".join(texts[stage])) for stage in texts]
+        for group, text in self._groups(now):
+            texts.setdefault(group[0].stage, []).append(f"{len(group)} {text}")
+        return [Row(stage, *self.replicas_of(stage), ", ".join(texts[stage])) for stage in texts]
 
-    def _groups(self, now: float) -> Iterator[tuple[str, str]]:
+    def _groups(self, now: float) -> Iterator[tuple[list[_Replica], str]]:
         def kind(replica: _Replica) -> tuple[str, Step]:
             return replica.stage, replica.step
 
         unready = [replica for _, replica in sorted(self._replicas.items()) if replica.step is not Step.READY]
         order = {stage: place for place, stage in enumerate(dict.fromkeys(replica.stage for replica in unready))}
         unready.sort(key=lambda replica: (order[replica.stage], replica.step.value))
-        for (stage, step), found in itertools.groupby(unready, kind):
+        for (_, step), found in itertools.groupby(unready, kind):
             group = list(found)
-            who = group[0].name if len(group) == 1 else f"{stage} × {len(group)}"
             first = min(replica.since for replica in group)
             if step is Step.FAILED:
-                yield stage, f"{who} failed, tried again in {_duration(max(first - now, 0))}"
+                yield group, f"failed, tried again in {_duration(max(first - now, 0))}"
             else:
-                yield stage, f"{who} {step.value} for {_duration(now - first)}"
+                yield group, f"{step.value} for {_duration(now - first)}"
+
+
+def _who(group: list[_Replica]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].stage} × {len(group)}"
 
 
 class Report:
@@ -149,6 +156,7 @@ class Report:
         self._block: LiveBlock | None = None
         self._timer: Timer | None = None
         self._stopped = False
+        self._became_ready: dict[str, list[float]] = {}  # stages of many replicas: in how many seconds
 
     def begin(self, key: int, stage: str, name: str) -> None:
         self._progress.begin(key, stage, name, time.monotonic())
@@ -157,12 +165,18 @@ class Report:
     def enter(self, key: int, step: Step) -> None:
         self._progress.enter(key, step, time.monotonic())
         self._go_on()
-
-    def ready(self, key: int) -> float:
-        """The replica is ready; seconds since its process started."""
-        seconds = self._progress.is_ready(key, time.monotonic())
         self._rest_if_done()
-        return seconds
+
+    def ready(self, key: int, stage: str, name: str) -> None:
+        """The replica is ready."""
+        seconds = self._progress.is_ready(key, time.monotonic())
+        if self._progress.replicas_of(stage)[1] <= _SINGLY:
+            _log.info("%s ready after %.1f s", name, seconds)
+        else:
+            if not self._became_ready:
+                self._reactor.call_later(READY_EVERY, self._tell_ready)
+            self._became_ready.setdefault(stage, []).append(seconds)
+        self._rest_if_done()
 
     def failed(self, key: int, stage: str, name: str, delay: float) -> None:
         """The replica has no process; the next one starts after `delay` s."""
@@ -203,6 +217,12 @@ class Report:
         else:
             _log.info("%s", self._progress.line(self._activity(), now))
         self._go_on()
+
+    def _tell_ready(self) -> None:
+        for stage, seconds in self._became_ready.items():
+            counts = self._progress.replicas_of(stage)
+            _log.info("%s × %d ready after at most %.1f s (%d of %d)", stage, len(seconds), max(seconds), *counts)
+        self._became_ready.clear()
 
     def _rest_if_done(self) -> None:
         if not self._progress.busy:

@@ -64,8 +64,9 @@ def _guard(name: str, output: Output) -> None:
     if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper) or not output.may_stall:
         return
     flush()
+    raw = _Raw(output, stream.name)
     guarded = io.TextIOWrapper(
-        io.BufferedWriter(_Raw(output, stream.name)),
+        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),  # PYTHONUNBUFFERED: raw
         encoding=stream.encoding,
         errors=stream.errors,
         newline="\n",

@@ -164,7 +164,7 @@ def _warm_up(worker: BaseWorker, last: bool, strict: bool, control: socket.socke
             exc_info=(type(error), error, mistakes.user_traceback(error)),
         )
     else:
-        log.get_logger().info("%s warm-up done", name)
+        log.get_logger().debug("%s warm-up done", name)
 
 
 def _open_channel(boot: Boot) -> Channel:

@@ -74,6 +74,7 @@ class Workforce:
         self._forked = [stage.name for stage in plan.stages if stage.runtime.start_method == "fork"]
         self._rolling = Rolling(list(self._rows.values()), options.rolling == "surge", self)
         self._stages_awaited = {stage.number for stage in plan.stages}
+        self._failures_told: dict[int, str] = {}  # the last one of each stage, until a replica of it is ready
         self._report = Report(reactor, lambda: self._rolling.described or "starting")
 
     @property
@@ -245,7 +246,8 @@ class Workforce:
     def _on_ready(self, row: WorkerRow) -> None:
         row.became_ready()
         self._user_metrics.joined(row.index, row.ask_for_metrics)
-        _log.info("%s ready after %.1f s", row.name, self._report.ready(row.index))
+        self._failures_told.pop(row.stage.number, None)
+        self._report.ready(row.index, row.stage.name, row.name)
         self._attachments.expect(row)
         self._offer(row)
         self._stages_awaited.discard(row.stage.number)
@@ -295,8 +297,13 @@ class Workforce:
         if row.failure_is_final:
             _log.error("%s failed to start: %s", row.name, row.failure)
         elif row.failure is not None:
-            said = row.failure, self._report.step_of(row.index), row.outlook
-            _log.error("%s failed to start\n%sIt failed while %s: %s", row.name, *said)
+            step = self._report.step_of(row.index)
+            if self._failures_told.get(row.stage.number) == row.failure:
+                how = f" as before: {row.failure.splitlines()[-1]}\n"
+            else:
+                how = f"\n{row.failure}"
+                self._failures_told[row.stage.number] = row.failure
+            _log.error("%s failed to start%sIt failed while %s: %s", row.name, how, step, row.outlook)
         else:
             _log.error("%s ended by itself with %s: %s", row.name, child.describe(status), row.outlook)
 

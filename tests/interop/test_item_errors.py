@@ -229,7 +229,7 @@ EXAMPLES = """
 def test_warm_up(serve: Serve, how: str) -> None:
     """The service starts, whatever its examples come to."""
     service = serve(EXAMPLES, how).wait_ready()
-    service.wait_output("warm-up failed" if how == "raised" else "warm-up done")
+    service.wait_output("warm-up failed" if how == "raised" else "> ready")
     with service.client() as client:
         assert told(client.post("/inference", json="good")) == (200, "")
 

@@ -59,7 +59,7 @@ def without_time(line: str) -> str:
 def test_a_live_block_until_all_are_ready(serve: Serve, gate: Path, open_gate: Open) -> None:
     pytest.importorskip("rich")
     service = serve(LOADING, str(gate), terminal=True)
-    service.wait_output(r"Slow_1.*0/1 ready  <Slow_1\|1> loading for \d")
+    service.wait_output(r"Slow_1.*0/1 ready  1 loading for \d")
     service.wait_outputs(r"Quick_2\|\d.*ready after", 2)
     service.wait_output("⠋")  # it goes on
     open_gate()
@@ -154,8 +154,8 @@ def test_the_workers_hold_no_descriptor_of_the_block(serve: Serve, gate: Path, o
     service.wait_outputs(r"Quick_2\|\d.*ready after", 2)
     name = service.descriptors(service.process.pid)[2]
     held = {title: list(service.descriptors(pid).values()).count(name) for pid, title in service.processes().items()}
-    assert max(held.values()) == 5  # master: 0 to 2, the log's, and the block's
-    assert sorted(held.values())[-2] <= 4, held
+    assert held["mosec_cy: master"] == max(held.values()) > 3  # also those of the log and of the block
+    assert sorted(held.values())[-2] <= 3, held
     open_gate()
     service.wait_ready()
 

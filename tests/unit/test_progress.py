@@ -76,9 +76,7 @@ def test_stages_in_the_block() -> None:
     progress.enter(0, Step.LOADING, 101.0)
     progress.is_ready(1, 103.0)
     progress.is_ready(3, 103.0)
-    assert progress.rows(104.0) == [
-        Row("Model_1", 1, 3, "<Model_1|3> importing for 4.0 s, <Model_1|1> loading for 3.0 s")
-    ]
+    assert progress.rows(104.0) == [Row("Model_1", 1, 3, "1 importing for 4.0 s, 1 loading for 3.0 s")]
 
 
 # ---- on a terminal -----------------------------------------------------------------------------------
