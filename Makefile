@@ -20,7 +20,7 @@ FLOORS_PYTHON ?= $(shell for python in python3.10 ~/.pyenv/versions/3.10.*/bin/p
 
 BIN := $(VENV)/bin
 # What the lock has hashes for is compared with them.
-UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-build-isolation $(if $(LOCK),--constraint $(LOCK))
+UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-build-isolation $(if $(LOCK),--constraint $(LOCK),--upgrade)
 ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
 # Build switches that are on are part of the name of the engine's stamp: switching rebuilds.
 FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
@@ -52,6 +52,7 @@ test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VE
 	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -o console_output_style=classic -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
 
 test-latest: ## run all tests with the newest release of everything, whatever the lock says
+	@rm -f .venv-latest/.base .venv-latest/.engine* .venv-latest/.group-* .venv-latest/.examples
 	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=
 
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, a CPython 3.10 or 3.11); Mosec admits none so old
@@ -142,7 +143,7 @@ $(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
 	@rm -f $(VENV)/.engine* && touch $@
 
 # It builds from the source distribution and needs no engine here.
-$(VENV)/.group-package: pyproject.toml | $(VENV)/.base
+$(VENV)/.group-package: pyproject.toml requirements.lock | $(VENV)/.base
 	$(call say,packages of the group 'package')
 	@$(UV) --group package
 	@touch $@

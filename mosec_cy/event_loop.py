@@ -62,12 +62,13 @@ def interrupt() -> bool:
         return False
     from asyncio import current_task
 
-    if current_task(loop) is task:
+    current = current_task(loop)
+    if current is task:
         return False
     _Process.overdue = True
     task.cancel()  # now: its next step may be due already, and not come back
     loop.call_soon_threadsafe(_wake)
-    return True
+    return current is None
 
 
 def _wake() -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -63,9 +64,7 @@ def _make_formatter(level: str, format: str, who: str) -> logging.Formatter:
         return JSONFormatter()
     # As in Mosec, what level debug makes text is coloured wherever it goes.
     coloured = (on_terminal or format == "auto") and not os.environ.get("NO_COLOR")
-    if debugging:
-        return DebugFormatter(coloured, on_screen())
-    return TextFormatter(coloured, on_screen(), who)
+    return (DebugFormatter if debugging else TextFormatter)(coloured, on_screen(), who)
 
 
 def _is_terminal() -> bool:
@@ -98,6 +97,9 @@ class _ServiceLogger(logging.Logger):
         except Exception:  # in the program's own factory of records
             message, values, exc_info, *_ = arguments
             return logging.LogRecord(name, level, fn, lno, message, values, exc_info)
+
+    def __reduce__(self) -> tuple[Callable[[str], logging.Logger], tuple[str]]:
+        return _of_name, (self.name,)  # objects that hold it are sent to other processes
 
     def handle(self, record: logging.LogRecord) -> None:
         if self.filter(record):
@@ -175,6 +177,10 @@ _MANAGER = logging.Manager(logging.root)  # of a tree of our own, with the logge
 _MANAGER.setLoggerClass(_ServiceLogger)
 _LOGGER = _MANAGER.getLogger(_NAME)
 configure(_from_environment("LEVEL", LEVELS), _from_environment("FORMAT", FORMATS))
+
+
+def _of_name(name: str) -> logging.Logger:
+    return _MANAGER.getLogger(name)
 
 
 def _say_lost() -> None:

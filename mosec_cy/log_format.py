@@ -73,9 +73,6 @@ class TextFormatter(logging.Formatter):
 class DebugFormatter(TextFormatter):
     """Also where in the code, and in which process: for level debug."""
 
-    def __init__(self, coloured: bool, on_screen: bool) -> None:
-        super().__init__(coloured, on_screen, "")
-
     def _line(self, record: logging.LogRecord) -> str:
         level = self._level(record, f"{record.levelname:>8}")
         place = f"{_target(record)}:{record.lineno} [{record.process}]"

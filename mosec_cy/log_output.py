@@ -20,6 +20,9 @@ from collections.abc import Callable
 from mosec_cy.background import start_thread
 
 _MOST_WAITING = 1 << 18  # bytes
+_STALLED = 0.25  # s without a byte taken, after which lines are lost instead of waited for
+_SLOW = 1.0  # s, for which one line waits at most for a reader that is slow
+_HOLD_PATIENCE = 0.2  # s; a process that was stopped amid a line does not silence the others
 _LAST_PATIENCE = 0.5  # s, for what still waits when the process ends
 _RETRY = 0.05  # s, between attempts where the system says that there is room and then there is none
 _LOOK_AGAIN = 1000  # ms, in case the descriptor has been replaced meanwhile
@@ -28,8 +31,9 @@ _LOOK_AGAIN = 1000  # ms, in case the descriptor has been replaced meanwhile
 class Output:
     """What descriptor `number` refers to, written to from any thread.
 
-    Lines that do not fit wait in memory, and a thread, which runs only then, writes them once there is room. Those
-    beyond the memory's limit, or without a reader, are counted. `on_recovery` is called when writing works again.
+    Lines that do not fit wait in memory, and a thread, which runs only then, writes them once there is room. Beyond the
+    memory's limit a writer waits for a reader that is slow; once nothing is read, or there is no reader, lines are
+    counted as lost. `on_recovery` is called when writing works again. Signal handlers may write amid a write.
     """
 
     def __init__(self, number: int) -> None:
@@ -41,9 +45,11 @@ class Output:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[bytes | memoryview] = deque()
         self._size = 0  # bytes that wait
         self._lost = 0  # lines
+        self._flushing = 0  # the thread that does; it has the lock
+        self._losing = False  # since nothing was read while there was no room left
         self._troubled = False  # since some line could not be written at once
         self._draining = False
 
@@ -79,6 +85,8 @@ class Output:
 
     def write(self, data: bytes) -> None:
         """Write whole lines, or have them wait, or count them as lost; raises nothing."""
+        if self._size >= _MOST_WAITING and not self._losing and self._flushing != threading.get_ident():
+            self._wait_while_it_is_read()
         with self._lock:
             if self._size < _MOST_WAITING:
                 self._waiting.append(data)
@@ -88,10 +96,26 @@ class Output:
             recovered = self._flush()
         self._report(recovered)
 
+    def _wait_while_it_is_read(self) -> None:
+        size, began = self._size, time.monotonic()
+        since = began
+        while self._size >= _MOST_WAITING and not self._losing:
+            self._wait_for_room(int(_STALLED * 1000))
+            with self._lock:
+                recovered = self._flush()
+            self._report(recovered)
+            if self._size < size:
+                size, since = self._size, time.monotonic()
+            else:
+                self._losing = time.monotonic() - since >= _STALLED
+            if time.monotonic() - began >= _SLOW:
+                self._losing = True
+
     def finish(self) -> None:
         """Write what waits, for a moment at most: the process is about to end."""
         deadline = time.monotonic() + _LAST_PATIENCE
         while True:
+            size = self._size
             with self._lock:
                 recovered = self._flush()
             self._report(recovered)
@@ -99,6 +123,8 @@ class Output:
             if not self._waiting or left <= 0:
                 break
             self._wait_for_room(int(left * 1000))
+            if self._size == size:  # there is room, but another process is amid a line
+                time.sleep(min(left, _RETRY))
         with self._lock:  # the interpreter stops threads wherever they are: not while they hold what is needed
             self._lock = threading.RLock()
             self._draining = True  # nor does it start any more: that would wait for ever
@@ -109,20 +135,17 @@ class Output:
 
     def _flush(self) -> bool:
         """Write what can be written now; True if that was all, and it had not been so before."""
-        if not self._waiting:
+        if (
+            not self._waiting or self._flushing == threading.get_ident()
+        ):  # what a signal handler has added is written by what it interrupted
             return False
+        self._flushing = threading.get_ident()
         try:
             sink = self._current_sink()
             sink.claim()
             while self._waiting:
-                written = sink.write(self._waiting[0])
-                self._size -= written
-                if written < len(self._waiting[0]):
-                    self._waiting[0] = self._waiting[0][written:]
-                    sink.hold()
-                else:
-                    self._waiting.popleft()
-                    sink.release()
+                self._write_first(sink)
+            self._size = 0
         except BlockingIOError:
             self._troubled = True
             self._start_draining()
@@ -133,8 +156,23 @@ class Output:
             self._size = 0
             self._troubled = True
             return False
-        recovered, self._troubled = self._troubled, False
+        finally:
+            self._flushing = 0
+        recovered, self._troubled, self._losing = self._troubled, False, False
         return recovered
+
+    def _write_first(self, sink: _Sink) -> None:
+        line, written = self._waiting.popleft(), 0
+        try:
+            written = sink.write(line)
+        finally:  # a signal handler may have raised
+            self._size -= written
+            if written < len(line):
+                self._waiting.appendleft(memoryview(line)[written:] if written else line)
+        if written < len(line):
+            sink.hold()
+        else:
+            sink.release()
 
     def _start_draining(self) -> None:
         if not self._draining:
@@ -196,7 +234,7 @@ class _Sink:
     def close(self) -> None:
         """Close the descriptor, if it is ours."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Bytes written. Raises BlockingIOError if that would wait."""
         return os.write(self.fd, data)
 
@@ -214,20 +252,38 @@ class _OwnSink(_Sink):
     """An open file of this process's own, which does not block: the others' descriptors stay as they are."""
 
     _holding = False
+    _refused_since: float | None = None  # s, while there was room
 
     def close(self) -> None:
         os.close(self.fd)
 
     def claim(self) -> None:
-        if not self._holding:
+        if self._holding:
+            return
+        try:
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(self.fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            if self._waits_for_the_holder():
+                raise
+        self._refused_since = None
+
+    def _waits_for_the_holder(self) -> bool:
+        """True while the other process may yet write the rest of its line."""
+        room = select.poll()
+        room.register(self.fd, select.POLLOUT)
+        if not room.poll(0):
+            self._refused_since = None
+            return True
+        if self._refused_since is None:
+            self._refused_since = time.monotonic()
+        return time.monotonic() - self._refused_since < _HOLD_PATIENCE
 
     def hold(self) -> None:
         if not self._holding:
             with contextlib.suppress(OSError):
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._holding = True
+                self._holding = True
 
     def release(self) -> None:
         if self._holding:
@@ -248,14 +304,14 @@ class _SocketSink(_Sink):
     def close(self) -> None:
         self._socket.close()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class _PolledSink(_Sink):
     """Where an open file of one's own is not to be had: written to in pieces that fit into any pipe with room."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         room = select.poll()
         room.register(self.fd, select.POLLOUT)
         if not room.poll(0):
@@ -288,8 +344,8 @@ def _place(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lines(data: bytes) -> int:
-    return data.count(b"\n")
+def _lines(data: bytes | memoryview) -> int:
+    return bytes(data).count(b"\n")
 
 
 STDOUT = Output(1)

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from mosec_cy.log import get_logger
+from mosec_cy.results import MissingResultsError, ResultError
 
-_KINDS = (OSError, RuntimeError, TypeError, ValueError)
+_KINDS = (OSError, RuntimeError, TypeError, ValueError, MissingResultsError, ResultError)
 _OURS = str(Path(__file__).parent)
 # Between our code and the user's when a worker process imports the program.
 _STARTERS = (str(Path(multiprocessing_process.__file__).parent), "<frozen runpy>", "<frozen importlib", "<string>")
@@ -32,13 +33,13 @@ class OneSentence:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if isinstance(error, _KINDS):
-            error.says_all = True  # type: ignore[union-attr]
+            error._says_all = True  # type: ignore[union-attr]
             _show_sentences()
 
 
 def says_all(error: BaseException | None) -> bool:
     """The error needs no traceback."""
-    return getattr(error, "says_all", False)
+    return getattr(error, "_says_all", False)
 
 
 def sentence(error: BaseException) -> str:

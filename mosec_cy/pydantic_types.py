@@ -53,7 +53,7 @@ def adapter(annotation: Any) -> Any:
     except pydantic.ValidationError:
         return made
     except Exception as error:
-        raise TypeError(str(error).partition("\n")[0]) from error
+        raise TypeError(str(error).partition("\n")[0].rstrip(".")) from error
     return made
 
 

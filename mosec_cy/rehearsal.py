@@ -59,16 +59,6 @@ def examples_of(worker: BaseWorker) -> Sequence[Any]:
     return several if len(several) else [] if worker.example is None else [worker.example]
 
 
-def _check_batch(worker: BaseWorker, example: Any) -> None:
-    """Raise TypeError if an example is no list of items, which `forward` gets with max_batch_size > 1."""
-    if not _is_list(example):
-        name = "each of `multi_examples`" if len(worker.multi_examples) else "`example`"
-        raise TypeError(
-            f"{name} of {type(worker).__qualname__} must be a list of items, as `forward` gets it with "
-            f"max_batch_size > 1, but is {_described(example)}"
-        )
-
-
 def _is_list(value: Any) -> bool:
     """It is one for user code's purposes, such as an array or a tensor."""
     if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
@@ -99,17 +89,30 @@ def _perform(worker: BaseWorker, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
-    """The results of one call of `forward`, checked as when it serves; `last`: as the last stage of a route."""
-    sends = last and streams(type(worker))
-    size = None
-    if replica.of(worker).max_batch_size > 1:
-        with OneSentence():
-            _check_batch(worker, argument)
-        size = len(argument)
+    """The results of one call of `forward`, checked as when it serves.
+
+    Args:
+        argument: an example, or a batch of what the stage before returned.
+        last: as the last stage of a route.
+
+    Raises:
+        TypeError: the argument is not what `forward` gets from the server; the text says why.
+        BaseException: what `forward` raises, or that it has not returned what it must.
+    """
+    sends, batched = last and streams(type(worker)), replica.of(worker).max_batch_size > 1
+    with OneSentence():
+        if batched and not _is_list(argument):
+            name = "each of `multi_examples`" if len(worker.multi_examples) else "`example`"
+            raise TypeError(
+                f"{name} of {type(worker).__qualname__} must be a list of items, as `forward` gets it with "
+                f"max_batch_size > 1, but is {_described(argument)}"
+            )
+    size = len(argument) if batched else None
     returned = finish(worker.forward(argument), size, _send_to_nobody if sends else None)
     if size is None:
         return [None] if sends and error_in_place(returned) is None else [returned]
-    return as_ends(returned, size) if sends else as_batch(returned, size)
+    with OneSentence():
+        return as_ends(returned, size) if sends else as_batch(returned, size)
 
 
 def _send_to_nobody(text: str, index: int) -> bool:

@@ -27,16 +27,12 @@ _COUNTED = 1000  # results beyond those of the batch; what goes on may have no e
 class ResultError(ServerError):
     """`forward` has returned, or yielded, what it must not. The text says what would be right."""
 
-    says_all = True  # see `mistakes`
-
 
 class MissingResultsError(Exception):
     """`forward` has returned another number of results, or none at all. The text is for the log.
 
     Clients read what Mosec tells them, `inference internal error`.
     """
-
-    says_all = True
 
 
 def finish(returned: Any, size: int | None, send: Send | None) -> Any:
@@ -101,8 +97,9 @@ def unfinished(result: Any) -> ResultError:
 
 
 def _no_batch(value: Any) -> str:
+    kind = f"{type(value).__name__}{' of no dimension' if getattr(value, 'ndim', None) == 0 else ''}"
     return (
-        f"forward returned {type(value).__name__} for a batch: with max_batch_size > 1 it must return a list of "
+        f"forward returned {kind} for a batch: with max_batch_size > 1 it must return a list of "
         "results (or a tuple, array or iterator), one for each item, in their order"
     )
 

@@ -66,8 +66,7 @@ def _guard(name: str, output: Output) -> None:
     flush()
     raw = _Raw(output, stream.name)
     guarded = io.TextIOWrapper(
-        # PYTHONUNBUFFERED
-        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),
+        raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw),  # PYTHONUNBUFFERED: raw
         encoding=stream.encoding,
         errors=stream.errors,
         newline="\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosec_cy import json_codec, json_schema, replica
 from mosec_cy.forward_types import ParseTarget
@@ -166,12 +166,13 @@ class Worker(BaseWorker):
     `__init__`. `worker_id`, `stage` and `max_batch_size` can be read there already.
     """
 
-    resp_mime_type = BaseWorker.resp_mime_type
-    req_mime_type = BaseWorker.req_mime_type
-    deserialize = BaseWorker.deserialize
-    serialize = BaseWorker.serialize
-    serialize_ipc = BaseWorker.serialize_ipc
-    deserialize_ipc = BaseWorker.deserialize_ipc
+    resp_mime_type: str = BaseWorker.resp_mime_type
+    req_mime_type: str = BaseWorker.req_mime_type
+    if not TYPE_CHECKING:  # type checkers know them as methods already
+        deserialize = BaseWorker.deserialize
+        serialize = BaseWorker.serialize
+        serialize_ipc = BaseWorker.serialize_ipc
+        deserialize_ipc = BaseWorker.deserialize_ipc
 
 
 class SSEWorker(Worker):

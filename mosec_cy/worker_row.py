@@ -8,6 +8,7 @@ import os
 import pickle
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -66,9 +67,9 @@ class WorkerRow:
         self.inbox: messages.Inbox | None = None
         self.drained = False
         self.failure: str | None = None
+        self.failure_is_final = False
         self.mark = ""  # of the helpers of its last process
         self.helpers_remain = False  # of that process, which has ended
-        self.failure_is_final = False
         self.last_words = ""
         self.restart: Timer | None = None
         self._is_first = is_first
@@ -126,8 +127,8 @@ class WorkerRow:
         self.incarnation += 1
         self.drained = False
         self.failure = None
-        self.mark = common.origin.mark_of(self.index, self.incarnation)
         self.failure_is_final = False
+        self.mark = common.origin.mark_of(self.index, self.incarnation)
         ours, theirs = socket.socketpair()
         try:
             self.process = self._launch(common, ours, theirs, release_master)
@@ -248,6 +249,7 @@ def _spawn(boot: Boot, worker: type[BaseWorker], variables: Mapping[str, str]) -
 
 def _preparation(name: str) -> dict[str, Any]:
     """What `multiprocessing` tells its children, but for a secret and the main module."""
+    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # which it lacks where a debugger has begun it anew
     data = spawn.get_preparation_data(name)
     for unwanted in ("authkey", "init_main_from_name", "init_main_from_path"):
         data.pop(unwanted, None)

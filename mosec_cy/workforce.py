@@ -269,14 +269,13 @@ class Workforce:
         self._reactor.unwatch(row.process.pidfd)
         status = row.process.reap(block=True)
         assert status is not None
-        pid = row.pid
+        row.helpers_remain = True
+        self._helpers.begin(row.name, row.pid, row.mark, functools.partial(self._on_alone, row))
         row.ended()
         self._tell_end(row, status)
         self._report.forget(row.index)
         self._attachments.forget(row)
         self._user_metrics.left(row.index)
-        row.helpers_remain = True
-        self._helpers.begin(row.name, pid, row.mark, functools.partial(self._on_alone, row))
 
     def _on_alone(self, row: WorkerRow) -> None:
         """The row's process has ended, and its helpers have."""

@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 60.0  # s; how long a test waits for what must happen before it fails
 TERMINAL = 40, 100  # lines and columns
+PATIENCE = 60.0  # s; how long a test waits for what must happen before it fails
 
 
 class Service:

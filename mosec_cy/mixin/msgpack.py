@@ -71,8 +71,8 @@ def malformed(data: Any, error: Exception) -> DecodingError:
     except msgpack.OutOfData:
         return DecodingError(f"the body ends before its MessagePack object does, after {len(data)} bytes: {said}")
     except Exception:
-        place = reader.tell()
-        return DecodingError(f"the body is not MessagePack that can be read, at byte {place}: {said}")
+        place = f", at byte {reader.tell()}" if reader.tell() else ""  # older releases do not know it
+        return DecodingError(f"the body is not MessagePack that can be read{place}: {said}")
     if reader.tell() < len(data):
         return DecodingError(f"the body goes on behind its MessagePack object, at byte {reader.tell()}: {said}")
     return DecodingError(f"the body is not MessagePack that can be read: {said}")

@@ -306,3 +306,5 @@ cdef void rows_poll(Service *s) noexcept nogil:
     for row in range(s.batcher.row_count):
         if ring_has_news(&s.links[row].complete) and not s.links[row].given_up:
             row_poll(s, row)
+        if s.batcher.rows[row].late:
+            _see_room(s, row)          # a row that pops what was taken back says nothing, and may take from others then

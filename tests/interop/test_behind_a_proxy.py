@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -55,10 +54,10 @@ STREAM = """
 
     class Count(SSEWorker):
         def forward(self, data):
-            for number in range(data):
-                self.send_stream_event(str(number))
-                with open(sys.argv[1]):  # waits until the test has seen it
-                    pass
+            self.send_stream_event("first")
+            with open(sys.argv[1], "rb", buffering=0) as gate:
+                while gate.read(1):  # the test has seen the event before
+                    self.send_stream_event("next")
 
     if __name__ == "__main__":
         server = Server()
@@ -74,10 +73,14 @@ def test_events_come_one_by_one(serve: Serve, gate: Path, tmp_path: Path) -> Non
     with (
         nginx(service.address, "/models", tmp_path / "nginx") as address,
         httpx.Client(timeout=PATIENCE) as client,
-        connect_sse(client, "POST", f"http://{address}/models/inference", json=3) as source,
+        connect_sse(client, "POST", f"http://{address}/models/inference", json=1) as source,
     ):
         assert source.response.headers["cache-control"] == "no-cache"
-        for event in source.iter_sse():
-            seen.append(event.data)
-            os.close(os.open(gate, os.O_WRONLY))
-    assert seen == ["0", "1", "2"]
+        events = source.iter_sse()
+        seen.append(next(events).data)
+        with gate.open("wb", buffering=0) as writer:
+            for _ in range(2):
+                writer.write(b"1")
+                seen.append(next(events).data)
+        seen += [event.data for event in events]
+    assert seen == ["first", "next", "next"]

@@ -137,8 +137,9 @@ def test_reader_that_stalls(serve: Serve, log: Log, method: str) -> None:
     assert_serves(service)
     log.wait("lines to stdout were lost")
     log.wait("lines to stderr were lost")
-    service.stop()
+    service.signal(signal.SIGTERM)
     log.read_to_the_end()
+    assert service.wait_end() == 0
     assert "run returned" in log.lines
     assert sum("SIGTERM: shutting down" in message for message in log.messages) == 1
     long = [message for message in log.messages if message.startswith("long ")]

@@ -42,6 +42,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a scrípt-1").write_text(script)
     (folder / "module.py").write_text(script)
     (folder / "link").symlink_to("a scrípt-1")
+    (folder / "debugged").write_text(f"del __spec__  # as pdb does\n{script}")
     return folder
 
 
@@ -52,7 +53,7 @@ def served(service: Service, method: str) -> None:
         assert client.post("/inference", json=[1]).json() == [[1], name]
 
 
-STARTS = ["-m package", "directory", "program.pyz", "-m module", "a scrípt-1", "link"]
+STARTS = ["-m package", "directory", "program.pyz", "-m module", "a scrípt-1", "link", "debugged"]
 
 
 @pytest.mark.parametrize(("start", "method"), [*((start, "spawn") for start in STARTS), ("-m package", "fork")])
@@ -68,7 +69,8 @@ TYPED_IN = textwrap.dedent(ECHO).replace("append_worker(Echo)", "append_worker(E
 def test_without_a_file_it_says_what_to_do(serve: Serve) -> None:
     service = serve(Path("-c"), "import sys\n" + TYPED_IN, "spawn")
     assert service.wait_end() == 1
-    (error,) = [line for line in service.lines if line.startswith("ValueError: worker Echo is defined in no file ")]
+    (error,) = [line for line in service.messages if line.startswith("worker Echo is defined in no file ")]
+    assert "Traceback" not in service.output
     assert 'pass start_method="fork"' in error
 
 
@@ -106,8 +108,8 @@ def test_a_script_that_is_deleted_meanwhile(serve: Serve) -> None:
 def test_a_frozen_program_is_refused(serve: Serve) -> None:
     service = serve(f"import sys; sys.frozen = True\n{textwrap.dedent(ECHO)}")
     assert service.wait_end() == 1
-    service.wait_output("RuntimeError: a service cannot run in a frozen program ")
-    assert "append_worker" in service.output
+    (said,) = service.messages
+    assert said.startswith("a service cannot run in a frozen program ")
 
 
 def test_what_is_no_python_does_not_start_itself_for_ever(serve: Serve, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_what_is_no_python_does_not_start_itself_for_ever(serve: Serve, tmp_path
 def test_no_python_is_known(serve: Serve) -> None:
     service = serve(f"import sys; sys.executable = ''\n{textwrap.dedent(ECHO)}")
     assert service.wait_end() == 1
-    service.wait_output("RuntimeError: sys.executable names no Python interpreter to start processes with")
+    service.wait_output("sys.executable names no Python interpreter to start processes with")
 
 
 def test_an_interpreter_that_multiprocessing_was_told(serve: Serve) -> None:

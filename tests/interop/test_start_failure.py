@@ -174,5 +174,5 @@ def test_a_result_that_is_no_list(serve: Serve, dry: bool) -> None:
     service = serve(source, "--dry-run" if dry else "--strict-warmup")
     assert service.wait_end() == 1
     (error,) = [record["fields"]["message"] for record in service.records if record["level"] == "ERROR"]
-    assert "it must return a list of results" in error
+    assert "forward returned float for a batch: with max_batch_size > 1 it must return a list" in error
     assert "Traceback" not in service.output

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import picture
 from benchmarks.comparison import processes, report
 from benchmarks.comparison.cases import CASES, at_least, at_most
 
@@ -139,3 +140,10 @@ def test_update_needs_the_marks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="measured:begin"):
         report.update(page, result([run(900)], [run(100)]))
     assert page.read_text() == "nothing"
+
+
+def test_the_picture_shows_what_readme_says() -> None:
+    _, gains = picture.table()
+    assert len(gains) >= 10
+    assert picture.factor("1/23.00") == picture.factor("23.00×") == 23
+    assert picture.PICTURE.read_text() == picture.svg(), "run `python benchmarks/picture.py`"

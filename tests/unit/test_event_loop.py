@@ -73,6 +73,19 @@ def test_it_ends_where_nothing_is_due() -> None:
         event_loop.run(forward())
 
 
+def test_it_ends_where_another_task_works() -> None:
+    async def child() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        raise AssertionError("the time-out was raised here")
+
+    async def forward() -> None:
+        await asyncio.gather(child(), asyncio.Event().wait())
+
+    with pytest.raises(MosecTimeoutError):
+        event_loop.run(forward())
+    assert event_loop.run(answer()) == "answer"
+
+
 def test_a_cancellation_of_its_own_is_no_time_out() -> None:
     async def forward() -> None:
         raise asyncio.CancelledError

@@ -1,8 +1,10 @@
 """The log: one line a record, machine-readable unless someone is debugging."""
 
+import copy
 import datetime
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -76,3 +78,9 @@ def test_other_loggers_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None
     get_logger().info("once")
     assert len(lines(capfd)) == 1
     assert logging.getLogger().handlers == root
+
+
+def test_loggers_are_copied_and_sent_by_name() -> None:
+    for logger in (get_logger(), get_logger().getChild("of.mine")):
+        assert pickle.loads(pickle.dumps(logger)) is logger
+        assert copy.deepcopy({"logger": logger})["logger"] is logger

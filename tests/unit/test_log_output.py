@@ -7,7 +7,9 @@ import os
 import pty
 import queue
 import select
+import signal
 import socket
+import threading
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,6 +206,61 @@ def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch) ->
     received = read(reader, sum(map(len, expected))).splitlines(keepends=True)
     assert set(received) == expected
     assert len(received) == len(expected)
+
+
+def test_a_reader_that_is_slow_loses_nothing(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_output, "_STALLED", PATIENCE)  # how slow it may be is not what is tested
+    monkeypatch.setattr(log_output, "_SLOW", PATIENCE)
+    output = watch(pipe[1])
+    lines = 2000  # several times what may wait
+    received = bytearray()
+
+    def read() -> None:
+        while received.count(b"\n") < lines and (data := os.read(pipe[0], 4096)):
+            received.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(lines):
+        output.write(b"%0999d\n" % number)
+    reader.join(PATIENCE)
+    assert received == b"".join(b"%0999d\n" % number for number in range(lines))
+
+
+def test_a_process_that_was_stopped_amid_a_line_does_not_silence_others(pipe: Ends, watch: Watch) -> None:
+    holder = os.open(f"/proc/self/fd/{pipe[1]}", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        watch(pipe[1]).write(b"a line\n")
+        readable, _, _ = select.select([pipe[0]], [], [], PATIENCE)
+        assert readable and os.read(pipe[0], 100) == b"a line\n"
+    finally:
+        os.close(holder)
+
+
+def test_signal_handlers_write_in_the_midst_of_a_write(tmp_path: Path, watch: Watch) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        output = watch(file.fileno())
+        handled = []
+
+        def handle(*_: object) -> None:
+            handled.append(None)
+            output.write(b"from the handler\n")
+
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+        try:
+            written = 0
+            while len(handled) < 200:
+                output.write(b"from the program\n")
+                written += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    lines = path.read_bytes().split(b"\n")
+    assert (lines.count(b"from the program"), lines.count(b"from the handler")) == (written, len(handled))
+    assert len(lines) == written + len(handled) + 1
 
 
 def test_another_file_on_the_descriptor(pipe: Ends, tmp_path: Path, watch: Watch) -> None:

