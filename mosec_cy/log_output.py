@@ -22,7 +22,7 @@ from mosec_cy.background import start_thread
 _MOST_WAITING = 1 << 18  # bytes
 _STALLED = 0.25  # s without a byte taken, after which lines are lost instead of waited for
 _SLOW = 1.0  # s, for which one line waits at most for a reader that is slow
-_HOLD_PATIENCE = 0.2  # s; a process that was stopped amid a line does not silence the others
+_HOLD_PATIENCE = 1.0  # s; a process that was stopped amid a line does not silence the others
 _LAST_PATIENCE = 0.5  # s, for what still waits when the process ends
 _RETRY = 0.05  # s, between attempts where the system says that there is room and then there is none
 _LOOK_AGAIN = 1000  # ms, in case the descriptor has been replaced meanwhile
