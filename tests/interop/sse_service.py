@@ -21,7 +21,7 @@ STREAMS = """
 
         def forward(self, data):
             for text in data.get("texts", []):
-                print("sent", self.send_stream_event(text), flush=True)
+                print(f"sent {self.send_stream_event(text)}", flush=True)
             how = data.get("then")
             if how == "invalid":
                 raise ValidationError("so\\nit is")
@@ -34,11 +34,11 @@ STREAMS = """
             if how == "gate":
                 with open(sys.argv[1]) as gate:  # a FIFO: until somebody writes
                     gate.read()
-                print("after the gate", self.send_stream_event("late"), self.is_cancelled(), flush=True)
+                print(f"after the gate {self.send_stream_event('late')} {self.is_cancelled()}", flush=True)
             if how == "until cancelled":
                 while not self.is_cancelled():
                     time.sleep(0.001)
-                print("cancelled", self.send_stream_event("late"), flush=True)
+                print(f"cancelled {self.send_stream_event('late')}", flush=True)
             if how == "flood":
                 print("flooding", flush=True)
                 while self.send_stream_event("x" * 100_000):
@@ -61,7 +61,7 @@ STREAMS = """
                     sent[i] = self.send_stream_event(f"{item['name']}:{round}" + "." * item.get("bytes", 0), index=i)
             if any(item.get("then") == "invalid" for item in data):
                 raise ValidationError("all of you")
-            print("batch", len(data), sent, [self.is_cancelled(i) for i in range(len(data))], flush=True)
+            print(f"batch {len(data)} {sent} {[self.is_cancelled(i) for i in range(len(data))]}", flush=True)
 
     class Plain(Worker):
         def forward(self, data):

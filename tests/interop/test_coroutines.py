@@ -39,7 +39,7 @@ SERVICE = """
                     while True:
                         pass
                 finally:
-                    print("ended", data, flush=True)
+                    print(f"ended {data}", flush=True)
             return await self.loop.run_in_executor(None, str.upper, data)
 
     class AsyncBatch(Worker):

@@ -217,7 +217,7 @@ DRY = """
         def __init__(self):
             subprocess.Popen(["sleep", "1000"], start_new_session=True)
             helper = subprocess.Popen(["sleep", "1000"])
-            print("helper", helper.pid, flush=True)
+            print(f"helper {helper.pid}", flush=True)
 
         def forward(self, data):
             open(sys.argv[1]).read()  # a FIFO: until somebody writes
