@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -84,7 +85,10 @@ def test_without_proc(start: Start, tmp_path: Path) -> None:
         for route in ("/inference", "/forked"):
             pid = client.post(route, json=1).json()
             assert "sleep 1000" in service.processes()[pid]
-    service.stop()
+    if "LD_PRELOAD" in os.environ:
+        service.discard()  # the sanitizers read their options from /proc, and end each process with 1 without them
+    else:
+        service.stop()
 
 
 def test_without_proc_the_death_of_the_master(start: Start, tmp_path: Path) -> None:
