@@ -196,7 +196,8 @@ def test_reader_that_leaves_while_lines_wait(pipe: Ends, watch: Watch) -> None:
     assert not output._waiting
 
 
-def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch) -> None:
+def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_output, "_HOLD_PATIENCE", PATIENCE)  # a busy machine may not run the other for long
     reader, writer = pipe
     outputs = [watch(writer), watch(writer)]  # each with an open file of its own, as in two processes
     for number in range(20):
