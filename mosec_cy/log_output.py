@@ -142,7 +142,6 @@ class Output:
         self._flushing = threading.get_ident()
         try:
             sink = self._current_sink()
-            sink.claim()
             while self._waiting:
                 self._write_first(sink)
             self._size = 0
@@ -169,10 +168,6 @@ class Output:
             self._size -= written
             if written < len(line):
                 self._waiting.appendleft(memoryview(line)[written:] if written else line)
-        if written < len(line):
-            sink.hold()
-        else:
-            sink.release()
 
     def _start_draining(self) -> None:
         if not self._draining:
@@ -235,34 +230,40 @@ class _Sink:
         """Close the descriptor, if it is ours."""
 
     def write(self, data: bytes | memoryview) -> int:
-        """Bytes written. Raises BlockingIOError if that would wait."""
+        """Write a line, or what is left of it; returns the bytes written. Raises BlockingIOError if that would wait."""
         return os.write(self.fd, data)
-
-    def claim(self) -> None:
-        """Begin to write. Raises BlockingIOError while another process has written only a part of a line."""
-
-    def hold(self) -> None:
-        """Only a part of a line has been written: no other process may write before the rest has been."""
-
-    def release(self) -> None:
-        """A line has been written to its end."""
 
 
 class _OwnSink(_Sink):
-    """An open file of this process's own, which does not block: the others' descriptors stay as they are."""
+    """An open file of this process's own, which does not block: the others' descriptors stay as they are.
 
-    _holding = False
+    A write that may end amid a line locks the file (flock(2)) until the rest is written; other writes share a lock.
+    """
+
+    _amid = False  # a line, of which the rest is still to be written; has the lock
     _refused_since: float | None = None  # s, while there was room
+
+    def __init__(self, fd: int, place: tuple[int, int]) -> None:
+        super().__init__(fd, place)
+        self._whole = 0 if os.isatty(fd) else select.PIPE_BUF  # bytes that are written at once or not at all, pipe(7)
 
     def close(self) -> None:
         os.close(self.fd)
 
-    def claim(self) -> None:
-        if self._holding:
-            return
+    def write(self, data: bytes | memoryview) -> int:
+        if not self._amid:
+            self._lock(fcntl.LOCK_SH if len(data) <= self._whole else fcntl.LOCK_EX)
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            written = os.write(self.fd, data)
+            self._amid = written < len(data)
+        finally:
+            if not self._amid:
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
+        return written
+
+    def _lock(self, kind: int) -> None:
+        try:
+            fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if self._waits_for_the_holder():
                 raise
@@ -278,17 +279,6 @@ class _OwnSink(_Sink):
         if self._refused_since is None:
             self._refused_since = time.monotonic()
         return time.monotonic() - self._refused_since < _HOLD_PATIENCE
-
-    def hold(self) -> None:
-        if not self._holding:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._holding = True
-
-    def release(self) -> None:
-        if self._holding:
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
-            self._holding = False
 
 
 class _SocketSink(_Sink):

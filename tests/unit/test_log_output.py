@@ -218,6 +218,23 @@ def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, mo
     assert len(received) == len(expected)
 
 
+def test_a_line_that_may_be_split_waits_for_writes_under_way(
+    pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_output, "_HOLD_PATIENCE", PATIENCE)
+    reader, writer = pipe
+    short, long = watch(writer), watch(writer)
+    other = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        long.write(line(1, LONG))
+        short.write(line(2))
+        assert read(reader, len(line(2))) == line(2)
+    finally:
+        os.close(other)
+    assert read(reader, len(line(1, LONG))) == line(1, LONG)
+
+
 def test_a_reader_that_is_slow_loses_nothing(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_output, "_STALLED", PATIENCE)  # how slow it may be is not what is tested
     monkeypatch.setattr(log_output, "_SLOW", PATIENCE)
