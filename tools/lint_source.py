@@ -1,8 +1,8 @@
 """Rules of the house that no general linter knows. Prints each breach as `file:line: what`, exits 1 if there is one.
 
-Sizes, no generated files in version control, no `DEF` or textual `include`, C functions that cannot raise and need
-no GIL (or say how they raise), atomic stores to shared memory, and at each atomic operation a comment that names its
-partner.
+Sizes of functions, no generated files in version control, no `DEF` or textual `include`, C functions that cannot raise
+and need no GIL (or say how they raise), atomic stores to shared memory, and at each atomic operation a comment that
+names its partner.
 """
 
 import ast
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_LINES = {".pyx": 400, ".py": 500}
 MAX_FUNCTION = 60
 GENERATED = {".c", ".so", ".o", ".pyc", ".whl", ".html"}
 SKIPPED = {"build", "dist", "site", ".git", "__pycache__"}
@@ -52,9 +51,6 @@ def tracked_files() -> list[Path]:
 
 
 def sizes(path: Path, lines: list[str]) -> Iterator[Breach]:
-    limit = MAX_LINES.get(path.suffix)
-    if limit is not None and len(lines) > limit:
-        yield len(lines), f"{len(lines)} lines, at most {limit}"
     for start, end, name in functions(path, lines):
         if end - start + 1 > MAX_FUNCTION:
             yield start, f"{name} has {end - start + 1} lines, at most {MAX_FUNCTION}"
