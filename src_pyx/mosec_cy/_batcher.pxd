@@ -3,11 +3,11 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from mosec_cy._list cimport NO_INDEX, List, ListLink
 from mosec_cy._pace cimport Row
 from mosec_cy._word cimport WORD_CANCELLED, WORD_HANDED, WORD_STARTED, word_cancelled, word_start
 
 cdef enum:
-    NO_INDEX = 0xFFFFFFFF
     NEVER = 0x7FFFFFFFFFFFFFFF        # ns: no deadline
     HAND_AHEAD_NS = 100_000           # measured work that may wait in a busy row's ring
     HAND_AHEAD_MAX_BATCH_NS = 1_000_000   # none is handed ahead when a batch takes longer
@@ -32,8 +32,7 @@ ctypedef struct Task:
     uint32_t stage                    # stage whose queue or row it is in
     uint32_t row                      # HANDED: whose ring
     uint32_t batch                    # HANDED: number of its batch within the row
-    uint32_t previous                 # list of where it is: stage's queue, row's list; free list (next only)
-    uint32_t next
+    ListLink link                     # in the list of where it is: stage's queue, row's list; free list (next only)
     uint64_t queued_at                # ns, entry into the present stage's queue
     uint64_t turn                     # number of that entry: queues are sorted by it; what comes back finds its place
     uint64_t handed_at                # ns
@@ -56,10 +55,11 @@ ctypedef struct Task:
 ctypedef struct Stage:
     uint32_t max_batch_size
     uint64_t max_wait_ns
-    uint32_t first_row                # rows first_row .. first_row + rows - 1 are the narrowest range that has all
-    uint32_t rows                     # of its rows that are up
+    List up                           # its rows that are up, in order of their last batch; new ones at the end
+    uint32_t rows                     # how many those are
     uint32_t retry                    # how often a task is run again whose row has died under it
-    uint32_t head, tail, waiting      # queue, oldest first; how many wait
+    List queue                        # oldest first
+    uint32_t waiting                  # how many are in it
     uint32_t lone                     # how many of them go out alone
     uint32_t running                  # tasks handed to its rows
 
@@ -71,7 +71,6 @@ ctypedef struct Batcher:
     uint32_t fresh                    # slots from here on have never been used nor touched
     uint32_t used                     # slots that hold a task
     uint64_t turns                    # entries into queues so far
-    uint64_t batches                  # handed out so far
     Stage *stages
     uint32_t stage_count
     Row *rows
@@ -96,7 +95,7 @@ cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil
 
 # Forms at most one batch. It closes at max_batch_size tasks, or where a task that goes out alone begins or follows,
 # or when its oldest has waited max_wait_ns, and goes to the idle row that was handed one the longest ago, so that all
-# stay warm (a new process first); with none idle, ahead to the busy one with the fewest batches, provided that a batch
+# stay warm (or has come up since); with none idle, ahead to the busy one with the fewest batches, provided that a batch
 # takes it at most HAND_AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then waiting
 # in its ring is at most HAND_AHEAD_NS or a single batch; last, to an idle row that is late. It always fits into `room`.
 # Marks its tasks HANDED, writes their words (release; pairs with the row's compare-and-swap), lists the slots, oldest

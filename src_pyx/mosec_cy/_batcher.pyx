@@ -6,40 +6,35 @@ row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` i
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from mosec_cy._list cimport list_insert, list_remove
 from mosec_cy._pace cimport pace_forget, pace_measure
-from mosec_cy._task_list cimport link_task, unlink_task
 from mosec_cy._word cimport word_cancel, word_hand, word_take_back
 
 
-cdef void see_up(Batcher *b, uint32_t stage) noexcept nogil:
-    """Find the stage's rows anew: those that are down are not looked at for each task, spare ones least of all."""
-    cdef uint32_t i, end = 0
-    cdef uint32_t first = b.row_count
-    for i in range(b.row_count):
-        if b.rows[i].stage == stage and b.rows[i].up:
-            first = min(first, i)
-            end = i + 1
-    b.stages[stage].first_row = first
-    b.stages[stage].rows = end - first if end else 0
+cdef inline void put_up(Batcher *b, uint32_t row) noexcept nogil:
+    list_insert(&b.stages[b.rows[row].stage].up, &b.rows[0].link, sizeof(Row), row, NO_INDEX)
+
+
+cdef inline void take_up(Batcher *b, uint32_t row) noexcept nogil:
+    list_remove(&b.stages[b.rows[row].stage].up, &b.rows[0].link, sizeof(Row), row)
 
 
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t slots, Stage *stages, uint32_t stage_count,
                        Row *rows, uint32_t row_count) noexcept nogil:
     cdef uint32_t i
-    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0, batches=0,
+    b[0] = Batcher(tasks=tasks, words=words, slots=slots, free_head=NO_INDEX, fresh=0, used=0, turns=0,
                    stages=stages, stage_count=stage_count, rows=rows, row_count=row_count)
     for i in range(stage_count):
-        stages[i].head = stages[i].tail = NO_INDEX
-        see_up(b, i)
+        stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
     for i in range(row_count):
-        rows[i].head = rows[i].tail = NO_INDEX
+        rows[i].handed = List(head=NO_INDEX, tail=NO_INDEX)
         rows[i].take_back_at = NEVER
 
 
 cdef uint32_t task_new(Batcher *b) noexcept nogil:
     cdef uint32_t slot = b.free_head
     if slot != NO_INDEX:
-        b.free_head = b.tasks[slot].next
+        b.free_head = b.tasks[slot].link.next
     elif b.fresh < b.slots:
         # Slots are first touched when they are needed: a large table costs an idle process no memory.
         slot = b.fresh
@@ -57,7 +52,7 @@ cdef void task_free(Batcher *b, uint32_t slot) noexcept nogil:
     task.state = TASK_FREE
     task.generation += 1
     task.generation += task.generation == 0  # never 0
-    task.next = b.free_head
+    task.link.next = b.free_head
     b.free_head = slot
     b.used -= 1
 
@@ -83,7 +78,7 @@ cdef void batcher_enqueue(Batcher *b, uint32_t slot, uint32_t stage, uint64_t no
     task.queued_at = now
     task.turn = b.turns
     b.turns += 1
-    link_task(b.tasks, &at.head, &at.tail, slot, NO_INDEX)
+    list_insert(&at.queue, &b.tasks[0].link, sizeof(Task), slot, NO_INDEX)
     at.waiting += 1
 
 
@@ -94,14 +89,14 @@ cdef uint32_t requeue(Batcher *b, uint32_t slot, uint32_t near) noexcept nogil:
     cdef Stage *stage = &b.stages[task.stage]
     cdef uint32_t before
     while near != NO_INDEX and b.tasks[near].turn < task.turn:
-        near = b.tasks[near].next
+        near = b.tasks[near].link.next
     while True:
-        before = b.tasks[near].previous if near != NO_INDEX else stage.tail
+        before = b.tasks[near].link.previous if near != NO_INDEX else stage.queue.tail
         if before == NO_INDEX or b.tasks[before].turn < task.turn:
             break
         near = before
     task.state = TASK_QUEUED
-    link_task(b.tasks, &stage.head, &stage.tail, slot, near)
+    list_insert(&stage.queue, &b.tasks[0].link, sizeof(Task), slot, near)
     stage.waiting += 1
     stage.lone += task.tries > 0
     return near
@@ -111,13 +106,13 @@ cdef bint batcher_retry(Batcher *b, uint32_t slot) noexcept nogil:
     cdef Stage *stage = &b.stages[b.tasks[slot].stage]
     if b.tasks[slot].tries > stage.retry:
         return False
-    requeue(b, slot, stage.head)
+    requeue(b, slot, stage.queue.head)
     return True
 
 
 cdef inline void leave_queue(Batcher *b, uint32_t slot) noexcept nogil:
     cdef Stage *stage = &b.stages[b.tasks[slot].stage]
-    unlink_task(b.tasks, &stage.head, &stage.tail, slot)
+    list_remove(&stage.queue, &b.tasks[0].link, sizeof(Task), slot)
     stage.waiting -= 1
     stage.lone -= b.tasks[slot].tries > 0
 
@@ -126,9 +121,10 @@ cdef bint leave_row(Batcher *b, uint32_t slot) noexcept nogil:
     """Take a task from its row's list; true when it was the last of its batch."""
     cdef Task *task = &b.tasks[slot]
     cdef Row *row = &b.rows[task.row]
-    cdef bint last = ((task.previous == NO_INDEX or b.tasks[task.previous].batch != task.batch)
-                      and (task.next == NO_INDEX or b.tasks[task.next].batch != task.batch))
-    unlink_task(b.tasks, &row.head, &row.tail, slot)
+    cdef ListLink link = task.link
+    cdef bint last = ((link.previous == NO_INDEX or b.tasks[link.previous].batch != task.batch)
+                      and (link.next == NO_INDEX or b.tasks[link.next].batch != task.batch))
+    list_remove(&row.handed, &b.tasks[0].link, sizeof(Task), slot)
     task.state = TASK_NEW
     row.outstanding -= 1
     b.stages[row.stage].running -= 1
@@ -150,12 +146,12 @@ cdef inline bint reclaim(Batcher *b, uint32_t slot) noexcept nogil:
 cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_t age) noexcept nogil:
     """Requeue what was handed to the row at least `age` ago and is not started."""
     cdef Row *row = &b.rows[index]
-    cdef uint32_t near = b.stages[row.stage].head
-    cdef uint32_t slot = row.head
+    cdef uint32_t near = b.stages[row.stage].queue.head
+    cdef uint32_t slot = row.handed.head
     cdef uint32_t following, count = 0
     row.take_back_at = NEVER
     while slot != NO_INDEX:
-        following = b.tasks[slot].next
+        following = b.tasks[slot].link.next
         if now < b.tasks[slot].handed_at + age:
             row.take_back_at = b.tasks[slot].handed_at + TAKE_BACK_NS
             break
@@ -168,25 +164,28 @@ cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_
 
 
 cdef void batcher_row_up(Batcher *b, uint32_t row) noexcept nogil:
+    if not b.rows[row].up:
+        put_up(b, row)
+        b.stages[b.rows[row].stage].rows += 1
     b.rows[row].up = True
     b.rows[row].late = False
-    b.rows[row].turn = 0
     b.rows[row].room = b.rows[row].ring_capacity
     pace_forget(&b.rows[row])
-    see_up(b, b.rows[row].stage)
 
 
 cdef void batcher_row_drain(Batcher *b, uint32_t row) noexcept nogil:
+    if b.rows[row].up:
+        take_up(b, row)
+        b.stages[b.rows[row].stage].rows -= 1
     b.rows[row].up = False
-    see_up(b, b.rows[row].stage)
     return_unstarted(b, row, NEVER, 0)
 
 
 cdef uint32_t batcher_row_down(Batcher *b, uint32_t row, uint32_t *started) noexcept nogil:
     cdef uint32_t slot, count = 0
     batcher_row_drain(b, row)
-    while b.rows[row].head != NO_INDEX:
-        slot = b.rows[row].head
+    while b.rows[row].handed.head != NO_INDEX:
+        slot = b.rows[row].handed.head
         leave_row(b, slot)
         b.tasks[slot].tries += b.tasks[slot].tries < 255
         started[count] = slot
@@ -207,45 +206,41 @@ cdef inline bint takes_ahead(const Row *row, uint64_t now) noexcept nogil:
 
 cdef inline bint is_open(const Row *row, uint32_t size, uint64_t now) noexcept nogil:
     """Can a batch of `size` be handed to it, with good hope that it starts soon?"""
-    if not row.up or row.room < size or (row.late and row.room < row.ring_capacity):
+    if row.room < size or (row.late and row.room < row.ring_capacity):
         return False
     return row.outstanding == 0 or takes_ahead(row, now)
 
 
 cdef uint32_t choose_row(const Batcher *b, const Stage *stage, uint32_t size, uint64_t now) noexcept nogil:
-    cdef uint32_t i, idle = NO_INDEX, best = NO_INDEX, last_resort = NO_INDEX
-    cdef uint64_t turn = <uint64_t>-1  # of the idle one
+    cdef uint32_t i = stage.up.head
+    cdef uint32_t best = NO_INDEX, last_resort = NO_INDEX
     cdef const Row *row
-    for i in range(stage.first_row, stage.first_row + stage.rows):
+    while i != NO_INDEX:
         row = &b.rows[i]
-        if row.turn >= turn or idle != NO_INDEX and row.outstanding:
-            continue                   # one that is idle and was used less recently is known
         if is_open(row, size, now):
             if row.outstanding == 0:
-                idle = i
-                turn = row.turn
-            elif best == NO_INDEX or row.batches < b.rows[best].batches:
+                return i
+            if best == NO_INDEX or row.batches < b.rows[best].batches:
                 best = i
-        elif row.up and row.outstanding == 0 and row.room >= size:
+        elif last_resort == NO_INDEX and row.outstanding == 0 and row.room >= size:
             last_resort = i
-    if idle != NO_INDEX:
-        return idle
+        i = row.link.next
     return best if best != NO_INDEX else last_resort
 
 
 cdef uint32_t ordinary_run(const Batcher *b, const Stage *stage, uint32_t most) noexcept nogil:
     """Tasks at the head of the queue, up to `most`, before the first that goes out alone."""
-    cdef uint32_t slot = stage.head
+    cdef uint32_t slot = stage.queue.head
     cdef uint32_t count = 0
     while count < most and slot != NO_INDEX and b.tasks[slot].tries == 0:
-        slot = b.tasks[slot].next
+        slot = b.tasks[slot].link.next
         count += 1
     return count
 
 
 cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *closing) noexcept nogil:
     """Size of the batch at the head of the queue (not empty), and when it closes; 0: it cannot grow."""
-    cdef uint64_t queued_at = b.tasks[stage.head].queued_at
+    cdef uint64_t queued_at = b.tasks[stage.queue.head].queued_at
     cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
     closing[0] = 0
     if stage.lone and ordinary_run(b, stage, size) < size:
@@ -258,10 +253,10 @@ cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *
 cdef void hand_out(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexcept nogil:
     """The task at the head of the queue goes to the row, into its latest batch."""
     cdef Row *row = &b.rows[index]
-    cdef uint32_t slot = stage.head
+    cdef uint32_t slot = stage.queue.head
     cdef Task *task = &b.tasks[slot]
     leave_queue(b, slot)
-    link_task(b.tasks, &row.head, &row.tail, slot, NO_INDEX)
+    list_insert(&row.handed, &b.tasks[0].link, sizeof(Task), slot, NO_INDEX)
     task.state = TASK_HANDED
     task.row = index
     task.batch = row.batch
@@ -287,15 +282,16 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     if to.outstanding == 0:
         to.busy_since = now
     to.take_back_at = min(to.take_back_at, now + TAKE_BACK_NS)
-    b.batches += 1
-    to.turn = b.batches
+    if index != of.up.tail:
+        take_up(b, index)
+        put_up(b, index)
     to.batch += 1
     to.batches += 1
     to.outstanding += size
     to.room -= size
     of.running += size
     for i in range(size):
-        out[i] = of.head
+        out[i] = of.queue.head
         hand_out(b, of, index, now)
     row[0] = index
     return size
@@ -331,64 +327,83 @@ cdef int batcher_withdraw(Batcher *b, uint32_t slot) noexcept nogil:
     return WITHDRAWN
 
 
-cdef uint32_t open_rows(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
-    cdef uint32_t i, count = 0
-    for i in range(stage.first_row, stage.first_row + stage.rows):
-        count += is_open(&b.rows[i], 1, now)
-    return count
+cdef bint may_move(const Batcher *b, const Stage *stage, uint32_t from_row, uint64_t now) noexcept nogil:
+    """Can another row of the stage take work at once?"""
+    cdef uint32_t i = stage.up.head
+    while i != NO_INDEX:
+        if i != from_row and is_open(&b.rows[i], 1, now):
+            return True
+        i = b.rows[i].link.next
+    return False
 
 
 cdef uint32_t batcher_take_back(Batcher *b, uint64_t now) noexcept nogil:
-    cdef uint32_t s, i, opened, count, total = 0
+    cdef uint32_t s, i, count, total = 0
     cdef Stage *stage
     cdef Row *row
     for s in range(b.stage_count):
         stage = &b.stages[s]
         if stage.rows < 2 or stage.running == 0:
             continue
-        opened = open_rows(b, stage, now)
-        for i in range(stage.first_row, stage.first_row + stage.rows):
+        i = stage.up.head
+        while i != NO_INDEX:
             row = &b.rows[i]
-            if row.take_back_at > now or opened <= <uint32_t>is_open(row, 1, now):
-                continue
-            count = return_unstarted(b, i, now, TAKE_BACK_NS)
-            if count > 0:
-                row.late = True
-                # Until the caller has looked at the ring anew, it does not count as seen empty.
-                row.room = min(row.room, row.ring_capacity - 1)
-                opened = open_rows(b, stage, now)
-            total += count
+            if row.take_back_at <= now and may_move(b, stage, i, now):
+                count = return_unstarted(b, i, now, TAKE_BACK_NS)
+                if count > 0:
+                    row.late = True
+                    # Until the caller has looked at the ring anew, it does not count as seen empty.
+                    row.room = min(row.room, row.ring_capacity - 1)
+                total += count
+            i = row.link.next
     return total
+
+
+cdef bint popping_matters(const Batcher *b, const Stage *stage) noexcept nogil:
+    """Is a row idle that gets work, or other rows' work, only once it has popped what is stale in its ring?"""
+    cdef uint32_t i = stage.up.head
+    while i != NO_INDEX:
+        if b.rows[i].outstanding == 0 and b.rows[i].room < b.rows[i].ring_capacity:
+            return True
+        i = b.rows[i].link.next
+    return False
 
 
 cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
     """When to ask for a batch of the queue (not empty)."""
     cdef uint64_t closing
     cdef uint32_t size = head_batch(b, stage, &closing)
-    cdef uint32_t i
     if choose_row(b, stage, size, now) != NO_INDEX:
         return max(closing, now)
-    for i in range(stage.first_row, stage.first_row + stage.rows):
-        if b.rows[i].up and b.rows[i].outstanding == 0:
-            # Its ring is full of stale descriptors, and nobody tells when it pops them: look again after a while.
-            return max(closing, now + TAKE_BACK_NS)
-    return NEVER
+    # Nobody tells when a row pops stale descriptors: look again after a while.
+    return max(closing, now + TAKE_BACK_NS) if popping_matters(b, stage) else NEVER
+
+
+cdef uint64_t take_back_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
+    """When to look for tasks that their rows have not started."""
+    cdef uint64_t nearest = NEVER
+    cdef uint64_t stuck = NEVER        # of tasks that no other row can take now
+    cdef uint32_t i = stage.up.head
+    while i != NO_INDEX:
+        if b.rows[i].take_back_at < min(nearest, stuck):
+            if may_move(b, stage, i, now):
+                nearest = b.rows[i].take_back_at
+            else:
+                stuck = b.rows[i].take_back_at
+        i = b.rows[i].link.next
+    if stuck < nearest and popping_matters(b, stage):
+        nearest = min(nearest, max(stuck, now + TAKE_BACK_NS))
+    return nearest
 
 
 cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
     cdef uint64_t nearest = NEVER
-    cdef uint32_t s, i, opened
+    cdef uint32_t s
     cdef const Stage *stage
-    cdef const Row *row
     for s in range(b.stage_count):
         stage = &b.stages[s]
         if stage.waiting > 0:
             nearest = min(nearest, queue_deadline(b, stage, now))
-        if stage.rows < 2 or stage.running == 0:
-            continue
-        opened = open_rows(b, stage, now)
-        for i in range(stage.first_row, stage.first_row + stage.rows):
-            row = &b.rows[i]
-            if row.take_back_at < nearest and opened > <uint32_t>is_open(row, 1, now):
-                nearest = row.take_back_at
+        if stage.rows > 1 and stage.running > 0:
+            nearest = min(nearest, take_back_deadline(b, stage, now))
     return nearest

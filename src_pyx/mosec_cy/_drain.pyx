@@ -16,11 +16,11 @@ cdef void _refuse(Service *s, uint32_t slot) noexcept nogil:
 cdef void drain_hopeless(Service *s) noexcept nogil:
     cdef uint32_t stage, slot, following
     for stage in range(s.batcher.stage_count):
-        if s.batcher.stages[stage].waiting == 0 or s.batcher.stages[stage].rows:       # some of its rows are up
+        if s.batcher.stages[stage].waiting == 0 or s.batcher.stages[stage].rows:
             continue
-        slot = s.batcher.stages[stage].head
+        slot = s.batcher.stages[stage].queue.head
         while slot != NO_INDEX and s.batcher.tasks[slot].state == TASK_QUEUED:
-            following = s.batcher.tasks[slot].next
+            following = s.batcher.tasks[slot].link.next
             _refuse(s, slot)
             slot = following
 

@@ -7,7 +7,7 @@ before it answers, but is not taken to be as slow for ever. The first batch of a
 others by it would hardly ever see the second.
 """
 
-from mosec_cy._batcher cimport Row, Stage
+from mosec_cy._batcher cimport NO_INDEX, Row, Stage
 from mosec_cy._pace cimport PACE_KNOWN
 
 cdef enum:
@@ -27,14 +27,13 @@ cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double wit
     cdef double pace = 0                   # batches a ns, of the rows that have been measured
     cdef double begun = 0                  # batches that they do meanwhile of what they have
     cdef double free_in
-    cdef uint32_t i
+    cdef uint32_t i = of.up.head
     cdef uint32_t known = 0
     cdef uint32_t others = 0               # new processes, which will be like these
     cdef const Row *row
-    for i in range(of.first_row, of.first_row + of.rows):
+    while i != NO_INDEX:
         row = &b.rows[i]
-        if not row.up:
-            continue
+        i = row.link.next
         if row.observations < PACE_KNOWN:
             others += 1
             continue

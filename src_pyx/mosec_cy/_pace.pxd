@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from mosec_cy._list cimport List, ListLink
+
 cdef enum:
     PACE_KNOWN = 2                    # observations: the first one may have loaded and compiled what later ones find
 
@@ -9,9 +11,10 @@ ctypedef struct Row:
     bint up                           # may get work
     bint late                         # work was taken back from it and it has completed nothing since: last resort
     uint32_t stage
-    uint32_t head, tail, outstanding  # tasks handed to it and not completed or taken back, in order of hand-out
+    ListLink link                     # in its stage's list of rows that are up
+    List handed                       # tasks handed to it and not completed or taken back, in order of hand-out
+    uint32_t outstanding              # how many are in it
     uint32_t batch                    # number of the last batch handed to it
-    uint64_t turn                     # number of the batch that it was handed last, of all rows'; 0: none in this life
     uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
     uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
     # Descriptors that fit into its ring now (stale ones occupy it until the row pops them). next_batch subtracts what

@@ -19,10 +19,10 @@ cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 cdef void _overrun(Service *s, uint32_t row, uint32_t batch) noexcept nogil:
     # `forward` has used up the stage's time: its clients are answered, the worker is told, and gets a period of grace.
     cdef Link *link = &s.links[row]
-    cdef uint32_t slot = s.batcher.rows[row].head
+    cdef uint32_t slot = s.batcher.rows[row].handed.head
     cdef uint32_t next
     while slot != NO_INDEX:
-        next = s.batcher.tasks[slot].next
+        next = s.batcher.tasks[slot].link.next
         if s.batcher.tasks[slot].batch == batch and s.batcher.tasks[slot].connection != NO_INDEX:
             task_time_out(s, slot, OVERRUN)
         slot = next

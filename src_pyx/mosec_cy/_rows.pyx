@@ -141,11 +141,12 @@ cdef void _see_room(Service *s, uint32_t row) noexcept nogil:
 cdef void rows_dispatch(Service *s, uint32_t stage) noexcept nogil:
     cdef Stage *st = &s.batcher.stages[stage]
     cdef uint32_t n
-    cdef uint32_t row = 0
+    cdef uint32_t row = st.up.head
     if st.waiting == 0:
         return
-    for row in range(st.first_row, st.first_row + st.rows):
+    while row != NO_INDEX:
         _see_room(s, row)
+        row = s.batcher.rows[row].link.next
     while True:
         n = batcher_next_batch(&s.batcher, stage, s.now, s.scratch, &row)
         if n == 0:

@@ -236,18 +236,28 @@ cdef class Scheduler:
     def queue(self, uint32_t stage):
         """Slots in the stage's queue, oldest first."""
         self.check_stage(stage)
-        return self.walk(self.stages[stage].head)
+        return self.walk(self.stages[stage].queue.head)
 
     def ring(self, uint32_t row):
         """Slots in the row's list, in order of hand-out."""
         self.check_row(row)
-        return self.walk(self.rows[row].head)
+        return self.walk(self.rows[row].handed.head)
+
+    def up(self, uint32_t stage):
+        """The stage's rows that are up, in order of their last batch; new ones are at the end."""
+        self.check_stage(stage)
+        rows = []
+        row = self.stages[stage].up.head
+        while row != NO_INDEX:
+            rows.append(row)
+            row = self.rows[row].link.next
+        return rows
 
     cdef list walk(self, uint32_t slot):
         slots = []
         while slot != NO_INDEX:
             slots.append(slot)
-            slot = self.tasks[slot].next
+            slot = self.tasks[slot].link.next
         return slots
 
     cdef uint32_t pass_on(self, uint64_t now) noexcept nogil:

@@ -108,6 +108,7 @@ class BatcherMachine(RuleBasedStateMachine):
             while batch := self.s.next_batch(stage, self.now):
                 self.hand_out(stage, *batch)
             self.nothing_was_missed(stage)
+        self.unstarted_are_looked_at()
         deadline = self.s.deadline(self.now)
         assert deadline is None or deadline > self.now
 
@@ -189,6 +190,13 @@ class BatcherMachine(RuleBasedStateMachine):
         if idle:
             assert self.s.deadline(self.now) is not None, "tasks and an idle row, and nobody would look again"
 
+    def unstarted_are_looked_at(self) -> None:
+        """While another row is idle, or may be once it has popped what is stale, core does not sleep for good."""
+        for task in self.handed.values():
+            others = (model for row, model in enumerate(self.rows) if row != task.row and not self.s.ring(row))
+            if not task.started and any(model.stage == task.stage and model.up for model in others):
+                assert self.rows[task.row].up is False or self.s.deadline(self.now) is not None
+
     # What rows do.
 
     @rule(row=st.integers(0, 5), count=st.integers(1, 4))
@@ -257,7 +265,8 @@ class BatcherMachine(RuleBasedStateMachine):
     def row_begins(self, row: int) -> None:
         model = self.rows[row]
         if not model.up and not model.running:
-            self.rows[row] = ModelRow(model.stage)
+            self.hand_outs += 1
+            self.rows[row] = ModelRow(model.stage, turn=self.hand_outs)
             self.s.row_up(row)
 
     @invariant()

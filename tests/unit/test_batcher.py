@@ -258,27 +258,27 @@ class TestWithdraw:
 
 
 class TestRowsThatAreUp:
-    def test_only_their_range_is_looked_at(self) -> None:
+    def test_only_they_are_looked_at(self) -> None:
         """A stage of one worker pays nothing for its spare row."""
         s = Scheduler([(1, 0, 2), (1, 0, 3)])
-
-        def seen() -> list[tuple[int, ...]]:
-            return [tuple(range(at["first_row"], at["first_row"] + at["rows"])) for at in map(s.stage, (0, 1))]
-
-        assert seen() == [(), ()]
-        s.row_up(0)
-        s.row_up(3)
-        assert seen() == [(0,), (3,)]
-        s.row_up(1)
-        s.row_up(4)
-        assert seen() == [(0, 1), (3, 4)]
+        assert (s.up(0), s.up(1)) == ([], [])
+        for row in (0, 3, 1, 4, 4):
+            s.row_up(row)
+        assert (s.up(0), s.up(1)) == ([0, 1], [3, 4])
         s.row_drain(0)
         s.row_up(2)
         s.row_down(3)
-        assert seen() == [(1,), (2, 3, 4)]
-        s.row_drain(2)
-        s.row_drain(4)
-        assert seen() == [(1,), ()]
+        s.row_down(3)
+        assert (s.up(0), s.up(1)) == ([1], [4, 2])
+        assert [s.stage(stage)["rows"] for stage in (0, 1)] == [1, 2]
+
+    def test_the_one_that_was_handed_a_batch_the_longest_ago_is_first(self) -> None:
+        s = scheduler(rows=3)
+        order = s.up(0)
+        for row in order * 2:
+            arrive(s, 1)
+            finish(s, hand(s, 0), 0)
+            assert s.up(0)[-1] == row
 
     def test_a_stage_moves_to_another_row(self) -> None:
         s = Scheduler([(1, 0, 2)])

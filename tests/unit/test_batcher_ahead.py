@@ -52,7 +52,7 @@ class TestHandAhead:
         finish(s, one, now)
         finish(s, other, now)
         arrive(s, 6, now)
-        assert [hand(s, now)[0] for _ in range(6)] == [1, 0, 0, 1, 0, 1]
+        assert [hand(s, now)[0] for _ in range(6)] == [1, 0, 1, 0, 1, 0]
 
     def test_row_whose_running_batch_has_become_slow_gets_nothing_ahead(self) -> None:
         s = scheduler()

@@ -154,6 +154,21 @@ class TestTakeBack:
         arrive(s, 1, 2 * MS)
         assert hand(s, 2 * MS)[0] == 0
 
+    def test_row_that_may_have_emptied_its_ring_is_looked_at_again(self) -> None:
+        s = scheduler(rows=2, ring_capacity=8)
+        arrive(s, 1)
+        hand(s, 0)
+        s.take_back(MS)
+        s.set_room(0, 7)
+        assert hand(s, MS)[0] == 1
+        assert s.take_back(2 * MS) == 0, "row 0 has yet to pop what was taken back from it"
+        assert s.deadline(2 * MS) == 3 * MS, "and says nothing when it does"
+        s.set_room(0, 8)
+        assert s.deadline(3 * MS) == 2 * MS
+        assert s.take_back(3 * MS) == 1
+        assert hand(s, 3 * MS)[0] == 0
+        assert s.deadline(3 * MS) == 4 * MS
+
     def test_row_that_has_emptied_its_ring_and_started_nothing_is_late(self) -> None:
         s = scheduler(rows=2, ring_capacity=8)
         arrive(s, 1)

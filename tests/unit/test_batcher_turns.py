@@ -76,14 +76,14 @@ def test_stages_go_round_apart() -> None:
     assert rows == [0, 2, 1, 3, 0, 2]
 
 
-def test_a_new_process_comes_first() -> None:
+def test_a_new_process_comes_after_the_others() -> None:
     """Its predecessor's last turn is not its own."""
     s = scheduler(rows=3)
     assert one_after_another(s, 5) == [0, 1, 2, 0, 1]
     s.row_down(1)
     assert one_after_another(s, 3) == [2, 0, 2], "a dead one has no turn"
     s.row_up(1)
-    assert one_after_another(s, 4) == [1, 0, 2, 1]
+    assert one_after_another(s, 4) == [0, 2, 1, 0]
 
 
 def test_a_roll_goes_on_with_those_that_are_up() -> None:
@@ -94,10 +94,10 @@ def test_a_roll_goes_on_with_those_that_are_up() -> None:
     assert one_after_another(s, 3) == [0, 1, 0]
     s.row_up(2)
     s.row_drain(0)
-    assert one_after_another(s, 4) == [2, 1, 2, 1]
+    assert one_after_another(s, 4) == [1, 2, 1, 2]
     s.row_up(3)
     s.row_drain(1)
-    assert one_after_another(s, 4) == [3, 2, 3, 2]
+    assert one_after_another(s, 4) == [2, 3, 2, 3]
 
 
 def test_one_that_is_late_waits_until_the_others_have_none_idle() -> None:
