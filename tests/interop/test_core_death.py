@@ -37,9 +37,7 @@ def test_workers_keep_their_models(serve: Serve, number: signal.Signals) -> None
     service = wait_workers(serve(PIPELINE), 4)
     workers = workers_of(service)
     assert len(workers) == 4
-    took = recover(service, 1, number)
-    print(f"answered again after {took * 1000:.0f} ms")
-    assert took < 5
+    recover(service, 1, number)
     assert f"core ended with {number.name}: its connections are lost" in service.messages
     wait_attached(service)
     with service.client() as client:
