@@ -21,10 +21,12 @@ FLOORS_PYTHON ?= $(shell for python in python3.10 ~/.pyenv/versions/3.10.*/bin/p
 BIN := $(VENV)/bin
 # What the lock has hashes for is compared with them.
 UV := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-build-isolation $(if $(LOCK),--constraint $(LOCK),--upgrade)
-ENGINE := $(wildcard src_pyx/mosec_cy/*.pyx src_pyx/mosec_cy/*.pxd)
+ENGINE := $(wildcard src_pyx/mosec_cy/_engine/*.pyx src_pyx/mosec_cy/_engine/*.pxd)
+DRIVERS := $(wildcard tests/drivers/*.pyx)
 # Build switches that are on are part of the name of the engine's stamp: switching rebuilds.
 FLAVOUR := $(if $(filter-out 0,$(MOSEC_CY_DEBUG)),-debug)$(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),-sanitize)
 ENGINE_STAMP := $(VENV)/.engine$(FLAVOUR)
+DRIVERS_STAMP := $(VENV)/.drivers$(FLAVOUR)
 
 # A sanitized extension in an interpreter that is not needs the runtime loaded first; the interpreter's own leaks are no news.
 SANITIZED := $(if $(filter-out 0,$(MOSEC_CY_SANITIZE)),LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1)
@@ -47,12 +49,12 @@ serve: $(VENV)/.examples ## serve a real model (file types, by content) on PORT,
 	@printf '\n    curl --data-binary @README.md http://127.0.0.1:%s/inference\n\n' "$(PORT)"
 	@exec $(BIN)/python examples/filetype/server.py --port $(PORT)
 
-test: $(VENV)/.group-test $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
+test: $(VENV)/.group-test $(DRIVERS_STAMP) $(if $(filter-out 0,$(PEER)),$(VENV)/.group-peer) $(VENV)/.examples ## run all tests
 	$(call say,pytest $(TESTS))
 	@$(SANITIZED) $(BIN)/python -m pytest -p tests.progress -o console_output_style=classic -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(TESTS)
 
 test-latest: ## run all tests with the newest release of everything, whatever the lock says
-	@rm -f .venv-latest/.base .venv-latest/.engine* .venv-latest/.group-* .venv-latest/.examples
+	@rm -f .venv-latest/.base .venv-latest/.engine* .venv-latest/.drivers* .venv-latest/.group-* .venv-latest/.examples
 	@$(MAKE) --no-print-directory test VENV=.venv-latest LOCK=
 
 test-floors: ## run all tests with the oldest dependencies that are admitted (FLOORS_PYTHON, a CPython 3.10 or 3.11); Mosec admits none so old
@@ -88,24 +90,24 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 	$(call say,rules of the house)
 	@$(BIN)/python tools/lint_source.py
 
-fuzz: $(VENV)/.group-test ## fuzz what reads hostile bytes, guided by coverage (needs clang): each target for FUZZ_SECONDS
+fuzz: $(VENV)/.group-test $(DRIVERS_STAMP) ## fuzz what reads hostile bytes, guided by coverage (needs clang): each target for FUZZ_SECONDS
 	$(call say,random tests with other seeds and ten times the examples)
 	@FUZZ_FACTOR=10 $(BIN)/python -m pytest --timeout 0 -p no:cacheprovider tests/fuzz
 	$(call say,libFuzzer on each target for $(FUZZ_SECONDS) s)
 	@$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
-model: $(VENV)/.group-test ## check the models of what processes do to each other in shared memory (needs spin, g++ and relacy)
+model: $(VENV)/.group-test $(DRIVERS_STAMP) ## check the models of what processes do to each other in shared memory (needs spin, g++ and relacy)
 	$(call say,spin; relacy)
 	@MOSEC_CY_REQUIRE_TOOLS=1 $(BIN)/python -m pytest -v tests/unit/test_models.py tests/unit/test_weak_memory.py
 
 format: $(VENV)/.group-check ## let ruff format and fix the Python sources
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-soak: $(VENV)/.group-test ## load a service of all kinds for 30 minutes while its processes are killed; nothing may be lost
+soak: $(VENV)/.group-test $(DRIVERS_STAMP) ## load a service of all kinds for 30 minutes while its processes are killed; nothing may be lost
 	$(call say,python -m tests.soak $(SOAK))
 	@$(SANITIZED) $(BIN)/python -m tests.soak $(SOAK)
 
-bench: $(VENV)/.group-bench ## micro-benchmarks, then the comparison with other servers
+bench: $(VENV)/.group-bench $(DRIVERS_STAMP) ## micro-benchmarks, then the comparison with other servers
 	$(call say,micro-benchmarks)
 	@$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(call say,comparison with other servers; each is installed in an environment of its own)
@@ -116,14 +118,14 @@ docs: $(VENV)/.group-docs ## the documentation, in site/; warnings are errors, a
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs site
 	$(call say,open site/index.html)
 
-develop: $(VENV)/.group-dev $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
+develop: $(VENV)/.group-dev $(DRIVERS_STAMP) $(VENV)/.examples ## everything for work on the project; MOSEC_CY_DEBUG=1, MOSEC_CY_SANITIZE=1 choose the build
 	$(call say,ready: $(BIN)/python)
 
 package: $(VENV)/.group-package ## sdist and wheels in dist/, for all Pythons whose headers are found; each that can run here is tried
 	@$(BIN)/python -m tools.package $(PACKAGE)
 
 clean: ## remove what was built; environments too
-	rm -rf build dist site .venv .venv-latest .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site .venv .venv-latest .venv-floors .venv-examples .peer bench-results *.egg-info mosec_cy/_engine/*.so tests/drivers/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step.
@@ -141,6 +143,12 @@ $(ENGINE_STAMP): $(VENV)/.base setup.py $(ENGINE)
 	$(call say,building the engine$(FLAVOUR) and installing mosec_cy into $(VENV) (editable))
 	@$(UV) --editable .
 	@rm -f $(VENV)/.engine* && touch $@
+
+# What tests and benchmarks reach the engine's C functions through; no wheel has it.
+$(DRIVERS_STAMP): $(ENGINE_STAMP) $(DRIVERS)
+	$(call say,building the drivers of the engine's tests$(FLAVOUR))
+	@$(BIN)/python setup.py --quiet build_drivers
+	@rm -f $(VENV)/.drivers* && touch $@
 
 # It builds from the source distribution and needs no engine here.
 $(VENV)/.group-package: pyproject.toml requirements.lock | $(VENV)/.base

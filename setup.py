@@ -1,11 +1,13 @@
-"""Build of the Cython engine: every `src_pyx/mosec_cy/X.pyx` becomes the extension `mosec_cy.X`.
+"""Build of the Cython engine: every `src_pyx/mosec_cy/_engine/X.pyx` becomes the extension `mosec_cy._engine.X`.
 
 Build switches, read from the environment:
 
 MOSEC_CY_DEBUG=1     assertions and counters on, no optimisation
 MOSEC_CY_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
 
-`python setup.py check_engine` translates all of it with warnings and performance hints as errors.
+`python setup.py check_engine` translates all of it with warnings and performance hints as errors. `python setup.py
+build_drivers` builds `tests/drivers/X.pyx`, through which tests and benchmarks reach the engine's C functions: in place,
+and for no wheel.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from setuptools import Command, Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-SOURCES = Path("src_pyx/mosec_cy")
+SOURCES = Path("src_pyx/mosec_cy/_engine")
+DRIVERS = Path("tests/drivers")
 SWITCHES = ("MOSEC_CY_DEBUG", "MOSEC_CY_SANITIZE")
 CORE_DIRECTIVES = {
     "language_level": 3,
@@ -54,11 +57,11 @@ def flags() -> tuple[list[str], list[str]]:
     return compile_args, link_args
 
 
-def extensions() -> list[Extension]:
+def extensions(sources: Path = SOURCES, package: str = "mosec_cy._engine") -> list[Extension]:
     compile_args, link_args = flags()
     return [
-        Extension(f"mosec_cy.{path.stem}", [str(path)], extra_compile_args=compile_args, extra_link_args=link_args)
-        for path in sorted(SOURCES.glob("*.pyx"))
+        Extension(f"{package}.{path.stem}", [str(path)], extra_compile_args=compile_args, extra_link_args=link_args)
+        for path in sorted(sources.glob("*.pyx"))
     ]
 
 
@@ -80,6 +83,8 @@ def translate(modules: list[Extension], build_dir: str, force: bool = False) -> 
 class BuildEngine(build_ext):
     """Translates Cython when extensions are built, so that asking for metadata costs nothing."""
 
+    what = "engine"
+
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or len(os.sched_getaffinity(0))
@@ -87,7 +92,7 @@ class BuildEngine(build_ext):
             self.build_temp = f"build/objects-{flavour()}"
 
     def run(self) -> None:
-        record = ROOT / "build" / f"flavour-{sys.implementation.cache_tag}"
+        record = ROOT / "build" / f"flavour-{self.what}-{sys.implementation.cache_tag}"
         if self.inplace or self.editable_mode:
             # The extensions of all flavours have one place and one name; their age says nothing of the switches.
             self.force = self.force or not record.exists() or record.read_text() != flavour()
@@ -98,6 +103,16 @@ class BuildEngine(build_ext):
         if self.inplace or self.editable_mode:
             record.parent.mkdir(exist_ok=True)
             record.write_text(flavour())
+
+
+class BuildDrivers(BuildEngine):
+    description = "build the drivers of the engine's tests, in place or into --build-lib"
+    what = "drivers"
+
+    def finalize_options(self) -> None:
+        self.distribution.ext_modules = extensions(DRIVERS, "tests.drivers")
+        self.inplace = self.build_lib is None
+        super().finalize_options()
 
 
 class CheckEngine(Command):
@@ -115,7 +130,7 @@ class CheckEngine(Command):
 
         Options.warning_errors = True
         said = io.StringIO()
-        modules = extensions()
+        modules = extensions() + extensions(DRIVERS, "tests.drivers")
         try:
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(said):
                 translate(modules, folder, force=True)
@@ -130,5 +145,5 @@ os.chdir(ROOT)
 setup(
     packages=find_packages(include=["mosec_cy", "mosec_cy.*"]),
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildEngine, "check_engine": CheckEngine},
+    cmdclass={"build_ext": BuildEngine, "build_drivers": BuildDrivers, "check_engine": CheckEngine},
 )

@@ -22,7 +22,7 @@ def runner(what: str, data: bytes) -> Callable[[int], object]:
 
         feed = httptools.HttpRequestParser(object()).feed_data
         return lambda times: [feed(data) for _ in range(times)]
-    from mosec_cy._http_parser import RequestParser
+    from tests.drivers.http_request import RequestParser
 
     parser = RequestParser()
     if what == "in C":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from open_loop import Tally, drive, saturate
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 
 SERVICE = Path(__file__).with_name("overload_service.py")
 COLUMNS = (

@@ -6,7 +6,7 @@
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 
 ROUNDS = 500
 

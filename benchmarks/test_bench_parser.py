@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.requests_http import REQUESTS
-from mosec_cy._http_parser import RequestParser
+from tests.drivers.http_request import RequestParser
 
 IN_C = 1000
 

@@ -5,7 +5,7 @@ import mmap
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mosec_cy._pool import BlockPool, lessee
+from tests.drivers.pool import BlockPool, lessee
 
 BUDGET, MOST = 1 << 30, 32768
 ROW = lessee(0, 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mosec_cy._ring import Doorbell, Ring
+from tests.drivers.ring import Doorbell, Ring
 
 CAPACITY = 256
 DESCRIPTOR = (1, 2, 3, 4, 5, 6, 7, 200, 0, 0)

@@ -4,7 +4,7 @@ from itertools import count
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mosec_cy._http_writer import ResponseWriter
+from tests.drivers.http_response import ResponseWriter
 
 
 def test_head(benchmark: BenchmarkFixture) -> None:

@@ -1,5 +1,5 @@
-/* How core sleeps and is woken by rows: the bell (_ring.pyx), an eventfd that epoll watches edge-triggered and nobody
- * reads (_loop.pyx), and a pidfd of each row.
+/* How core sleeps and is woken by rows: the bell (ring.pyx), an eventfd that epoll watches edge-triggered and nobody
+ * reads (connection.pyx), and a pidfd of each row.
  *
  * Row 0 publishes ANSWERS, row 1 one fewer; row 0 may be killed at any step, also between taking back core's
  * announcement and making the call that wakes it. Claim: core does not sleep while an answer is published, whoever
@@ -58,14 +58,14 @@ proctype row(byte me) {
     fi
 }
 
-inline row_poll(r) {                                         /* _rows.pyx row_poll: ring_pop until it is empty */
+inline row_poll(r) {                                         /* dispatch.pyx row_poll: ring_pop until it is empty */
     taken[r] = memory[r]
 }
 
 proctype core() {
 end:
     do
-    :: store(CORE, SLEEPING, 1);                             /* _core_loop.pyx _wait: bell_prepare */
+    :: store(CORE, SLEEPING, 1);                             /* core.pyx _wait: bell_prepare */
 #ifndef NO_SLEEPER_FENCE
        fence(CORE);
 #endif

@@ -1,5 +1,5 @@
-/* Who runs a task: its word in shared memory (_word.pyx), the sequence in it, and core's side of handing out, taking
- * back, cancelling, completing and judging the dead (_batcher.pyx, _rows.pyx). A word is changed in one step by a
+/* Who runs a task: its word in shared memory (ring.pyx), the sequence in it, and core's side of handing out, taking
+ * back, cancelling, completing and judging the dead (batcher.pyx, dispatch.pyx). A word is changed in one step by a
  * compare-and-swap, or by core's store while nobody else may change it.
  *
  * One slot serves REQUESTS requests one after the other. Core hands each to one of two rows and may take it back, one

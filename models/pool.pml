@@ -1,5 +1,5 @@
-/* Who holds a block: the word of each block (_pool.pyx), its payloads' leases (_payload.pyx), core's way with requests
- * and answers (_rows.pyx), what becomes of the claims of the dead (_pool_books.pyx), and the trimmer (_trimmer.pyx).
+/* Who holds a block: the word of each block (pool.pyx), its payloads' leases (worker.pyx), core's way with requests
+ * and answers (dispatch.pyx), what becomes of the claims of the dead (pool.pyx), and the trimmer (pool.pyx).
  *
  * Core takes blocks for REQUESTS requests and hands them to two rows; a row answers with a block of its own or none,
  * and may keep looking into the request's block after its answer; the first life of row 0 may be killed at any step. All
@@ -34,7 +34,7 @@ inline cas(b, old, new, ok) {          /* in one step, with `then` */
     if :: ok -> word[b] = new :: else fi
 }
 
-/* _pool.pyx claim: a hint, the map, the swap. Two holders would be seen here. */
+/* pool.pyx claim: a hint, the map, the swap. Two holders would be seen here. */
 inline claim(b, claimant, mark, ok) {
     ok = false;
     if
@@ -114,7 +114,7 @@ end:    do
     dead ! r
 }
 
-inline settle(r, request, answer) {                        /* _rows.pyx _complete */
+inline settle(r, request, answer) {                        /* dispatch.pyx _complete */
     if
     :: answer != NONE ->
         atomic {                                           /* _accept_block: pool_take_over */
@@ -133,7 +133,7 @@ inline settle(r, request, answer) {                        /* _rows.pyx _complet
     fi
 }
 
-inline sweep(r) {                                          /* _pool_books.pyx pool_sweep */
+inline sweep(r) {                                          /* pool.pyx pool_sweep */
     b = 0;
     do
     :: b < BLOCKS ->

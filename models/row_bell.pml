@@ -1,4 +1,4 @@
-/* How a row sleeps and is woken: the ring's indices, the bell (_ring.pyx) and the futex on its counter.
+/* How a row sleeps and is woken: the ring's indices, the bell (ring.pyx) and the futex on its counter.
  *
  * One row takes; core publishes PUBLISHED tasks, one after the other, and may die at any step; master may order the
  * row to stop at any time. Claim: nobody sleeps while there is something to do.
@@ -41,7 +41,7 @@ inline bell_ring(who, was_sleeping) {
         :: was_sleeping == 0
         :: else ->
             atomic { fence(who); memory[COUNTER] = memory[COUNTER] + 1 }                    /* add_fetch_u32 */
-            wake()                         /* _rows.pyx _wake */
+            wake()                         /* dispatch.pyx _wake */
         fi
     fi
 }

@@ -17,7 +17,7 @@ from mosec_cy.errors import DecodingError, MosecError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mosec_cy._payload import Item
+    from mosec_cy._engine.worker import Item
 
 GZIP, ZSTD = "gzip", "zstd"
 

@@ -7,7 +7,7 @@ import marshal
 import os
 import signal
 
-from mosec_cy._process import die_with_parent, set_title
+from mosec_cy._engine.process import die_with_parent, set_title
 
 
 def main(boot_fd: int, master_pid: int) -> None:
@@ -24,7 +24,7 @@ def main(boot_fd: int, master_pid: int) -> None:
     _raise_descriptor_limit()
 
     try:
-        from mosec_cy._core import run_core
+        from mosec_cy._engine.core import run_core
 
         status = run_core(config)
     except BaseException:

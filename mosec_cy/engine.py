@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mosec_cy import __version__, content_coding
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from mosec_cy.core_link import CoreLink, ToCore
 from mosec_cy.master_routes import MASTER_INCARNATION, MasterRoutes
 from mosec_cy.options import Options

@@ -11,7 +11,7 @@ import select
 import signal
 
 from mosec_cy import helpers
-from mosec_cy._process import set_title
+from mosec_cy._engine.process import set_title
 
 _LARGEST = 1 << 20  # bytes of a message
 

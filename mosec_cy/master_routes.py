@@ -6,8 +6,8 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mosec_cy._channel import Channel
-from mosec_cy._segment import STATUS_CODES, Segment
+from mosec_cy._engine.worker import Channel
+from mosec_cy._engine.segment import STATUS_CODES, Segment
 from mosec_cy.log import get_logger
 from mosec_cy.metric_snapshot import Family
 from mosec_cy.openapi import OpenAPI
@@ -16,7 +16,7 @@ from mosec_cy.plan import MASTER_ROW, METRICS, TEXT, Plan, Resource
 from mosec_cy.user_metrics import UserMetrics
 
 if TYPE_CHECKING:
-    from mosec_cy._payload import Item
+    from mosec_cy._engine.worker import Item
     from mosec_cy.metrics import ServiceMetrics
 
 MASTER_INCARNATION = 1

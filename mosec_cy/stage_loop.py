@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mosec_cy import content_coding, event_loop, json_codec, replica
-from mosec_cy._sender import Sender
+from mosec_cy._engine.worker import Sender
 from mosec_cy.codec_marks import is_in_place
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.item_errors import FATAL, answer_for, error_in_place
@@ -26,8 +26,8 @@ from mosec_cy.results import (
 from mosec_cy.worker import BaseWorker, streams
 
 if TYPE_CHECKING:
-    from mosec_cy._channel import Channel
-    from mosec_cy._payload import Item
+    from mosec_cy._engine.worker import Channel
+    from mosec_cy._engine.worker import Item
 
 logger = get_logger()
 

@@ -15,8 +15,8 @@ from mosec_cy.background import start_thread
 from mosec_cy.metric_snapshot import Recorder
 
 if TYPE_CHECKING:
-    from mosec_cy._channel import Channel
-    from mosec_cy._segment import Segment
+    from mosec_cy._engine.worker import Channel
+    from mosec_cy._engine.segment import Segment
 
 _PATIENCE = 1.0  # s
 
@@ -79,7 +79,7 @@ class ControlThread:
 
     def _attach(self, channel: Channel, number: int, segment_fd: int, core_bell_fd: int) -> None:
         """Have the main thread serve the core of that number."""
-        from mosec_cy._segment import Segment
+        from mosec_cy._engine.segment import Segment
 
         offer = Segment.attach(segment_fd), core_bell_fd
         replaced = channel.offer(*offer, functools.partial(self._attached, number))

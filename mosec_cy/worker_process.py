@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosec_cy import content_coding, event_loop, log, messages, mistakes, replica, standard_streams
-from mosec_cy._process import die_with_parent, keep_freed_pages
+from mosec_cy._engine.process import die_with_parent, keep_freed_pages
 from mosec_cy.item_errors import FATAL
 from mosec_cy.metric_snapshot import Recorder
 from mosec_cy.rehearsal import examples_of, rehearse, try_forward
@@ -25,7 +25,7 @@ from mosec_cy.worker_control import ControlThread
 from mosec_cy.worker_signals import leave_signals_to_master
 
 if TYPE_CHECKING:
-    from mosec_cy._channel import Channel
+    from mosec_cy._engine.worker import Channel
     from mosec_cy.main_module import Program
 
 
@@ -168,8 +168,8 @@ def _warm_up(worker: BaseWorker, last: bool, strict: bool, control: socket.socke
 
 
 def _open_channel(boot: Boot) -> Channel:
-    from mosec_cy._channel import Channel
-    from mosec_cy._segment import Segment
+    from mosec_cy._engine.worker import Channel
+    from mosec_cy._engine.segment import Segment
 
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from tests.service import PATIENCE, Service
 
 

@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mosec_cy._channel import Channel
-from mosec_cy._process import die_with_parent
-from mosec_cy._segment import Segment
+from mosec_cy._engine.worker import Channel
+from mosec_cy._engine.process import die_with_parent
+from mosec_cy._engine.segment import Segment
 
 MESSAGE = struct.Struct("=IIIiQ")
 ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
@@ -28,7 +28,7 @@ MIB = 1 << 20
 SECOND = 1_000_000_000
 CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]
 RUN = (
-    "import marshal, os, sys; from mosec_cy._core import run_core;"
+    "import marshal, os, sys; from mosec_cy._engine.core import run_core;"
     "sys.exit(run_core(marshal.loads(os.read(int(sys.argv[1]), 1 << 16))))"
 )
 

@@ -1,7 +1,7 @@
 """The engine's own functions as C++ in which a checker of memory models has replaced the atomics.
 
 Cython turns a function that needs no Python into plain C. Its text, with the names as they are in the sources, and the
-inline functions of `_linux.pxd` with their memory orders, are what `models/relacy` is compiled with: nothing is copied
+inline functions of `linux.pxd` with their memory orders, are what `models/relacy` is compiled with: nothing is copied
 by hand that could differ from what runs.
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "src_pyx"
+ENGINE = SOURCES / "mosec_cy" / "_engine"
+PACKAGE = "8mosec_cy_7_engine_"  # as Cython writes it into names
 
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 SHARED_WORD = re.compile(r"\buint(32|64)_t (?:const )?\*(?=words?\b)")  # a pointer to what other threads write
@@ -48,11 +50,11 @@ static inline uint32_t no_count(rl::atomic<uint32_t> *, uint32_t) { return 0; }
 def translated(module: str) -> str:
     """The C that Cython makes of an engine's module, without comments."""
     directives = ["boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True"]
-    command = [sys.executable, "-m", "cython", "-3", "-I", str(SOURCES), "--module-name", f"mosec_cy.{module}"]
+    command = [sys.executable, "-m", "cython", "-3", "-I", str(SOURCES), "--module-name", f"mosec_cy._engine.{module}"]
     command += [part for directive in directives for part in ("-X", directive)]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "module.c")
-        subprocess.run([*command, str(SOURCES / "mosec_cy" / f"{module}.pyx"), "-o", str(made)], check=True)
+        subprocess.run([*command, str(ENGINE / f"{module}.pyx"), "-o", str(made)], check=True)
         return COMMENT.sub("", made.read_text())
 
 
@@ -62,7 +64,7 @@ def functions(module: str, names: Iterable[str]) -> dict[str, str]:
     Raises:
         LookupError: there is no such function.
     """
-    prefix = f"__pyx_f_8mosec_cy_{len(module)}{module}_"
+    prefix = f"__pyx_f_{PACKAGE}{len(module)}{module}_"
     found = {}
     for name in names:
         begin = rf"^static [^;\n]*\b{prefix}{name}\([^;\n]*\{{\n"
@@ -75,16 +77,16 @@ def functions(module: str, names: Iterable[str]) -> dict[str, str]:
 
 def plain(text: str, module: str) -> str:
     """With the names of the sources, and shared words as the checker's atomics."""
-    for other in sorted({*re.findall(r"8mosec_cy_\d+(_[a-z_0-9]+?)_[A-Za-z]", text), module}, key=len, reverse=True):
-        text = re.sub(rf"__pyx_[a-z]+_8mosec_cy_{len(other)}{other}_", "", text)
+    for other in sorted({*re.findall(rf"{PACKAGE}\d+([a-z][a-z0-9]*)_[A-Za-z]", text), module}, key=len, reverse=True):
+        text = re.sub(rf"__pyx_[a-z]+_{PACKAGE}{len(other)}{other}_", "", text)
     for cython, here in (("__pyx_v_", ""), ("__pyx_", "c_"), ("CYTHON_UNUSED ", ""), ("CYTHON_INLINE ", "inline ")):
         text = text.replace(cython, here)
     return SHARED_WORD.sub(r"rl::atomic<uint\1_t> *", re.sub(r"\n\s*\n", "\n", text))
 
 
 def atomics() -> Iterator[str]:
-    """The inline functions of `_linux.pxd` that are atomic, on the checker's atomics; their orders stay."""
-    for result, name, arguments, body in ATOMIC.findall((SOURCES / "mosec_cy" / "_linux.pxd").read_text()):
+    """The inline functions of `linux.pxd` that are atomic, on the checker's atomics; their orders stay."""
+    for result, name, arguments, body in ATOMIC.findall((ENGINE / "linux.pxd").read_text()):
         yield f"static inline {result} {name}({on_atomics(arguments)}) {body}"
 
 

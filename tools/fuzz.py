@@ -33,7 +33,8 @@ def build() -> Path:
         raise SystemExit("make fuzz needs clang with its runtime libraries (Debian: apt-get install clang)")
     environment = {**os.environ, "CC": "clang", "LDSHARED": "clang -shared", "CFLAGS": f"-g {INSTRUMENTATION}"}
     where = ["--build-base", str(BUILD), "--build-lib", str(BUILD / "lib")]
-    subprocess.run([sys.executable, "setup.py", "--quiet", "build", *where], cwd=ROOT, env=environment, check=True)
+    for step in (["build", *where], ["build_drivers", "--build-lib", str(BUILD / "lib")]):
+        subprocess.run([sys.executable, "setup.py", "--quiet", *step], cwd=ROOT, env=environment, check=True)
     library = BUILD / "libfuzzer.so"
     archive = f"-Wl,--whole-archive,{runtime('fuzzer_no_main')},--no-whole-archive"
     subprocess.run(["clang++", "-shared", archive, "-lpthread", "-o", str(library)], check=True)

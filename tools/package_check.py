@@ -44,7 +44,7 @@ def check_contents(wheel: Path) -> None:
         raise SystemExit(f"{wheel.name} should not hold {unwanted}")
     package = Path(__file__).resolve().parent.parent / "mosec_cy"
     modules = {f"mosec_cy/{path.relative_to(package)}" for path in package.rglob("*.py")}
-    engine = {path.stem for path in package.parent.glob("src_pyx/mosec_cy/*.pyx")}
+    engine = {path.stem for path in package.parent.glob("src_pyx/mosec_cy/_engine/*.pyx")}
     built = {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")}
     missing = [*sorted(modules - set(names)), *sorted(engine - built)]
     missing += [end for end in ("mosec_cy/py.typed", "/licenses/LICENSE") if not any(n.endswith(end) for n in names)]

@@ -35,7 +35,7 @@ inline rl::memory_order order(int of) {
 
 typedef rl::var<int> Data;                             /* what no two threads may touch at once: a payload */
 
-/* _ring.pxd */
+/* ring.pxd */
 enum { RING_OK = 0, RING_FULL = -1, RING_EMPTY = -2, RING_BROKEN = -3, CAPACITY = 2 };
 const uint32_t NO_BLOCK = 0xFFFFFFFF;
 struct Descriptor { uint64_t task; uint32_t sequence; uint32_t block; };
@@ -49,10 +49,10 @@ struct RingMemory { rl::atomic<uint64_t> head, tail; Slot slots[CAPACITY]; };
 struct RingEnd { RingMemory *memory; uint64_t mask, own, peer; };
 struct Bell { rl::atomic<uint32_t> counter, sleeping; };
 
-/* _word.pxd */
+/* ring.pxd */
 enum { WORD_HANDED = 1, WORD_STARTED = 2, WORD_CANCELLED = 4 };
 
-/* _pool.pxd: one class of BLOCKS blocks */
+/* pool.pxd: one class of BLOCKS blocks */
 enum { BLOCKS = 2, POOL_MIN_SHIFT = 10, FIRST_FIT_SHIFT = 16, LARGEST_PERIOD = 32,
        POOL_OK = 0, POOL_BAD_BLOCK = -1, POOL_NOT_HELD = -2, POOL_LEASED = -3 };
 const uint64_t CORE = (uint64_t)1 << 63;

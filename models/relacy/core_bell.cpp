@@ -1,9 +1,9 @@
-/* How core sleeps and is woken by two rows: its bell (_ring.pyx) and an eventfd that epoll watches edge-triggered, as in
+/* How core sleeps and is woken by two rows: its bell (ring.pyx) and an eventfd that epoll watches edge-triggered, as in
  * core_bell.pml. Row 0 may be killed between taking back core's announcement and the call that wakes it. Claim: core
  * does not sleep while an answer is published.
  *
- * engine: _ring look_for_space ring_push ring_publish ring_pop ring_has_news
- * engine: _ring bell_prepare bell_awake bell_ring
+ * engine: ring look_for_space ring_push ring_publish ring_pop ring_has_news
+ * engine: ring bell_prepare bell_awake bell_ring
  * fault: bell_prepare fence_seq_cst no_fence
  * fault: bell_ring fence_seq_cst no_fence
  * fault: ring_publish store_release_u64 store_relaxed_u64
@@ -50,7 +50,7 @@ struct CoreBell : rl::test_suite<CoreBell, ROWS + 1> {
         }
     }
 
-    void core() {                                      /* _core_loop.pyx: _wait; _rows.pyx: rows_poll */
+    void core() {                                      /* core.pyx: _wait; dispatch.pyx: rows_poll */
         while (!over[0] || !over[1]) {
             bell_prepare(&bell);
             kernel.epoll(!ring_has_news(&core_end[0]) && !ring_has_news(&core_end[1]));

@@ -1,9 +1,9 @@
-/* Who runs a task: its word (_word.pyx) between core, which hands it to row 0, takes it back and hands it to row 1, and
+/* Who runs a task: its word (ring.pyx) between core, which hands it to row 0, takes it back and hands it to row 1, and
  * the rows, as in hand_out.pml. Claim: no task is started twice, and who starts one finds the payload that it was
  * handed with.
  *
- * engine: _ring look_for_space ring_push ring_publish ring_pop
- * engine: _word make_word word_hand word_take_back word_start
+ * engine: ring look_for_space ring_push ring_publish ring_pop
+ * engine: ring make_word word_hand word_take_back word_start
  * fault: word_start cas_u64 swap_by_store
  * fault: word_take_back cas_u64 swap_by_store
  * fault: ring_publish store_release_u64 store_relaxed_u64

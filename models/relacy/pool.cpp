@@ -1,10 +1,10 @@
-/* Who holds a block: the words of two blocks (_pool.pyx), which core and a row claim, lease, hand over, drop and empty,
+/* Who holds a block: the words of two blocks (pool.pyx), which core and a row claim, lease, hand over, drop and empty,
  * as in pool.pml. Claim: what one holder does to a block is over before the next one begins.
  *
- * engine: _ring look_for_space ring_push ring_publish ring_pop ring_release
- * engine: _pool exists claim allocate_recent allocate_scanning pool_allocate pool_lease pool_drop_lease
- * engine: _pool pool_take_over pool_drop_core pool_claim_free pool_unclaim
- * engine: _pool_books sweep_chunk pool_sweep
+ * engine: ring look_for_space ring_push ring_publish ring_pop ring_release
+ * engine: pool exists claim allocate_recent allocate_scanning pool_allocate pool_lease pool_drop_lease
+ * engine: pool pool_take_over pool_drop_core pool_claim_free pool_unclaim
+ * engine: pool sweep_chunk pool_sweep
  * fault: claim cas_u64 swap_by_store
  * fault: claim cas_u64 swap_relaxed
  * fault: pool_drop_lease cas_u64 swap_relaxed
@@ -97,7 +97,7 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         pool_drop_core(pool, request);
     }
 
-    void trim(Pool *pool) {                            /* _trimmer.pyx _trim */
+    void trim(Pool *pool) {                            /* pool.pyx _trim */
         for (uint32_t block = 0; block < BLOCKS; block++)
             if (pool_claim_free(pool, block)) {
                 data[block]($) = 0;

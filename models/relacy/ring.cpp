@@ -1,7 +1,7 @@
-/* A ring between its two ends (_ring.pyx). Claim: what is popped is what was pushed, in order, and no slot is written
+/* A ring between its two ends (ring.pyx). Claim: what is popped is what was pushed, in order, and no slot is written
  * while it is read.
  *
- * engine: _ring look_for_space ring_push ring_publish ring_pop ring_release
+ * engine: ring look_for_space ring_push ring_publish ring_pop ring_release
  * fault: ring_publish store_release_u64 store_relaxed_u64
  * fault: ring_pop load_acquire_u64 load_relaxed_u64
  * fault: ring_release store_release_u64 store_relaxed_u64

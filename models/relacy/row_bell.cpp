@@ -1,9 +1,9 @@
-/* How a row sleeps and is woken: its bell (_ring.pyx) and the futex on the bell's counter, as in row_bell.pml. Core
+/* How a row sleeps and is woken: its bell (ring.pyx) and the futex on the bell's counter, as in row_bell.pml. Core
  * publishes PUBLISHED tasks, master may order the row to stop. Claim: the row does not sleep while there is something
  * to do.
  *
- * engine: _ring look_for_space ring_push ring_publish ring_pop ring_release ring_has_news
- * engine: _ring bell_prepare bell_awake bell_ring bell_force
+ * engine: ring look_for_space ring_push ring_publish ring_pop ring_release ring_has_news
+ * engine: ring bell_prepare bell_awake bell_ring bell_force
  * fault: bell_prepare fence_seq_cst no_fence
  * fault: bell_ring fence_seq_cst no_fence
  * fault: bell_ring add_fetch_u32 no_count
@@ -59,7 +59,7 @@ struct RowBell : rl::test_suite<RowBell, 3> {
         }
     }
 
-    void core() {                                      /* _rows.pyx: _hand_out, _wake */
+    void core() {                                      /* dispatch.pyx: _hand_out, _wake */
         for (unsigned i = 0; i < PUBLISHED; i++) {
             Descriptor d = {i, 0, 0};
             ring_push(&core_end, &d);

@@ -1,7 +1,7 @@
 /* How threads of a row that wait to send events are woken: the row's other bell, on which several sleep, and which none
- * takes back (_sender.pyx). Core acknowledges what each of them waits for. Claim: none sleeps on.
+ * takes back (worker.pyx). Core acknowledges what each of them waits for. Claim: none sleeps on.
  *
- * engine: _ring bell_prepare bell_ring
+ * engine: ring bell_prepare bell_ring
  * fault: bell_prepare fence_seq_cst no_fence
  * fault: bell_ring fence_seq_cst no_fence
  */

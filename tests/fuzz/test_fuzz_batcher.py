@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 from tests.fuzz.batcher_model import RING, ModelRow, ModelTask
 
 TAKE_BACK_NS = MAX_BATCH_NS = 1_000_000

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mosec_cy import content_coding
-from mosec_cy._http_codings import accepted_coding
-from mosec_cy._http_codings import content_coding as coding_of
+from tests.drivers.http_request import accepted_coding
+from tests.drivers.http_request import content_coding as coding_of
 from mosec_cy.content_coding import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS

@@ -4,7 +4,7 @@ import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosec_cy._http_parser import RequestParser
+from tests.drivers.http_request import RequestParser
 from tests.fuzz.examples import examples
 from tests.fuzz.guided.http_targets import REFUSALS, check_reading, decode, found, in_parts
 from tests.guard_page import GuardedMemory

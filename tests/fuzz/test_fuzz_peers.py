@@ -13,7 +13,7 @@ import httptools
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from mosec_cy._http_parser import RequestParser
+from tests.drivers.http_request import RequestParser
 from tests.fuzz.examples import examples
 
 Reading = tuple[bytes, bytes, list[tuple[bytes, bytes]], int, bool]

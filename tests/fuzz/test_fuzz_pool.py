@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
+from tests.drivers.pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
 from tests.fuzz.examples import examples
 
 BUDGET, MOST = 8 << 10, 5  # 5 blocks of 1 KiB, 4 of 2 KiB, 2 of 4 KiB

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import Engine, request
 from tests.service import Service
 

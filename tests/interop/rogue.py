@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from mosec_cy._pool import BlockPool, lessee
-from mosec_cy._ring import Ring
+from tests.drivers.pool import BlockPool, lessee
+from tests.drivers.ring import Ring
 from tests.engine import MIB, Engine
 from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
 from tests.interop.streams import Reader

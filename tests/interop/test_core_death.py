@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from mosec_cy.limits import LONGEST_MS
 from tests.interop.core_deaths import (
     BACK,

@@ -7,7 +7,7 @@ import itertools
 import json
 from pathlib import Path
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from tests.books import memory, wait_until
 from tests.engine import MIB, request
 from tests.interop.departures import WATCHFUL

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosec_cy._segment import STATUS_CODES
+from mosec_cy._engine.segment import STATUS_CODES
 from tests.engine import Engine
 from tests.interop.rogue import NO_BLOCK, Rogue, answer_to, rogue_row
 from tests.interop.rows import Client, Worker

@@ -8,7 +8,7 @@ import select
 import time
 from pathlib import Path
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.books import status, switches
 from tests.crowd import descriptors, give_descriptors, take_descriptors
 from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine, request

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import MIB, Engine, request
 from tests.interop.http1 import BYTES, LEAVING, Client, barrier, chunked, core, echo, get, serving
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import Engine, receive_all, request
 from tests.http_vectors import REFUSED
 from tests.interop.http1 import Client, barrier, chunked, echo, get, serving

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import MIB, SECOND, request
 from tests.interop.http1 import BYTES, Client, chunked, core, get, serving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import Engine
 
 GIB = 1 << 30

@@ -7,7 +7,7 @@ from tests.service import Service
 SCRIBBLER = """
     import mmap, os, struct
     from mosec_cy import Server, Worker
-    from mosec_cy._segment import Segment
+    from mosec_cy._engine.segment import Segment
 
     class Scribbler(Worker):
         def forward(self, data):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from tests.engine import MIB, ROW_DEAD, Engine
 from tests.interop.rogue import pause
 from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy._channel import Channel
+from mosec_cy._engine.worker import Channel
 from tests.engine import ROW_DEAD, ROW_DRAIN, ROW_IDLE, ROW_READY, ROW_STARTED, SECOND, Engine, read_response, request
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._segment import STATUS_CODES
-from mosec_cy._sender import Sender
+from mosec_cy._engine.segment import STATUS_CODES
+from mosec_cy._engine.worker import Sender
 from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine, receive_all, request
 from tests.interop.http1 import barrier, get
 from tests.interop.streams import TIMED_OUT, Gate, Reader, data, streaming

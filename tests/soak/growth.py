@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from tests.service import Service
 
 RSS_LIMIT = 24 << 20  # bytes a process may grow: arenas of the interpreter, buffers of the largest bodies

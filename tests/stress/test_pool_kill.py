@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from mosec_cy._pool import NOT_HELD, OK, BlockPool, lessee
+from tests.drivers.pool import NOT_HELD, OK, BlockPool, lessee
 from tests.stress.forked import Processes
 
 BUDGET, MOST, ROWS = 64 << 10, 16, 2

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from mosec_cy._ring import Doorbell, Ring
+from tests.drivers.ring import Doorbell, Ring
 from tests.stress.forked import Processes
 
 BOUND_MS = 30_000

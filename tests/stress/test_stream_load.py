@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._sender import Sender
+from mosec_cy._engine.worker import Sender
 from tests.engine import SECOND, request
 from tests.interop.rows import Worker, running
 from tests.interop.streams import Reader

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 
 TASKS = 512
 ROUNDS = 200

@@ -2,7 +2,7 @@
 
 import mmap
 
-from mosec_cy._pool import BlockPool, lessee
+from tests.drivers.pool import BlockPool, lessee
 
 PAGE = 4096
 CORE = 1 << 63

@@ -1,6 +1,6 @@
 """Steps that the tests of the batcher share: a stage, arrivals, hand-outs and answers at times given by hand (ns)."""
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 
 US = 1_000
 MS = 1_000_000

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 from tests.unit.scheduling import HANDED, MS, NEW, US, arrive, finish, hand, scheduler, slots_of, start
 
 

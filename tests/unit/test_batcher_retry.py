@@ -1,6 +1,6 @@
 """Tasks whose row has died under them: they go out again, each in a batch of its own."""
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 from tests.unit.scheduling import HANDED, MS, NEW, QUEUED, arrive, finish, hand, scheduler, slots_of, start
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mosec_cy._http_chunked import ChunkedBody
+from tests.drivers.http_request import ChunkedBody
 from tests.guard_page import GuardedMemory
 
 MORE, DATA, DONE, BAD = 0, 1, 2, -400

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mosec_cy._deadlines import DeadlineHeap
+from tests.drivers.batcher import DeadlineHeap
 
 IDS = 24
 TIMES = st.one_of(st.integers(0, 5), st.integers(0, 2**63 - 1))

@@ -8,7 +8,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosec_cy._event_stream import format_event
+from tests.drivers.http_response import format_event
 
 EVENTS = {
     b"": b"data: \n\n",

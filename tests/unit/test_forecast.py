@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mosec_cy._scheduler import Scheduler
+from tests.drivers.batcher import Scheduler
 from tests.unit.scheduling import MS, arrive, finish, hand, run, run_batch, scheduler, start
 
 

@@ -1,6 +1,6 @@
 """The judgement on stages: who lacks a worker, and who does not get on with its work. Times are given by hand."""
 
-from mosec_cy._health import HealthWatch
+from tests.drivers.health import HealthWatch
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mosec_cy._http_codings import accepted_coding, content_coding
+from tests.drivers.http_request import accepted_coding, content_coding
 
 NONE, GZIP, ZSTD, OTHER = 0, 1, 2, 4
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mosec_cy._http_parser import RequestParser, has_token
+from tests.drivers.http_request import RequestParser, has_token
 from tests.guard_page import GuardedMemory
 from tests.http_vectors import ACCEPTED, BARE, LENGTH, OLD, POST, REFUSED, request
 

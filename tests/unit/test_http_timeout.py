@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mosec_cy._http_timeout import request_timeout
+from tests.drivers.http_request import request_timeout
 from tests.guard_page import GuardedMemory
 
 MEMORY = GuardedMemory()

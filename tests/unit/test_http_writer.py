@@ -5,7 +5,7 @@ from email.utils import formatdate
 import h11
 import pytest
 
-from mosec_cy._http_writer import ResponseWriter
+from tests.drivers.http_response import ResponseWriter
 
 COMMON = b"server: mosec_cy/1.2.3\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 NOVEMBER_1994 = 784111777

@@ -25,7 +25,7 @@ MACHINE = os.uname().machine
 def whole() -> list[str]:
     """Names of all that belongs in a wheel."""
     modules = [str(path.relative_to(ROOT)) for path in ROOT.glob("mosec_cy/**/*.py")]
-    engine = [f"mosec_cy/{path.stem}.cpython-312-x86_64-linux-gnu.so" for path in ROOT.glob("src_pyx/mosec_cy/*.pyx")]
+    engine = [f"mosec_cy/_engine/{path.stem}.cpython-312-x86_64-linux-gnu.so" for path in ROOT.glob("src_pyx/mosec_cy/_engine/*.pyx")]
     return [
         *modules,
         *engine,
@@ -47,13 +47,13 @@ def test_whole_wheel(tmp_path: Path) -> None:
     check_contents(wheel_of(tmp_path, whole()))
 
 
-@pytest.mark.parametrize("extra", ["mosec_cy/_ring.pyx", "mosec_cy/_ring.pxd", "mosec_cy/_ring.c", "tests/conftest.py"])
+@pytest.mark.parametrize("extra", ["mosec_cy/_engine/ring.pyx", "mosec_cy/_engine/ring.pxd", "mosec_cy/_engine/ring.c", "tests/conftest.py", "tests/drivers/ring.so"])
 def test_what_does_not_belong_in_a_wheel(tmp_path: Path, extra: str) -> None:
     with pytest.raises(SystemExit, match=f"should not hold .*{extra}"):
         check_contents(wheel_of(tmp_path, [*whole(), extra]))
 
 
-@pytest.mark.parametrize("lost", ["mosec_cy/worker.py", "mosec_cy/py.typed", "_ring", "/licenses/LICENSE"])
+@pytest.mark.parametrize("lost", ["mosec_cy/worker.py", "mosec_cy/py.typed", "ring", "/licenses/LICENSE"])
 def test_what_a_wheel_may_not_lack(tmp_path: Path, lost: str) -> None:
     with pytest.raises(SystemExit, match=f"lacks .*{lost}"):
         check_contents(wheel_of(tmp_path, [name for name in whole() if lost not in name]))

@@ -5,7 +5,7 @@ import mmap
 
 import pytest
 
-from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
+from tests.drivers.pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
 from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, make, memory_for
 
 

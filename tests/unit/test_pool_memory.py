@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from mosec_cy._pool import NOT_HELD, OK, BlockPool
+from tests.drivers.pool import NOT_HELD, OK, BlockPool
 from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, memory_for, word_at
 
 

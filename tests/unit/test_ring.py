@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from mosec_cy._ring import BELL_BYTES, DESCRIPTOR_BYTES, Doorbell, Ring
+from tests.drivers.ring import BELL_BYTES, DESCRIPTOR_BYTES, Doorbell, Ring
 
 HEAD, TAIL, SLOTS = 0, 64, 128
 EXTREMES = tuple(2**bits - 1 for bits in (64, 32, 32, 64, 32, 32, 32, 16, 16, 32))

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 
 FIELDS = struct.Struct("<QIIIIQQ")
 """Magic, version, rows, task slots, routes, budget, size; the capacities of the rings follow, two for each row."""

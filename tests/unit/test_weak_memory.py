@@ -48,7 +48,7 @@ def test_orders_are_those_of_the_engine() -> None:
         "store_release_u64(rl::atomic<uint64_t> *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }"
         in atomics
     )
-    assert atomics.count("static inline") == (engine_cpp.SOURCES / "mosec_cy" / "_linux.pxd").read_text().count(
+    assert atomics.count("static inline") == (engine_cpp.SOURCES / "mosec_cy" / "linux.pxd").read_text().count(
         "__atomic_"
     ), "each has one operation, and all are here"
 

@@ -6,11 +6,11 @@ import mmap
 import struct
 from typing import Any
 
-from mosec_cy import _frame
-from mosec_cy._channel import Channel
-from mosec_cy._pool import BlockPool
-from mosec_cy._ring import Ring
-from mosec_cy._segment import Segment
+from mosec_cy._engine import worker
+from mosec_cy._engine.worker import Channel
+from tests.drivers.pool import BlockPool
+from tests.drivers.ring import Ring
+from mosec_cy._engine.segment import Segment
 from tests.fuzz.guided.pieces import Pieces
 
 BUDGET, SLOTS, CAPACITY = 1 << 20, 64, 64
@@ -92,13 +92,13 @@ def _take(stages: _Stages, slot: int, block: int, offset: int, length: int) -> N
         payload = stages.memory[start : start + length]
     for item in items:
         assert bytes(item) == payload
-        trusted, _frame.pickle = _frame.pickle, _Unpickler
+        trusted, worker.pickle = worker.pickle, _Unpickler
         try:
             loaded = stages.row.load_pickle(item)
         except ValueError:
             loaded = None
         finally:
-            _frame.pickle = trusted
+            worker.pickle = trusted
         assert loaded == expected(payload)
         stages.settle(item)
 

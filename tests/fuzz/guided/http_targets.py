@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import urllib.parse
 
-from mosec_cy._http_chunked import ChunkedBody
-from mosec_cy._http_codings import accepted_coding
-from mosec_cy._http_codings import content_coding as coding_of
-from mosec_cy._http_parser import RequestParser, has_token
+from tests.drivers.http_request import ChunkedBody
+from tests.drivers.http_request import accepted_coding
+from tests.drivers.http_request import content_coding as coding_of
+from tests.drivers.http_request import RequestParser, has_token
 from tests.fuzz.guided.pieces import GUARDED, Pieces, ways_to_cut
 from tests.fuzz.http_models import CHUNK_OVERHEAD, GZIP, ZSTD, model_accepted, model_chunked, model_content
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from mosec_cy._pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
+from tests.drivers.pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
 from tests.fuzz.guided.pieces import Pieces
 from tests.guard_page import PAGE, GuardedMemory
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from mosec_cy._ring import DESCRIPTOR_BYTES, Ring
+from tests.drivers.ring import DESCRIPTOR_BYTES, Ring
 from tests.fuzz.guided.pieces import Pieces
 from tests.guard_page import PAGE, GuardedMemory
 

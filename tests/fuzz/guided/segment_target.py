@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import struct
 
-from mosec_cy._segment import Segment
+from mosec_cy._engine.segment import Segment
 from tests.fuzz.guided.pieces import Pieces
 
 ROWS, SLOTS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2

@@ -6,8 +6,8 @@ import email.utils
 
 import pytest
 
-from mosec_cy._event_stream import format_event
-from mosec_cy._http_writer import ResponseWriter
+from tests.drivers.http_response import format_event
+from tests.drivers.http_response import ResponseWriter
 from tests.fuzz.guided.pieces import Pieces
 
 MOST_TYPE, MOST_EXTRA = 256, 384

@@ -1,0 +1,1 @@
+"""The engine: compiled from src_pyx/mosec_cy/_engine."""

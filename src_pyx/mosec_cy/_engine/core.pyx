@@ -1,0 +1,718 @@
+"""The core process: event loop, connections and service put together from the master's configuration."""
+
+import os
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ESRCH, errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from libc.time cimport time
+from posix.unistd cimport close, read
+
+from mosec_cy._engine.batcher cimport Deadline, Deadlines, Row, Stage, Task, batcher_init, deadlines_init
+from mosec_cy._engine.connection cimport (
+    NO_CONNECTION,
+    TIMER_BODY,
+    TIMER_HEADER,
+    TIMER_IDLE,
+    TIMER_LINGER,
+    TIMER_PROBE,
+    TIMER_STREAM,
+    TIMER_WRITE,
+    TOKEN_CONNECTION,
+    TOKEN_CONTROL,
+    TOKEN_LISTENER,
+    TOKEN_PROCESS,
+    connections_deadline,
+    loop_add,
+    loop_close,
+    loop_open,
+    loop_remove,
+    loop_token,
+    loop_wait,
+    token_generation,
+    token_kind,
+    token_slot,
+)
+from mosec_cy._engine.dispatch cimport (
+    REPORT_ROW_KILLED,
+    REPORT_ROW_OVERDUE,
+    REPORT_RUNNING,
+    REPORT_STOPPED,
+    PROBE_ALIVE,
+    PROBE_LIVE,
+    PROBE_READY,
+    Answer,
+    ContentType,
+    Link,
+    Route,
+    StageHealth,
+    Vigil,
+)
+from mosec_cy._engine.http1 cimport (
+    http1_accept,
+    http1_answer,
+    http1_close,
+    http1_drain,
+    http1_event,
+    http1_expire,
+    http1_farewell,
+    http1_is_busy,
+    http1_open,
+    http1_run_ready,
+    http1_shut,
+    http1_stream,
+)
+from mosec_cy._engine.http_request cimport CODING_GZIP, CODING_ZSTD, METHOD_GET, METHOD_POST
+from mosec_cy._engine.http_response cimport HTTP_CONTENT_TYPE_MAX, writer_init, writer_set_time
+from mosec_cy._engine.linux cimport (
+    NEVER,
+    EPOLLET,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    mosec_pidfd_open,
+    mosec_pidfd_send_signal,
+    store_relaxed_u64,
+)
+from mosec_cy._engine.pool cimport pool_detach, trimmer_close, trimmer_open
+from mosec_cy._engine.ring cimport bell_awake, bell_prepare
+from mosec_cy._engine.segment cimport Segment
+from mosec_cy._engine.segment import Segment as SegmentType
+from mosec_cy._engine.service cimport (
+    drain_all,
+    health_init,
+    service_bind,
+    service_deadline,
+    service_expire,
+    service_has_news,
+    service_poll,
+    service_row_dead,
+    service_row_drain,
+    service_row_ready,
+    service_row_started,
+    service_wake,
+)
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+# The core's loop: events to connections and service, orders of the master, accepting.
+
+cdef extern from "<signal.h>" nogil:
+    int SIGKILL
+
+cdef extern from *:
+    """
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <linux/filter.h>
+    #include <string.h>
+    #include <sys/socket.h>
+    /* One control message; a descriptor that came with it goes to *passed (-1: none). */
+    static ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct iovec part = {buffer, n};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+        ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        *passed = -1;
+        if (got > 0) {
+            struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+            if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+                memcpy(passed, CMSG_DATA(c), sizeof(int));
+        }
+        return got;
+    }
+    static int accept_connection(int listener) {
+        int one = 1;
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)     /* fails on a unix socket, where it is not needed */
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        return fd;
+    }
+    /* Ignore attempts to connect (TCP's SYN, RFC 9293 section 3.1): the client repeats its own a second later. */
+    static void ignore_connects(int listener) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                 /* the segment's flags */
+            BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, 0),
+            BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+        };
+        struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+        setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+    }
+    """
+    ssize_t control_receive(int fd, void *buffer, size_t n, int *passed) noexcept nogil
+    int accept_connection(int listener) noexcept nogil
+    void ignore_connects(int listener) noexcept nogil
+    ssize_t send(int fd, const void *buffer, size_t n, int flags) noexcept nogil
+    int shutdown(int fd, int how) noexcept nogil
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
+
+cdef enum:
+    WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
+    ACCEPTS = 64                       # an event, before others get their turn
+    HANDSHAKE_NS = 20_000_000          # for handshakes that are under way when nobody else may connect, at the end
+    FAREWELL_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
+    ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
+    SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
+
+cdef enum:                             # orders of the master
+    ORDER_ROW_STARTED = 1
+    ORDER_ROW_READY = 2
+    ORDER_ROW_DRAIN = 3
+    ORDER_LISTEN = 4
+    ORDER_SHUTDOWN = 5
+
+ctypedef struct ControlMessage:        # "=IIIiQ"; both directions
+    uint32_t kind
+    uint32_t row
+    uint32_t incarnation
+    int32_t pid
+    uint64_t value
+
+
+# ---- control -------------------------------------------------------------------------------------
+
+
+cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil:
+    cdef Core *core = <Core *>context
+    cdef ControlMessage message
+    cdef int flags = MSG_NOSIGNAL
+    memset(&message, 0, sizeof(message))
+    message.kind = kind
+    message.row = row
+    message.value = value
+    if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
+        message.incarnation = core.service.links[row].incarnation
+        message.pid = core.service.links[row].pid
+    if kind == REPORT_ROW_OVERDUE or kind == REPORT_ROW_KILLED:
+        flags |= MSG_DONTWAIT          # news that may be lost when master is behind
+    send(core.control, &message, sizeof(message), flags)
+
+
+cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
+    # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
+    # none even now.
+    cdef Link *link = &core.service.links[row]
+    if link.pidfd >= 0 or link.pid <= 0:
+        return True
+    link.pidfd = mosec_pidfd_open(link.pid)
+    if link.pidfd >= 0:
+        loop_add(&core.loop, link.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, link.incarnation, row))
+        if link.given_up:
+            mosec_pidfd_send_signal(link.pidfd, SIGKILL)     # as row_give_up could not
+    elif errno == ESRCH:               # master has seen its end, and waits for us to say so
+        service_row_dead(&core.service, row)
+    else:
+        return False
+    return True
+
+
+cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
+    # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
+    cdef uint64_t counts = order.value if 0 < order.value < core.service.batcher.row_count else order.row
+    core.service.links[order.row].statistics = core.service.row_statistics + counts
+    service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
+    if pidfd >= 0:
+        loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
+    elif not _watch(core, order.row) and (core.accepting or core.resume_at):
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)        # a row comes before any client
+
+
+cdef void _set_accepting(Core *core, bint on) noexcept nogil:
+    cdef uint32_t i
+    cdef int rc = 0
+    core.accepting = on
+    for i in range(core.listener_count):
+        if on:
+            rc |= loop_add(&core.loop, core.listeners[i], EPOLLIN, loop_token(TOKEN_LISTENER, 0, i))
+        else:
+            loop_remove(&core.loop, core.listeners[i])
+    if rc != 0:                        # the kernel has no memory for it now
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+
+
+cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
+    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.batcher.row_count):
+        close(passed)
+    if order.row >= core.service.batcher.row_count:
+        return
+    if order.kind == ORDER_ROW_STARTED:
+        _row_started(core, order, passed)
+    elif order.kind == ORDER_ROW_READY:
+        service_row_ready(&core.service, order.row, order.incarnation)
+    elif order.kind == ORDER_ROW_DRAIN:
+        service_row_drain(&core.service, order.row, order.incarnation)
+    elif order.kind == ORDER_LISTEN:
+        core.resume_at = core.loop.now
+        _resume_accepting(core)
+    elif order.kind == ORDER_SHUTDOWN:
+        core.stop_at = order.value
+        core.service.draining = True
+        http1_drain(&core.io)
+
+
+cdef void _read_control(Core *core) noexcept nogil:
+    cdef ControlMessage order
+    cdef int passed = -1
+    cdef ssize_t got
+    while True:
+        got = control_receive(core.control, &order, sizeof(order), &passed)
+        if got == sizeof(order):
+            _obey(core, &order, passed)
+        elif got == 0:
+            core.done = True           # master is gone
+            return
+        elif got < 0 and errno != EINTR:
+            return
+
+
+# ---- connections ---------------------------------------------------------------------------------
+
+
+cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
+    # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
+    # `resume_at` is for what does not depend on them: a limit that is raised, what others in the system give back.
+    _set_accepting(core, False)
+    core.paused_open = core.io.connections.open
+    core.resume_at = resume_at
+
+
+cdef void _resume_accepting(Core *core) noexcept nogil:
+    cdef uint32_t row
+    if core.io.connections.open >= core.paused_open and core.loop.now < core.resume_at:
+        return
+    for row in range(core.service.batcher.row_count):
+        if not _watch(core, row):
+            _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
+    core.resume_at = 0
+    _set_accepting(core, True)
+
+
+cdef void _adopt(Core *core, int fd) noexcept nogil:
+    cdef uint32_t slot = http1_accept(&core.io, fd)
+    # Edge-triggered and for both directions, once for the connection's whole life.
+    if loop_add(&core.loop, fd, <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET,
+                loop_token(TOKEN_CONNECTION, core.io.connections.all[slot].generation, slot)) != 0:
+        http1_shut(&core.io, slot)
+
+
+cdef void _accept(Core *core, uint32_t listener) noexcept nogil:
+    cdef int fd
+    if listener >= core.listener_count or not core.accepting:
+        return
+    for _ in range(ACCEPTS):
+        if core.io.connections.open == core.io.connections.capacity:
+            _pause_accepting(core, NEVER)
+            return
+        fd = accept_connection(core.listeners[listener])
+        if fd >= 0:
+            _adopt(core, fd)
+        elif errno != EINTR and errno != ECONNABORTED:
+            if errno != EAGAIN:
+                _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
+            return
+
+
+cdef void _accept_all(Core *core, uint32_t listener) noexcept nogil:
+    cdef uint32_t before
+    while True:
+        before = core.io.connections.open
+        _accept(core, listener)
+        if core.io.connections.open < before + ACCEPTS:
+            return
+
+
+cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
+    cdef uint32_t kind = token_kind(token)
+    cdef uint32_t slot = token_slot(token)
+    if kind == TOKEN_CONNECTION:
+        if slot < core.io.connections.used and core.io.connections.all[slot].fd >= 0 and \
+                core.io.connections.all[slot].generation & 0xFFFFFFF == token_generation(token):
+            http1_event(&core.io, slot, events)
+    elif kind == TOKEN_LISTENER:
+        _accept(core, slot)
+    elif kind == TOKEN_CONTROL:
+        _read_control(core)
+    elif kind == TOKEN_PROCESS:
+        if slot < core.service.batcher.row_count and core.service.links[slot].pidfd >= 0:
+            loop_remove(&core.loop, core.service.links[slot].pidfd)
+            service_row_dead(&core.service, slot)
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+
+cdef uint64_t _deadline(Core *core) noexcept nogil:
+    cdef uint64_t soonest = service_deadline(&core.service)
+    cdef uint64_t at = connections_deadline(&core.io.connections)
+    if at < soonest:
+        soonest = at
+    if core.resume_at and core.resume_at < soonest:
+        soonest = core.resume_at
+    if core.stop_at and core.stop_at < soonest:
+        soonest = core.stop_at
+    # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core
+    # as awake), and the answers of all others would be found only with the next request.
+    if core.service.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
+        soonest = core.loop.now + SAFETY_LOOK_NS
+    return soonest
+
+
+cdef void _mend_bell(Core *core) noexcept nogil:
+    # An eventfd whose counter is full cannot be written any more; one that was read can.
+    cdef uint64_t count
+    read(core.loop.bell_fd, &count, sizeof(count))
+
+
+cdef int _wait(Core *core) noexcept nogil:
+    cdef int n
+    cdef uint64_t asleep_at = core.loop.now
+    if core.io.connections.ready_n:
+        n = loop_wait(&core.loop, 0)
+    else:
+        bell_prepare(core.loop.bell)
+        n = loop_wait(&core.loop, 0 if service_has_news(&core.service) else _deadline(core))
+        bell_awake(core.loop.bell)
+        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and service_has_news(&core.service):
+            _mend_bell(core)
+    core.io.now = core.loop.now
+    core.service.now = core.loop.now
+    return n
+
+
+cdef void _shut_port(Core *core) noexcept nogil:
+    # For master too, which has the same sockets. Who is in the backlog then is reset, so nobody may come into it after
+    # the last look. (A unix socket knows no SYN, and may be looked into once it is shut.)
+    cdef uint32_t i
+    for i in range(core.listener_count):
+        _accept_all(core, i)
+        shutdown(core.listeners[i], SHUT_RD)
+        _accept_all(core, i)
+    if core.accepting:
+        _set_accepting(core, False)
+    core.resume_at = core.shut_at = 0
+    core.stop_at = core.loop.now + FAREWELL_NS
+
+
+cdef void _leave(Core *core) noexcept nogil:
+    # All have been answered or time is up. Clients that connected just now get a moment to ask, and their refusal.
+    cdef uint32_t i
+    core_report(core, REPORT_STOPPED, 0, core.service.inside)
+    drain_all(&core.service)
+    http1_farewell(&core.io)
+    for i in range(core.listener_count):
+        ignore_connects(core.listeners[i])
+    core.leaving = True
+    core.shut_at = core.stop_at = core.loop.now + HANDSHAKE_NS
+
+
+cdef void _finish_if_drained(Core *core) noexcept nogil:
+    cdef bint late = core.loop.now >= core.stop_at
+    if not core.leaving:
+        if late or (core.service.inside == 0 and not http1_is_busy(&core.io)):
+            _leave(core)
+        return
+    if core.shut_at:
+        if not late:
+            return
+        _shut_port(core)
+        late = False
+    core.done = core.done or late or core.io.connections.open == 0
+
+
+cdef void core_run(Core *core) noexcept nogil:
+    cdef int i, n
+    core_report(core, REPORT_RUNNING, 0, 0)
+    while not core.done:
+        n = _wait(core)
+        writer_set_time(&core.io.writer, time(NULL))
+        for i in range(n):
+            _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
+            if i % WAKE_EVERY == WAKE_EVERY - 1:
+                service_wake(&core.service)
+        service_poll(&core.service)
+        service_wake(&core.service)
+        http1_run_ready(&core.io)
+        http1_expire(&core.io)
+        service_expire(&core.service)
+        service_wake(&core.service)
+        store_relaxed_u64(&core.service.statistics.connections, core.io.connections.open)     # relaxed: a gauge
+        if core.resume_at:
+            _resume_accepting(core)
+        if core.stop_at:
+            _finish_if_drained(core)
+
+
+cdef enum:
+    HEADER_LINE = 8192                 # bytes of a request line
+    HEADER_ALL = 32768                 # bytes of a head
+    HEADER_COUNT = 100
+    SPARE_DESCRIPTORS = 16
+    LINGER_PERIOD_NS = 2_000_000_000   # without a byte of what a refused client still sends
+    PROBE_NS = 100_000_000             # from a client's FIN to the question whether it is still there
+
+cdef const char *ALLOW_GET = b"allow: GET, HEAD, OPTIONS\r\n"
+cdef const char *ALLOW_POST = b"allow: POST, OPTIONS\r\n"
+
+PROBES = [
+    {"path": path, "method": "GET", "prefix": False, "stages": [], "probe": probe}
+    for path, probe in (("/", PROBE_ALIVE), ("/health/live", PROBE_LIVE), ("/health/ready", PROBE_READY))
+]
+
+
+cdef bint _answer(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
+    return http1_answer(<Http1Io *>io, slot, generation, answer)
+
+
+cdef void _stream(void *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil:
+    http1_stream(<Http1Io *>io, slot, generation, event, n)
+
+
+cdef class _Engine:
+    """Owns what one run of the core allocates, and keeps the configuration's strings alive."""
+
+    cdef Core core
+    cdef Segment segment
+    cdef list strings
+    cdef list arrays
+
+    def __cinit__(self):
+        memset(&self.core, 0, sizeof(Core))
+        self.core.loop.epoll = -1
+        self.strings = []
+
+    def __dealloc__(self):
+        cdef Service *s = &self.core.service
+        cdef uint32_t i
+        http1_close(&self.core.io)
+        if self.core.loop.epoll >= 0:
+            loop_close(&self.core.loop)
+        trimmer_close(&s.trimmer)
+        pool_detach(&s.pool)
+        if s.routes != NULL:
+            for i in range(s.route_count):
+                free(<void *>s.routes[i].stages)
+        free(s.health.vigils)
+        free(s.health.stages)
+        free(s.lacking_texts)
+        free(s.stalled_texts)
+        free(s.links)
+        free(s.routes)
+        free(s.content_types)
+        free(s.stage_timeouts)
+        free(s.scratch)
+        free(s.batcher.tasks)
+        free(s.deadlines.heap)
+        free(s.deadlines.places)
+        free(s.batcher.stages)
+        free(s.batcher.rows)
+
+    cdef void *array(self, size_t n, size_t size) except NULL:
+        cdef void *memory = calloc(n, size)
+        if memory == NULL:
+            raise MemoryError(f"{n * size} bytes")
+        return memory
+
+    cdef const char *text(self, str value) except NULL:
+        encoded = value.encode()
+        self.strings.append(encoded)
+        return <const char *>encoded
+
+    cdef uint32_t descriptors_left(self) except 0:
+        # For connections: some are kept back, or a full house could not be told of a new worker (its pidfd).
+        cdef object used
+        try:
+            used = len(os.listdir("/proc/self/fd"))
+        except OSError:
+            used = 64               # core has not many yet
+        return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.rows - SPARE_DESCRIPTORS)
+
+    cdef int open_io(self, dict config) except -1:
+        cdef Http1Io *io = &self.core.io
+        cdef bytes server = config["server"].encode()
+        if http1_open(io, min(config["max_connections"], self.descriptors_left())) != 0:
+            raise MemoryError("connections")
+        io.limits.line = HEADER_LINE
+        io.limits.head = HEADER_ALL
+        io.limits.headers = HEADER_COUNT
+        io.max_body = config["max_request_size"]
+        io.connections.duration[<int>TIMER_HEADER] = config["header_timeout_ns"]
+        io.connections.duration[<int>TIMER_BODY] = config["body_timeout_ns"]
+        io.connections.duration[<int>TIMER_WRITE] = config["write_timeout_ns"]
+        io.connections.duration[<int>TIMER_IDLE] = config["idle_timeout_ns"]
+        io.connections.duration[<int>TIMER_STREAM] = config["stream_comment_ns"]
+        io.connections.duration[<int>TIMER_LINGER] = LINGER_PERIOD_NS
+        io.connections.duration[<int>TIMER_PROBE] = PROBE_NS
+        writer_init(&io.writer, server, len(server))
+        return 0
+
+    cdef int open_stages(self, list stages) except -1:
+        cdef Service *s = &self.core.service
+        cdef Stage *table = <Stage *>self.array(len(stages), sizeof(Stage))
+        cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
+        cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
+        cdef uint32_t i, row
+        s.batcher.stages, s.batcher.rows, s.batcher.tasks = table, rows, tasks
+        s.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
+        for i, stage in enumerate(stages):
+            table[i].max_batch_size = stage["max_batch_size"]
+            table[i].max_wait_ns = stage["max_wait_ns"]
+            table[i].retry = stage.get("retry", 0)
+            s.stage_timeouts[i] = stage["timeout_ns"]
+            for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
+                rows[row].stage = i
+                rows[row].ring_capacity = self.segment.submit_capacity(row)
+        s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
+                     self.segment.rows)
+        return 0
+
+    cdef int open_deadlines(self) except -1:
+        cdef Deadlines *d = &self.core.service.deadlines
+        d.heap = <Deadline *>self.array(self.segment.task_slots, sizeof(Deadline))
+        d.places = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        deadlines_init(d, d.heap, d.places)
+        return 0
+
+    cdef int open_rows(self, int master_bell) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint32_t row
+        s.links = <Link *>self.array(self.segment.rows, sizeof(Link))
+        s.row_statistics = self.segment.row_statistics(0)
+        for row in range(self.segment.rows):
+            self.segment.attach_submit(row, &s.links[row].submit)
+            self.segment.attach_complete(row, &s.links[row].complete)
+            s.links[row].shared = self.segment.row(row)
+            s.links[row].statistics = s.row_statistics + row
+            s.links[row].wake_fd = master_bell if row == 0 else -1
+            service_row_started(s, row, 0, 0, -1)
+        service_row_started(s, 0, 1, 0, -1)        # the master's own row has always been there
+        return 0
+
+    cdef int open_routes(self, list routes, list content_types) except -1:
+        cdef Service *s = &self.core.service
+        cdef Route *route
+        cdef uint32_t *stages
+        cdef uint32_t i, k
+        s.counted_routes = len(routes)
+        s.routes = <Route *>self.array(len(routes) + len(PROBES), sizeof(Route))
+        s.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
+        for i, entry in enumerate([*routes, *PROBES]):
+            route = &s.routes[i]
+            route.path = self.text(entry["path"])
+            route.path_n = len(entry["path"].encode())
+            route.method = METHOD_GET if entry["method"] == "GET" else METHOD_POST
+            route.prefix = entry["prefix"]
+            route.allow = ALLOW_GET if route.method == METHOD_GET else ALLOW_POST
+            stages = <uint32_t *>self.array(len(entry["stages"]) + 1, sizeof(uint32_t))
+            route.stages = stages
+            route.stage_count = len(entry["stages"])
+            route.streams = entry.get("streams", False)
+            route.probe = entry.get("probe", PROBE_ALIVE)
+            for k in range(route.stage_count):
+                stages[k] = entry["stages"][k]
+            if route.streams:
+                self.mark_streaming(stages[route.stage_count - 1])
+            s.route_count = i + 1
+        for i, value in enumerate(content_types):
+            s.content_types[i].text = self.text(value)
+            s.content_types[i].n = len(value.encode())
+            if s.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
+                raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
+        s.content_type_count = len(content_types)
+        return 0
+
+    cdef int open_health(self, list stages, uint64_t margin) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint32_t rows = s.batcher.row_count
+        cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
+        s.health.stages = table
+        s.health.vigils = <Vigil *>self.array(rows, sizeof(Vigil))
+        s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
+        s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
+        for i, stage in enumerate(stages):
+            # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
+            # if need be by its death: a row that still does nothing hangs.
+            table[i].patience = max(s.timeout, <uint64_t>stage["timeout_ns"]) + s.kill_grace + margin
+            s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
+            s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
+        health_init(&s.health, s.health.vigils, rows, table, len(stages))
+        return 0
+
+    cdef void mark_streaming(self, uint32_t stage) noexcept:
+        cdef Service *s = &self.core.service
+        cdef uint32_t row
+        for row in range(s.batcher.row_count):
+            s.links[row].streams = s.links[row].streams or s.batcher.rows[row].stage == stage
+
+    cdef int open_codings(self, list names) except -1:
+        cdef Service *s = &self.core.service
+        for name in names:
+            s.codings |= {"gzip": CODING_GZIP, "zstd": CODING_ZSTD}[name]
+        s.codings_text = self.text(f"content-encoding is not supported: send one of {', '.join(names)}, or none")
+        s.codings_line = self.text(f"accept-encoding: {', '.join(names)}\r\n")
+        return 0
+
+    cdef int open_service(self, dict config) except -1:
+        cdef Service *s = &self.core.service
+        cdef uint64_t budget = self.segment.budget
+        if self.segment.attach_pool(&s.pool, 0) != 0:
+            raise MemoryError("block pool")
+        if trimmer_open(&s.trimmer, &s.pool) != 0:
+            raise MemoryError("trimmer")
+        s.statistics = self.segment.statistics()
+        s.status_counts = self.segment.status_counts(0)
+        s.timeout = config["service_timeout_ns"]
+        s.kill_grace = config["kill_grace_ns"]
+        s.capacity = config["capacity"]
+        s.charge_limit = budget // 2
+        s.timer_head = s.timer_tail = NO_CONNECTION
+        self.open_deadlines()
+        self.open_stages(config["stages"])
+        self.open_rows(config["master_bell_fd"])
+        self.open_routes(config["routes"], config["content_types"])
+        self.open_health(config["stages"], config["stall_margin_ns"])
+        self.open_codings(config["codings"])
+        s.io = &self.core.io
+        s.answer = _answer
+        s.stream = _stream
+        s.acknowledged = self.segment.acknowledged()
+        s.control = &self.core
+        s.report = core_report
+        service_bind(s, &self.core.io.service)
+        return 0
+
+    cdef int open_loop(self, dict config) except -1:
+        cdef Core *core = &self.core
+        cdef int rc = loop_open(&core.loop, config["bell_fd"], self.segment.core_bell())
+        if rc == 0:
+            core.control = config["control_fd"]
+            rc = loop_add(&core.loop, core.control, EPOLLIN, loop_token(TOKEN_CONTROL, 0, 0))
+        if rc != 0:
+            raise OSError(-rc, "epoll")
+        for fd in config["listen_fds"][:MAX_LISTENERS]:
+            core.listeners[core.listener_count] = fd
+            core.listener_count += 1
+        core.io.now = core.service.now = core.loop.now
+        return 0
+
+
+def run_core(dict config):
+    """Serves until the master says stop or is gone; the process' exit status.
+
+    Args:
+        config: made by the master; descriptors in it are inherited.
+
+    Raises:
+        OSError, MemoryError, ValueError: the engine could not be set up.
+    """
+    cdef _Engine engine = _Engine()
+    engine.segment = SegmentType.attach(config["segment_fd"])
+    engine.open_io(config)
+    engine.open_service(config)
+    engine.open_loop(config)
+    with nogil:
+        core_run(&engine.core)
+    return 0

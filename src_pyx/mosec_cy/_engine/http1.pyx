@@ -1,0 +1,1071 @@
+""""""
+
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset, strlen
+
+from mosec_cy._engine.connection cimport (
+    NO_CONNECTION,
+    RECEIVE_AGAIN,
+    RECEIVE_GONE,
+    SEND_AGAIN,
+    SEND_DONE,
+    TIMER_BODY,
+    TIMER_HEADER,
+    TIMER_IDLE,
+    TIMER_LINGER,
+    TIMER_NONE,
+    TIMER_PROBE,
+    TIMER_STREAM,
+    TIMER_WRITE,
+    Connection,
+    connection_arm,
+    connection_close,
+    connection_consume,
+    connection_expired,
+    connection_flush,
+    connection_has_output,
+    connection_keep_input,
+    connection_list,
+    connection_open,
+    connection_progress,
+    connection_receive,
+    connection_send,
+    connection_take_input,
+    connections_close,
+    connections_open,
+)
+from mosec_cy._engine.http_request cimport (
+    BODY_CHUNKED,
+    BODY_LENGTH,
+    CHUNK_DATA,
+    CHUNK_DONE,
+    HTTP_PARTIAL,
+    METHOD_HEAD,
+    chunked_begin,
+    chunked_expected,
+    chunked_step,
+    chunked_took,
+    http_decode_path,
+    http_parse,
+    http_request_size,
+)
+from mosec_cy._engine.http_response cimport (
+    HTTP_HEAD_ROOM,
+    WRITE_CHUNKED,
+    WRITE_CLOSE,
+    WRITE_KEEP_ALIVE_10,
+    WRITE_NO_LENGTH,
+    event_bytes,
+    event_write,
+    http_reason,
+    writer_head,
+)
+from mosec_cy._engine.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._engine.ring cimport NO_BLOCK
+from mosec_cy._engine.service cimport MEMORY_FULL
+
+# ---- life, events, time --------------------------------------------------------------------------
+
+# HTTP/1.x connections: their life, events and time-outs.
+
+cdef enum:
+    LEAST_RATE = 1024              # bytes a second below which a body or a reader is too slow
+    LINGER_NS = 30_000_000_000     # that a refused client may go on sending
+    DRAIN_IDLE_NS = 100_000_000    # without a request, after which a connection is closed when all is shutting down
+
+
+cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
+    if connections_open(&io.connections, max_connections) != 0:
+        return -1
+    io.states = <Http1 *>calloc(max_connections, sizeof(Http1))
+    io.scratch = <char *>malloc(HTTP1_SCRATCH)
+    io.path = <char *>malloc(HTTP1_SCRATCH)
+    if io.states == NULL or io.scratch == NULL or io.path == NULL:
+        http1_close(io)
+        return -1
+    return 0
+
+
+cdef void http1_close(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    if io.connections.all != NULL:
+        if io.states != NULL:
+            for slot in range(io.connections.used):
+                free(io.states[slot].partial)
+        connections_close(&io.connections)
+    free(io.states)
+    free(io.scratch)
+    free(io.path)
+    io.states = NULL
+    io.scratch = NULL
+    io.path = NULL
+
+
+cdef uint32_t http1_accept(Http1Io *io, int fd) noexcept nogil:
+    cdef uint32_t slot = connection_open(&io.connections, fd)
+    cdef Http1 *h
+    if slot != NO_CONNECTION:
+        h = &io.states[slot]
+        memset(h, 0, sizeof(Http1))
+        h.body.block = NO_BLOCK
+        h.answer_block = NO_BLOCK
+        connection_arm(&io.connections, slot, TIMER_HEADER, io.now)
+    return slot
+
+
+cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil:
+    if slot >= io.connections.used or io.connections.all[slot].generation != generation:
+        return False
+    if io.states[slot].phase == HTTP1_WAIT:
+        http1_write(io, slot, answer)
+    elif io.states[slot].phase == HTTP1_STREAM:
+        stream_end(io, slot, answer)
+    else:
+        return False
+    return True
+
+
+cdef void http1_stream(
+    Http1Io *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n
+) noexcept nogil:
+    if slot < io.connections.used and io.connections.all[slot].generation == generation and \
+            io.states[slot].phase == HTTP1_STREAM:
+        stream_put(io, slot, event, n)
+
+
+cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint32_t generation = c.generation
+    cdef int rc
+    # Both directions are shut. If we did that to ours, the client may still read its refusal: what it sent must be
+    # read before the connection is closed, or a reset overtakes the refusal.
+    if events & <uint32_t>EPOLLERR or events & <uint32_t>EPOLLHUP and io.states[slot].phase != HTTP1_LINGER:
+        http1_shut(io, slot)
+        return
+    if events & <uint32_t>EPOLLRDHUP and not c.read_closed:
+        c.read_closed = True
+        if io.states[slot].phase == HTTP1_WAIT:
+            body_await(io, slot)
+        elif io.states[slot].phase == HTTP1_STREAM:
+            stream_comment(io, slot)
+    if events & <uint32_t>(EPOLLIN | EPOLLRDHUP):
+        c.readable = True
+    if events & <uint32_t>EPOLLOUT and connection_has_output(c):
+        rc = connection_flush(c)
+        if rc == RECEIVE_GONE:
+            http1_shut(io, slot)
+        elif io.states[slot].phase == HTTP1_STREAM:
+            stream_sent(io, slot, rc)
+        elif rc == SEND_DONE and io.states[slot].phase == HTTP1_WRITE:
+            http1_sent(io, slot)
+    if c.generation == generation and c.readable:
+        http1_advance(io, slot)
+
+
+cdef void http1_run_ready(Http1Io *io) noexcept nogil:
+    # Those that are listed while this runs wait for the next round: nobody starves the rest.
+    cdef Connections *t = &io.connections
+    cdef uint32_t n = t.ready_n
+    cdef uint32_t i, slot
+    for i in range(n):
+        slot = t.ready[i]
+        t.all[slot].listed = False
+        if io.states[slot].phase == HTTP1_STREAM:
+            stream_flush(io, slot)
+        elif t.all[slot].fd >= 0:
+            http1_advance(io, slot)
+    t.ready_n -= n
+    for i in range(t.ready_n):
+        t.ready[i] = t.ready[n + i]
+
+
+cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
+    # Moved enough since its timer was armed: it gets another period.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint64_t progress = connection_progress(c)
+    cdef uint64_t least = io.connections.duration[c.timer] // 1000 * LEAST_RATE // 1_000_000
+    if progress < max(least, <uint64_t>1):
+        return False
+    connection_arm(&io.connections, slot, c.timer, io.now)
+    return True
+
+
+cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
+    if timer == TIMER_PROBE:
+        connection_arm(&io.connections, slot, TIMER_NONE, io.now)
+        http1_continue(io, slot)
+    elif timer == TIMER_STREAM:
+        stream_comment(io, slot)
+    elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
+        http1_refuse_head(io, slot, 408, b"request header timeout")
+    elif timer == TIMER_BODY:
+        if not _moves(io, slot):
+            http1_refuse(io, slot, 408, b"request body timeout")
+    elif timer == TIMER_WRITE:
+        if not _moves(io, slot):
+            http1_shut(io, slot)
+    elif timer == TIMER_LINGER:
+        if io.now - io.states[slot].arrived >= LINGER_NS or not _moves(io, slot):
+            http1_shut(io, slot)
+    else:
+        http1_shut(io, slot)
+
+
+cdef void http1_expire(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot = connection_expired(&io.connections, io.now)
+    while slot != NO_CONNECTION:
+        _expire(io, slot, io.connections.all[slot].timer)
+        slot = connection_expired(&io.connections, io.now)
+
+
+cdef void http1_drain(Http1Io *io) noexcept nogil:
+    # A client that has just been answered may be sending its next request: a close now would be a reset for it.
+    cdef uint32_t slot
+    io.draining = True
+    io.connections.duration[<int>TIMER_IDLE] = DRAIN_IDLE_NS
+    for slot in range(io.connections.used):
+        if io.connections.all[slot].fd >= 0 and io.connections.all[slot].timer == TIMER_IDLE:
+            connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
+
+
+cdef void http1_farewell(Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(io.connections.used):
+        if io.connections.all[slot].fd >= 0 and (
+                io.states[slot].phase == HTTP1_BODY or io.states[slot].phase == HTTP1_DISCARD):
+            http1_refuse(io, slot, 503, b"gracefully shutting down")
+
+
+cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(io.connections.used):
+        if io.connections.all[slot].fd >= 0 and io.states[slot].phase != HTTP1_HEAD:
+            return True
+    return False
+
+
+# ---- heads ---------------------------------------------------------------------------------------
+
+# Reading on an HTTP/1.x connection (RFC 9112): request heads, and what becomes of a request.
+
+cdef enum:
+    SMALL_BODY = 65536             # of a refused request: read it and keep the connection
+    LINGER_BYTES = 1 << 28         # of a refused upload that are thrown away before the connection is cut
+    CHUNKED_START = 8192           # first guess of a chunked body's length
+
+
+cdef const char *_parse_error(int status) noexcept nogil:
+    if status == 414:
+        return b"request line is too long"
+    if status == 431:
+        return b"request header is too large"
+    if status == 501:
+        return b"transfer coding is not supported"
+    if status == 505:
+        return b"HTTP version is not supported: use HTTP/1.1 or HTTP/1.0"
+    return b"bad request: malformed HTTP"
+
+
+cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const Verdict *verdict, bint expects) noexcept nogil:
+    # A small body that is on its way is read, so that the connection lives on.
+    cdef Http1 *h = &io.states[slot]
+    if h.chunked or h.remaining > SMALL_BODY or (expects and h.remaining):
+        h.keep_alive = False
+        h.linger = True
+        http1_write_text(io, slot, verdict)
+    elif h.remaining:
+        h.refusal = verdict[0]
+        h.phase = HTTP1_DISCARD
+        connection_arm(&io.connections, slot, TIMER_BODY, io.now)
+    else:
+        http1_write_text(io, slot, verdict)
+
+
+cdef void _submit_target(Http1Io *io, uint32_t slot, const char *head) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef uint32_t n = io.request.target.length
+    if h.chunked or h.remaining:
+        # A body without a meaning (RFC 9110 section 9.3.1): where it ends is what requests are smuggled with.
+        http1_refuse(io, slot, 400, b"bad request: this route takes no body")
+        return
+    if body_reserve(io, slot, n):
+        memcpy(h.body.data, head + io.request.target.start, n)
+        h.received = n
+        body_submit(io, slot)
+
+
+cdef void _accept_body(Http1Io *io, uint32_t slot, bint more_is_here) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if not h.chunked and h.remaining == 0:
+        body_answer_empty(io, slot)
+        return
+    if h.remaining > io.max_body:
+        http1_refuse(io, slot, 413, b"request body is too large")
+        return
+    if not body_reserve(io, slot, CHUNKED_START if h.chunked else h.remaining):
+        return
+    h.phase = HTTP1_BODY
+    connection_arm(&io.connections, slot, TIMER_BODY, io.now)
+    if io.request.expect_continue and not more_is_here:
+        http1_continue(io, slot)
+
+
+cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here) noexcept nogil:
+    # The head is complete: what becomes of the request?
+    cdef Http1 *h = &io.states[slot]
+    cdef HttpRequest *request = &io.request
+    cdef Verdict verdict
+    cdef bint wants_target = False
+    cdef const char *path = head + request.path.start
+    cdef int path_n = <int>request.path.length
+    h.minor = request.minor
+    h.keep_alive = request.keep_alive
+    h.linger = False
+    h.is_head = request.method == METHOD_HEAD
+    h.arrived = io.now
+    h.route = NO_CONNECTION            # none yet
+    h.received = 0
+    h.chunked = request.body == BODY_CHUNKED
+    h.remaining = request.content_length if request.body == BODY_LENGTH else 0
+    if h.chunked:
+        chunked_begin(&h.decoder)
+    if request.path_encoded:
+        path_n = http_decode_path(path, request.path.length, io.path)
+        path = io.path
+        if path_n < 0:
+            http1_refuse(io, slot, -path_n, b"bad request: malformed percent-encoding in the path")
+            return
+    verdict.status = 0
+    verdict.extra = NULL
+    verdict.flags = 0
+    verdict.deadline = 0
+    io.service.judge(io.service.context, head, request, path, <size_t>path_n, &verdict, &wants_target)
+    h.route = verdict.route
+    h.task_flags = verdict.flags
+    h.deadline = verdict.deadline
+    if verdict.status != 0:
+        _refuse_at_head(io, slot, &verdict, request.expect_continue)
+    elif request.bad_expectation:
+        http1_refuse(io, slot, 417, b"expectation failed: only 100-continue is known")
+    elif wants_target:
+        _submit_target(io, slot, head)
+    else:
+        _accept_body(io, slot, more_is_here)
+
+
+cdef void _put_aside(Http1Io *io, Http1 *h) noexcept nogil:
+    # Without memory for its state the head is parsed anew when more of it comes.
+    cdef size_t n = http_request_size(&io.request)
+    cdef HttpRequest *partial = <HttpRequest *>realloc(h.partial, n)
+    if partial == NULL:
+        free(h.partial)
+    else:
+        memcpy(partial, &io.request, n)
+    h.partial = partial
+
+
+cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    # Bytes consumed; 0 when the head is not complete.
+    cdef Http1 *h = &io.states[slot]
+    cdef int consumed
+    if h.partial != NULL:
+        memcpy(&io.request, h.partial, http_request_size(h.partial))
+    else:
+        io.request.seen = 0
+    consumed = http_parse(&io.request, data, n, &io.limits)
+    if consumed == HTTP_PARTIAL:
+        if io.connections.all[slot].timer == TIMER_IDLE:
+            connection_arm(&io.connections, slot, TIMER_HEADER, io.now)
+        _put_aside(io, h)
+        return 0
+    io.heads += 1
+    free(h.partial)
+    h.partial = NULL
+    if consumed < 0:
+        http1_refuse_head(io, slot, -consumed, _parse_error(-consumed))
+        return n
+    _begin(io, slot, data, <size_t>consumed < n)
+    return <size_t>consumed
+
+
+cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    # Goes on as far as the bytes reach; how many were consumed. The connection may be closed afterwards.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef uint32_t generation = c.generation
+    cdef size_t at = 0
+    cdef size_t step
+    while at < n and c.generation == generation and io.heads < HTTP1_HEADS:
+        if h.phase == HTTP1_HEAD:
+            step = _take_head(io, slot, data + at, n - at)
+            if step == 0:
+                break
+        elif h.phase == HTTP1_BODY:
+            step = body_take(io, slot, data + at, n - at)
+        elif h.phase == HTTP1_DISCARD:
+            step = body_discard(io, slot, n - at)
+        elif h.phase == HTTP1_LINGER or not h.keep_alive and h.phase == HTTP1_WRITE:
+            step = n - at
+        else:
+            break
+        at += step
+    return at
+
+
+cdef size_t _feed_kept(Http1Io *io, uint32_t slot) noexcept nogil:
+    # What an earlier read brought, pipelined requests mostly, where it lies; how many bytes were consumed.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint32_t generation = c.generation
+    cdef size_t used = _feed(io, slot, c.input + c.input_start, c.input_n)
+    if c.generation == generation:
+        connection_consume(c, used)
+    return used
+
+
+cdef int64_t _receive_and_feed(Http1Io *io, uint32_t slot) noexcept nogil:
+    # A head that is not complete is put in front of what comes; it leaves room, being half of it at most.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef uint32_t generation = c.generation
+    cdef size_t n = connection_take_input(c, io.scratch)
+    cdef size_t used
+    cdef int64_t got = connection_receive(c, io.scratch + n, HTTP1_SCRATCH - n)
+    if got == RECEIVE_GONE:
+        return got
+    if got > 0:
+        n += got
+        used = _feed(io, slot, io.scratch, n)
+        if c.generation != generation:
+            return got
+    else:
+        used = 0
+    if used < n and connection_keep_input(c, io.scratch + used, n - used) != 0:
+        return RECEIVE_GONE
+    return got
+
+
+cdef int64_t _receive_and_drop(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef int64_t got
+    connection_consume(c, c.input_n)
+    got = connection_receive(c, io.scratch, HTTP1_SCRATCH)
+    if got > 0:
+        c.moved += got
+        io.states[slot].received += got
+        if io.states[slot].received > LINGER_BYTES:
+            return RECEIVE_GONE
+    return got
+
+
+cdef bint _wants_bytes(const Http1 *h) noexcept nogil:
+    return h.phase < HTTP1_WAIT or h.phase == HTTP1_LINGER
+
+
+cdef int64_t _step(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
+    # Bytes that it went on by; RECEIVE_AGAIN, RECEIVE_GONE; 0 at the client's FIN.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef size_t used
+    if h.phase == HTTP1_LINGER:
+        return _receive_and_drop(io, slot)
+    if c.input_n and h.partial == NULL:
+        used = _feed_kept(io, slot)
+        if used:
+            return <int64_t>used
+    if not c.readable:
+        return RECEIVE_AGAIN
+    if h.phase == HTTP1_BODY and body_is_plain(io, slot):
+        return body_receive(io, slot, quota)
+    return _receive_and_feed(io, slot)
+
+
+cdef void http1_advance(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef uint32_t generation = c.generation
+    cdef uint64_t quota = HTTP1_QUOTA
+    cdef int64_t got
+    io.heads = 0
+    while _wants_bytes(h) and (c.readable or c.input_n):
+        got = _step(io, slot, quota)
+        if c.generation != generation:
+            return
+        if got == RECEIVE_GONE:
+            http1_shut(io, slot)
+            return
+        if got <= 0:
+            break
+        if <uint64_t>got >= quota or io.heads >= HTTP1_HEADS:
+            connection_list(&io.connections, slot)
+            return
+        quota -= got
+    # The client sends nothing more: what it asked is answered, what it left half said is not.
+    if c.read_closed and not c.readable and _wants_bytes(h):
+        http1_shut(io, slot)
+
+
+# ---- bodies --------------------------------------------------------------------------------------
+
+# Request bodies, from the socket into shared memory.
+
+cdef enum:
+    LONG_CHUNK = 16384             # bytes still to come of a chunk that is worth a receive of its own
+
+
+cdef void body_await(Http1Io *io, uint32_t slot) noexcept nogil:
+    # After a FIN nothing more is heard of a client, were it only that it has closed. What it is sent then tells:
+    # a reset comes back. HTTP/1.0 knows no interim response that could be sent.
+    cdef bint silent = io.connections.all[slot].read_closed and io.states[slot].minor == 1
+    io.states[slot].phase = HTTP1_WAIT
+    connection_arm(&io.connections, slot, TIMER_PROBE if silent else TIMER_NONE, io.now)
+
+
+cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef Verdict verdict
+    cdef uint32_t block = h.body.block
+    h.body.block = NO_BLOCK
+    h.chunked = False
+    verdict.status = 0
+    verdict.streams = False
+    body_await(io, slot)
+    io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, h.task_flags,
+                      h.deadline, block, h.received, &h.task, &verdict)
+    if verdict.status != 0:
+        http1_write_text(io, slot, &verdict)
+    elif verdict.streams:
+        stream_begin(io, slot)
+
+
+cdef bint body_reserve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef int rc = io.service.reserve(io.service.context, bytes, &h.body)
+    if rc == MEMORY_FULL and pressure_relieve(io, slot, bytes):
+        rc = io.service.reserve(io.service.context, bytes, &h.body)
+    if rc != 0:
+        h.body.block = NO_BLOCK
+        pressure_refuse(io, slot)
+    return rc == 0
+
+
+cdef void body_answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
+    # Answered without a worker, and so counted under no route.
+    cdef Verdict verdict
+    verdict.status = 200
+    verdict.text = b"no data provided"
+    verdict.extra = NULL
+    io.states[slot].route = NO_CONNECTION
+    http1_write_text(io, slot, &verdict)
+
+
+cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if n > h.remaining:
+        n = h.remaining
+    memcpy(h.body.data + h.received, data, n)
+    h.received += n
+    h.remaining -= n
+    io.connections.all[slot].moved += n
+    if h.remaining == 0:
+        body_submit(io, slot)
+    return n
+
+
+cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
+    # For so many more bytes of a chunked body; False: the request was refused.
+    cdef Http1 *h = &io.states[slot]
+    # No more than is needed: blocks have sizes of powers of two, so that the next one has room for as much again.
+    cdef uint64_t wanted = h.received + n
+    cdef int rc
+    if wanted <= h.body.capacity:
+        return True
+    rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
+    if rc == MEMORY_FULL and pressure_relieve(io, slot, wanted):
+        rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
+    if rc != 0:
+        pressure_refuse(io, slot)
+    return rc == 0
+
+
+cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    # Data of a chunk; False when the request was refused.
+    cdef Http1 *h = &io.states[slot]
+    if not _make_room(io, slot, n):
+        return False
+    memcpy(h.body.data + h.received, data, n)
+    h.received += n
+    io.connections.all[slot].moved += n
+    return True
+
+
+cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef size_t at = 0
+    cdef size_t consumed = 0
+    cdef size_t span_n = 0
+    cdef const char *span = NULL
+    cdef uint64_t expected
+    cdef int rc
+    while at < n:
+        rc = chunked_step(&h.decoder, data + at, n - at, &consumed, &span, &span_n)
+        at += consumed
+        if rc < 0:
+            http1_refuse(io, slot, -rc, b"bad request: malformed chunked body")
+            return n
+        if rc == CHUNK_DONE:
+            _end_chunks(io, slot)
+            return at
+        expected = chunked_expected(&h.decoder)        # so that a chunk too large is refused before its data comes
+        if expected > io.max_body or h.received + span_n + expected > io.max_body:
+            http1_refuse(io, slot, 413, b"request body is too large")
+            return n
+        if rc == CHUNK_DATA and not _append(io, slot, span, span_n):
+            return n
+    return n
+
+
+cdef void _end_chunks(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if h.received:
+        body_submit(io, slot)
+        return
+    h.chunked = False
+    io.service.discard(io.service.context, h.body.block)
+    h.body.block = NO_BLOCK
+    body_answer_empty(io, slot)
+
+
+cdef size_t body_take(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+    if io.states[slot].chunked:
+        return _take_chunks(io, slot, data, n)
+    return _take_length(io, slot, data, n)
+
+
+cdef size_t body_discard(Http1Io *io, uint32_t slot, size_t n) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if n > h.remaining:
+        n = h.remaining
+    h.remaining -= n
+    io.connections.all[slot].moved += n
+    if h.remaining == 0:
+        http1_write_text(io, slot, &h.refusal)
+    return n
+
+
+cdef bint body_is_plain(const Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef const Http1 *h = &io.states[slot]
+    return not h.chunked or chunked_expected(&h.decoder) >= LONG_CHUNK
+
+
+cdef int64_t body_receive(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef uint64_t n = chunked_expected(&h.decoder) if h.chunked else h.remaining
+    cdef int64_t got
+    if h.chunked and not _make_room(io, slot, n):
+        return RECEIVE_AGAIN
+    got = connection_receive(c, h.body.data + h.received, n if n < quota else quota)
+    if got <= 0:
+        return got
+    h.received += got
+    c.moved += got
+    if h.chunked:
+        chunked_took(&h.decoder, got)
+    else:
+        h.remaining -= got
+        if h.remaining == 0:
+            body_submit(io, slot)
+    return got
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+# Answers on an HTTP/1.x connection, and what becomes of it afterwards.
+
+cdef extern from "<sys/socket.h>" nogil:
+    int shutdown(int fd, int how)
+    int SHUT_WR
+
+cdef const char *TEXT_PLAIN = b"text/plain; charset=utf-8"
+# Memory comes back as soon as answers are sent: the shortest time that RFC 9110 section 10.2.3 can say.
+cdef const char *RETRY_SOON = b"retry-after: 1\r\n"
+cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+cdef void http1_shut(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    if h.phase == HTTP1_WAIT or h.phase == HTTP1_STREAM:
+        io.service.withdraw(io.service.context, h.task)
+    if h.body.block != NO_BLOCK:
+        io.service.discard(io.service.context, h.body.block)
+        h.body.block = NO_BLOCK
+    if h.answer_block != NO_BLOCK:
+        io.service.released(io.service.context, h.answer_block)
+        h.answer_block = NO_BLOCK
+    free(h.partial)
+    h.partial = NULL
+    h.phase = HTTP1_HEAD
+    connection_close(&io.connections, slot)
+
+
+cdef void _linger(Http1Io *io, uint32_t slot) noexcept nogil:
+    # An early close would reset the connection and take the answer from the client's hands (RFC 9112 section 9.6).
+    cdef Connection *c = &io.connections.all[slot]
+    shutdown(c.fd, SHUT_WR)
+    io.states[slot].phase = HTTP1_LINGER
+    io.states[slot].received = 0
+    io.states[slot].arrived = io.now
+    connection_arm(&io.connections, slot, TIMER_LINGER, io.now)
+    connection_list(&io.connections, slot)
+
+
+cdef bint _more_came(Connection *c) noexcept nogil:
+    cdef char[64] some
+    return c.input_n > 0 or (c.readable and connection_receive(c, some, sizeof(some)) > 0)
+
+
+cdef void http1_sent(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    if h.answer_block != NO_BLOCK:
+        io.service.released(io.service.context, h.answer_block)
+        h.answer_block = NO_BLOCK
+    if not h.keep_alive:
+        if h.linger or _more_came(c):
+            _linger(io, slot)
+        else:
+            http1_shut(io, slot)
+        return
+    if c.read_closed and not c.readable and not c.input_n:
+        http1_shut(io, slot)
+        return
+    h.phase = HTTP1_HEAD
+    connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
+    if c.input_n or c.readable:
+        connection_list(&io.connections, slot)
+
+
+cdef void http1_write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef char[HTTP_HEAD_ROOM] head
+    cdef uint32_t flags = 0
+    cdef uint32_t n
+    cdef int rc
+    if io.draining:
+        h.keep_alive = False
+    if not h.keep_alive:
+        flags = WRITE_CLOSE
+    elif h.minor == 0:
+        flags = WRITE_KEEP_ALIVE_10
+    n = writer_head(&io.writer, head, answer.status, answer.content_type, answer.content_type_n,
+                    answer.payload_n, answer.extra, answer.extra_n, flags)
+    io.service.counted(io.service.context, h.route, answer.status, h.arrived)
+    h.phase = HTTP1_WRITE
+    h.answer_block = answer.block
+    rc = connection_send(c, head, n, answer.payload, 0 if h.is_head else answer.payload_n)
+    if rc == SEND_DONE:
+        http1_sent(io, slot)
+    elif rc == SEND_AGAIN:
+        connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
+    else:
+        http1_shut(io, slot)
+
+
+cdef bint http1_continue(Http1Io *io, uint32_t slot) noexcept nogil:
+    if connection_send(&io.connections.all[slot], CONTINUE, strlen(CONTINUE), NULL, 0) == RECEIVE_GONE:
+        http1_shut(io, slot)
+        return False
+    return True
+
+
+cdef void http1_write_text(Http1Io *io, uint32_t slot, const Verdict *verdict) noexcept nogil:
+    cdef Answer answer
+    answer.status = verdict.status
+    answer.content_type = TEXT_PLAIN
+    answer.content_type_n = 0 if verdict.status == 204 else strlen(TEXT_PLAIN)
+    answer.payload = <const uint8_t *>verdict.text
+    answer.payload_n = strlen(verdict.text)
+    answer.block = NO_BLOCK
+    answer.extra = verdict.extra
+    answer.extra_n = 0 if verdict.extra == NULL else strlen(verdict.extra)
+    http1_write(io, slot, &answer)
+
+
+cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
+    # The connection's framing can no longer be trusted, or its rest is not worth reading: answer and close.
+    cdef Verdict verdict
+    cdef Http1 *h = &io.states[slot]
+    verdict.status = status
+    verdict.text = text
+    verdict.extra = NULL
+    if status == 503:
+        verdict.extra = RETRY_SOON
+    h.keep_alive = False
+    h.linger = True
+    if h.body.block != NO_BLOCK:
+        io.service.discard(io.service.context, h.body.block)
+        h.body.block = NO_BLOCK
+    http1_write_text(io, slot, &verdict)
+
+
+cdef void http1_refuse_head(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    h.minor = 1
+    h.is_head = False
+    h.route = NO_CONNECTION            # counted under none
+    h.arrived = io.now
+    http1_refuse(io, slot, status, text)
+
+
+# ---- streams of events ---------------------------------------------------------------------------
+
+# An answer that is a stream of events: chunked (RFC 9112 section 7.1), for HTTP/1.0 until the connection closes.
+#
+# What is unsent lies in one block, `Http1.body`, from `Connection.payload` on; while all is sent there is none.
+
+cdef const char *EVENT_STREAM = b"text/event-stream"
+cdef const char *PASS_ON = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"  # to caches, and to nginx
+cdef const char *COMMENT = b":\n\n"
+cdef const char *CHUNKED_COMMENT = b"3\r\n:\n\n\r\n"
+cdef const char *LAST_CHUNK = b"0\r\n\r\n"
+
+cdef enum:
+    CHUNK_FRAME = 20               # bytes around a chunk's data: 16 digits at most, and two line ends
+    # Bytes that are sent at once. Not more than STREAM_LITTLE: who sees its events taken and yet more than that under
+    # way knows that the socket is full.
+    MUCH = 1 << 16
+
+
+cdef void stream_begin(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef char[HTTP_HEAD_ROOM] head
+    cdef uint32_t flags, n
+    h.phase = HTTP1_STREAM
+    h.chunked = h.minor == 1
+    if not h.chunked or io.draining:
+        h.keep_alive = False
+    flags = WRITE_CHUNKED if h.chunked else WRITE_NO_LENGTH
+    if not h.keep_alive:
+        flags |= WRITE_CLOSE
+    n = writer_head(&io.writer, head, 200, EVENT_STREAM, strlen(EVENT_STREAM), 0, PASS_ON, strlen(PASS_ON), flags)
+    stream_sent(io, slot, connection_send(&io.connections.all[slot], head, n, NULL, 0))
+
+
+cdef void stream_sent(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    if rc == RECEIVE_GONE:
+        http1_shut(io, slot)
+        return
+    io.service.streamed(io.service.context, h.task, c.payload_n)
+    if rc != SEND_DONE:
+        if c.timer != TIMER_WRITE:
+            connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
+        return
+    if h.body.block != NO_BLOCK:
+        io.service.discard(io.service.context, h.body.block)
+        h.body.block = NO_BLOCK
+    connection_arm(&io.connections, slot, TIMER_STREAM, io.now)
+
+
+cdef bint _is_blocked(const Connection *c) noexcept nogil:
+    # The socket is full: when it is so no more, the loop says so.
+    return c.timer == TIMER_WRITE
+
+
+cdef void stream_flush(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    if not _is_blocked(c) and connection_has_output(c):
+        stream_sent(io, slot, connection_flush(c))
+
+
+cdef uint8_t *_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
+    # Room for `n` bytes behind what is unsent; NULL: there is no memory.
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef uint64_t needed = c.payload_n + n
+    cdef uint64_t start
+    if h.body.block == NO_BLOCK:
+        h.body.capacity = 0
+    start = <uint64_t>(c.payload - h.body.data) if c.payload_n else 0
+    if start + needed > h.body.capacity:
+        if needed <= h.body.capacity - h.body.capacity // 4:       # moving pays only where it makes much room
+            memmove(h.body.data, c.payload, c.payload_n)
+        elif io.service.buffer(io.service.context, c.payload, c.payload_n, max(needed, h.body.capacity + 1),
+                               &h.body) != 0:
+            return NULL
+        start = 0
+    c.payload = h.body.data + start
+    return h.body.data + start + c.payload_n
+
+
+cdef uint8_t *_begin_chunk(const Http1 *h, uint8_t *to, uint64_t n) noexcept nogil:
+    return to + snprintf(<char *>to, CHUNK_FRAME, b"%llx\r\n", <unsigned long long>n) if h.chunked else to
+
+
+cdef void _end_chunk(Connection *c, const Http1 *h, uint8_t *to) noexcept nogil:
+    if h.chunked:
+        memcpy(to, b"\r\n", 2)
+        to += 2
+    c.payload_n = to - c.payload
+
+
+cdef void stream_put(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t n) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef uint8_t *to
+    if n == 0:                                       # a chunk of no bytes would be the last
+        return
+    to = _room(io, slot, n + CHUNK_FRAME)
+    if to == NULL:
+        http1_shut(io, slot)                         # cut short: the client shall not take it for the end
+        return
+    to = _begin_chunk(h, to, n)
+    memcpy(to, event, n)
+    _end_chunk(c, h, to + n)
+    if c.payload_n >= MUCH:
+        stream_flush(io, slot)
+    elif not _is_blocked(c):
+        connection_list(&io.connections, slot)
+
+
+cdef bint _put_error(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
+    cdef Http1 *h = &io.states[slot]
+    cdef char[96] prefix
+    cdef uint64_t n
+    cdef uint8_t *to
+    snprintf(prefix, sizeof(prefix), b"SSE inference error: %d: %s: ", answer.status, http_reason(answer.status))
+    n = event_bytes(b"error", prefix, answer.payload, answer.payload_n)
+    to = _room(io, slot, n + CHUNK_FRAME)
+    if to == NULL:
+        return False
+    to = event_write(_begin_chunk(h, to, n), b"error", prefix, answer.payload, answer.payload_n)
+    _end_chunk(&io.connections.all[slot], h, to)
+    return True
+
+
+cdef bint _put_last_chunk(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef size_t n = strlen(LAST_CHUNK)
+    cdef uint8_t *to
+    if not io.states[slot].chunked:
+        return True
+    to = _room(io, slot, n)
+    if to == NULL:
+        return False
+    memcpy(to, LAST_CHUNK, n)
+    c.payload_n += n
+    return True
+
+
+cdef void _finish(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    if rc == SEND_DONE:
+        http1_sent(io, slot)
+    elif rc == RECEIVE_GONE:
+        http1_shut(io, slot)
+    elif not _is_blocked(c):
+        connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
+
+
+cdef void stream_end(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef Http1 *h = &io.states[slot]
+    cdef bint whole = answer.status == 200 or _put_error(io, slot, answer)
+    cdef bint quiet = not connection_has_output(c)   # then the last chunk needs no block
+    h.phase = HTTP1_WRITE
+    io.service.counted(io.service.context, h.route, answer.status, h.arrived)
+    if answer.block != NO_BLOCK:
+        io.service.released(io.service.context, answer.block)
+    if io.draining:
+        h.keep_alive = False
+    if not whole or not quiet and not _put_last_chunk(io, slot):
+        http1_shut(io, slot)
+        return
+    h.answer_block = h.body.block
+    h.body.block = NO_BLOCK
+    if not quiet:
+        if not _is_blocked(c):
+            _finish(io, slot, connection_flush(c))
+    elif h.chunked:
+        _finish(io, slot, connection_send(c, LAST_CHUNK, strlen(LAST_CHUNK), NULL, 0))
+    else:
+        _finish(io, slot, SEND_DONE)
+
+
+cdef void stream_comment(Http1Io *io, uint32_t slot) noexcept nogil:
+    cdef Connection *c = &io.connections.all[slot]
+    cdef const char *text = CHUNKED_COMMENT if io.states[slot].chunked else COMMENT
+    if not connection_has_output(c):
+        stream_sent(io, slot, connection_send(c, text, strlen(text), NULL, 0))
+    elif not _is_blocked(c):
+        connection_arm(&io.connections, slot, TIMER_STREAM, io.now)
+
+
+# ---- memory pressure -----------------------------------------------------------------------------
+
+# Memory for bodies is used up: who holds much of it and hardly moves makes way for others.
+#
+# The time-outs ask for so little that who has a bad line is served. A few hundred clients that ask for the largest body
+# each, and then send no more than that little, would hold all memory for hours: under pressure, pace is measured by what
+# is held.
+
+cdef enum:
+    HOME_MS = 60_000               # a transfer that would take longer than this at its pace is slow
+    WATCHED_PART = 8               # of its time-out, for which a transfer is watched before it is judged
+    JUDGED = 256                   # transfers looked at for one request, and
+    EVICTED = 64                   # at most so many of them end: the loop has others to serve
+
+
+cdef void pressure_refuse(Http1Io *io, uint32_t slot) noexcept nogil:
+    http1_refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
+
+
+cdef uint64_t _held(const Http1Io *io, uint32_t slot) noexcept nogil:
+    # Bytes of memory that wait for this client to send or to read.
+    cdef const Http1 *h = &io.states[slot]
+    if h.body.block != NO_BLOCK:
+        return h.body.capacity
+    return io.connections.all[slot].payload_n if h.answer_block != NO_BLOCK else 0
+
+
+cdef bint _is_slow(const Http1Io *io, uint32_t slot, uint64_t watched) noexcept nogil:
+    return connection_progress(&io.connections.all[slot]) * HOME_MS < _held(io, slot) * (watched // 1_000_000)
+
+
+cdef void _evict(Http1Io *io, uint32_t slot) noexcept nogil:
+    if io.connections.all[slot].timer == TIMER_BODY:
+        pressure_refuse(io, slot)
+    else:
+        http1_shut(io, slot)
+
+
+cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes) noexcept nogil:
+    # How many it has evicted. The list is in the order in which the transfers began to be watched.
+    cdef Connections *t = &io.connections
+    cdef uint32_t slot = t.timer_head[timer]
+    cdef uint32_t following
+    cdef uint32_t evicted = 0
+    cdef uint64_t watched
+    for _ in range(JUDGED):
+        if slot == NO_CONNECTION or evicted == EVICTED:
+            break
+        watched = io.now + t.duration[timer] - t.all[slot].deadline
+        if watched < t.duration[timer] // WATCHED_PART:
+            break
+        following = t.all[slot].timer_next
+        if slot != but and _is_slow(io, slot, watched):
+            _evict(io, slot)
+            evicted += 1
+            if io.service.fits(io.service.context, bytes):
+                break
+        slot = following
+    return evicted
+
+
+cdef bint pressure_relieve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
+    cdef uint32_t evicted = _relieve(io, slot, TIMER_BODY, bytes)
+    if evicted == 0 or not io.service.fits(io.service.context, bytes):
+        evicted += _relieve(io, slot, TIMER_WRITE, bytes)
+    return evicted != 0

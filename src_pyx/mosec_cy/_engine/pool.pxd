@@ -1,0 +1,104 @@
+# Blocks of payload over memory that it is given: power-of-two size classes, one claim word a block.
+# Knows no clock, no descriptor and no allocator.
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+cdef enum:
+    POOL_MIN_SHIFT = 10            # smallest block: 1 KiB
+    POOL_MAX_CLASSES = 32
+    POOL_PAYLOAD_OFFSET = 64       # bytes before a request's payload: room for metadata, and alignment
+    POOL_OK = 0
+    POOL_BAD_BLOCK = -1            # no such block, or the range leaves it
+    POOL_NOT_HELD = -2             # the claim to drop or to take over is not there
+    POOL_LEASED = -3               # a lessee holds it already
+    POOL_BAD_BUDGET = -4           # no class fits the budget, or it is beyond any address space
+
+# The word of a block. 0: free. Bit 63: core's claim. Low 63 bits: lessee, (row + 1) << 32 | incarnation, or 0.
+# Each side sets and drops only its own claim, by compare-and-swap; core may take over a lessee's
+# claim when a completion hands the block over (pool_take_over).
+#
+# Block numbers are class << class_shift | index, so a class is one shift away; numbers past a class's count
+# are no blocks. In shared memory: `touched`, one 64-bit map a class (bit i: some word of the i-th 64th of the
+# class has been claimed once), then, from the next page on, the words. Nothing reads words that the map leaves
+# out except who is about to claim there: reading a hole of a memfd would allocate its page.
+ctypedef struct PoolClass:
+    uint32_t first                 # number of its first block
+    uint32_t count                 # blocks in it, at most 1 << class_shift
+    uint64_t offset                # bytes from the data area's start to its first block
+
+ctypedef struct Pool:
+    uint64_t *words                # `blocks` of them, in shared memory, indexed by block number
+    uint64_t *touched              # POOL_MAX_CLASSES of them, in shared memory
+    uint8_t *data                  # the data area, in shared memory
+    uint32_t blocks                # every block number is below this
+    uint32_t class_shift           # log2 of the block numbers that a class takes up
+    uint32_t chunk_shift           # log2 of the words that a bit of `touched` stands for
+    uint32_t classes               # class i holds blocks of 1 << (POOL_MIN_SHIFT + i) bytes
+    PoolClass sizes[32]
+    # Private hints; a hint may be wrong, the compare-and-swap decides.
+    uint32_t cursor[32]            # where the next scan of a class begins
+    uint32_t scans[32]             # allocations since the cursor went back to home
+    uint32_t home[32]              # first candidate of this process in a class
+    uint32_t share[32]             # core only: indices below this are nobody else's home
+    uint32_t *recent[32]           # core only: stack of blocks of its share that it freed last (LIFO), or NULL
+    uint32_t recent_count[32]
+    uint32_t recent_capacity[32]
+
+# Geometry, a pure function of the budget: the same in each process. POOL_OK or POOL_BAD_BUDGET.
+cdef int pool_layout(Pool *pool, uint64_t budget_bytes, uint32_t max_blocks_per_class) noexcept nogil
+cdef size_t pool_words_bytes(const Pool *pool) noexcept nogil      # a multiple of the page size
+cdef uint64_t pool_data_bytes(const Pool *pool) noexcept nogil     # a multiple of the page size
+# After pool_layout, over zeroed, page-aligned memory. process: 0 is core, 1 + row a row; processes: core and all rows.
+cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uint32_t processes) noexcept nogil
+cdef void pool_detach(Pool *pool) noexcept nogil         # frees the private stacks; shared memory is left alone
+
+cdef uint64_t pool_lessee(uint32_t row, uint32_t incarnation) noexcept nogil
+# A free block of at least `bytes` bytes, claimed for core (lessee 0) or for `lessee`;
+# NO_BLOCK (0xFFFFFFFF) if there is none.
+# One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
+# except pool_drop_core.
+cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcept nogil
+cdef uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil           # bytes; 0: no such block
+cdef uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil           # NULL: no such block
+# POOL_OK or POOL_BAD_BLOCK; no overflow.
+cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil
+# Lessee's side.
+# Core holds the block meanwhile (else POOL_NOT_HELD) and no lessee does, this one included (else POOL_LEASED):
+# a process that wants several views of a block counts them itself.
+cdef int pool_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
+cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
+# Core's side. take_over moves the claim of a block that is the lessee's alone (else POOL_NOT_HELD), so that no answer
+# can alias a block that core holds for another task.
+cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
+cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil
+# For who tends free blocks: true when the block was free and is now core's; and free again, remembered nowhere.
+cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil
+cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil
+
+# ---- accounting ----------------------------------------------------------------------------------
+# The pool's books: scans of the claims of a whole pool.
+
+# Clears the claims of a dead incarnation; how many.
+cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil
+# Blocks that are claimed by core, and by lessees (a block may be both).
+cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil
+
+# ---- trimmer -------------------------------------------------------------------------------------
+# Gives the pages of idle blocks back to the kernel. A block that nobody has used for one whole period is claimed,
+# emptied and freed again; used ones stay warm, since a page that must be faulted in costs twenty times the copy.
+
+cdef enum:
+    TRIM_PERIOD_NS = 10_000_000_000
+
+ctypedef struct Trimmer:
+    Pool *pool                 # core's
+    uint8_t *marks             # one a block number
+    uint32_t *watched          # blocks that have a mark
+    uint32_t watched_n
+    uint64_t next_at           # ns; the largest value: nothing is warm, there is nothing to wake up for
+
+cdef int trimmer_open(Trimmer *t, Pool *pool) noexcept nogil                  # 0, or -1: no memory
+cdef void trimmer_close(Trimmer *t) noexcept nogil
+cdef void trimmer_note(Trimmer *t, uint32_t block, uint64_t now) noexcept nogil   # core has dropped it
+cdef void trimmer_run(Trimmer *t, uint64_t now) noexcept nogil               # when next_at has come

@@ -1,0 +1,350 @@
+"""The shared memory of a service: creation, sealing, mapping and the statistics in it."""
+
+import fcntl
+import os
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from mosec_cy._engine.linux cimport (
+    FUTEX_ALL,
+    load_acquire_u32,
+    load_relaxed_u64,
+    mosec_futex_wake,
+    store_relaxed_u32,
+    store_relaxed_u64,
+    store_release_u32,
+)
+from mosec_cy._engine.pool cimport pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
+from mosec_cy._engine.ring cimport bell_force, ring_attach, ring_bytes
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *c_mmap "mmap"(void *address, size_t length, int protection, int flags, int fd, long offset)
+    int c_munmap "munmap"(void *address, size_t length)
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    void *MAP_FAILED
+
+cdef enum:
+    MAGIC = 0x7963636573_6F6D   # "moseccy", little-endian
+    VERSION = 1
+    MAX_BLOCKS_PER_CLASS = 65536
+    PAGE = 4096
+    MAX_ROWS = 4096
+
+ctypedef struct Header:
+    uint64_t magic
+    uint32_t version
+    uint32_t rows
+    uint32_t task_slots
+    uint32_t routes
+    uint64_t budget
+    uint64_t size
+    uint32_t capacities[1]      # submit and complete, for each row
+
+STATUS_CODES = (200, 204, 400, 404, 405, 408, 411, 413, 414, 415, 417, 422, 429, 431, 499, 500, 501, 502, 503, 505, 0)
+"""HTTP statuses in the order of the counts in `Segment.stats`; 0 stands for every other status."""
+
+cdef int[STATUS_COUNT] _statuses = STATUS_CODES
+
+
+cdef uint32_t status_index(int status) noexcept nogil:
+    cdef uint32_t i
+    for i in range(STATUS_COUNT - 1):
+        if _statuses[i] == status:
+            return i
+    return STATUS_COUNT - 1
+
+
+cdef inline void _histogram_add(Histogram *histogram, uint64_t value, uint64_t unit) noexcept nogil:
+    cdef uint64_t limit = unit
+    cdef uint32_t k = 0
+    while k < HISTOGRAM_BUCKETS - 1 and value > limit:
+        limit <<= 1
+        k += 1
+    # Core is the only writer; relaxed, because a reader may be a moment behind.
+    store_relaxed_u64(&histogram.buckets[k], histogram.buckets[k] + 1)
+    store_relaxed_u64(&histogram.sum, histogram.sum + value)
+
+
+cdef void histogram_add_ns(Histogram *histogram, uint64_t ns) noexcept nogil:
+    _histogram_add(histogram, ns, 1_000_000)
+
+
+cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nogil:
+    _histogram_add(histogram, value, 1)
+
+
+cdef inline uint64_t _page_up(uint64_t n) noexcept nogil:
+    return (n + PAGE - 1) & ~(<uint64_t>PAGE - 1)
+
+
+cdef void row_rouse(RowShared *shared) noexcept nogil:
+    bell_force(&shared.bell)
+    mosec_futex_wake(&shared.bell.counter, 1)
+    bell_force(&shared.stream_bell)
+    mosec_futex_wake(&shared.stream_bell.counter, FUTEX_ALL)
+
+
+cdef class Segment:
+    """A service's shared memory.
+
+    Made by the master with `create`, mapped by core and workers with `attach`. The file is sealed against
+    shrinking and growing, so that no process of the service can take pages away from another one (SIGBUS).
+    """
+
+    def __cinit__(self):
+        self.fd = -1
+
+    @staticmethod
+    def create(rows, uint32_t task_slots, uint64_t budget, uint32_t routes):
+        """A new segment.
+
+        Args:
+            rows: (submit, complete) ring capacities of each row in descriptors, powers of two; row 0 is the master's.
+            task_slots: tasks that can be inside at once.
+            budget: bytes of payload memory.
+            routes: routes that are counted apart; one more is kept for requests that matched none.
+
+        Raises:
+            ValueError: a size is out of range.
+            OSError: the kernel gave no memory file.
+        """
+        cdef Segment segment = Segment.__new__(Segment)
+        cdef list flat = []
+        for pair in rows:
+            flat += pair
+        if not 1 <= len(rows) <= MAX_ROWS:
+            raise ValueError(f"a service has 1 to {MAX_ROWS} rows, not {len(rows)}")
+        segment._measure(len(rows), task_slots, routes, budget, flat)
+        segment.fd = os.memfd_create("mosec_cy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(segment.fd, segment.size)
+        fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        segment._map()
+        segment._write_header()
+        return segment
+
+    @staticmethod
+    def attach(int fd):
+        """The segment of an inherited descriptor, which it owns from then on.
+
+        Raises:
+            ValueError: that file is not such a segment, or is spoilt.
+        """
+        cdef Segment segment = Segment.__new__(Segment)
+        size = os.fstat(fd).st_size
+        if size < PAGE:
+            raise ValueError(f"descriptor {fd} is no shared memory of a service: it has {size} bytes")
+        head = os.pread(fd, sizeof(Header) + 8 * MAX_ROWS, 0)     # a copy: checked, then used
+        cdef const Header *header = <const Header *>PyBytes_AS_STRING(head)
+        if header.magic != MAGIC or header.version != VERSION or not 1 <= header.rows <= MAX_ROWS:
+            raise ValueError(f"descriptor {fd} is no shared memory of this version of mosec_cy")
+        if <size_t>len(head) < sizeof(Header) + 8 * header.rows:
+            raise ValueError(f"shared memory of {size} bytes where the header of {header.rows} rows was expected")
+        segment._measure(header.rows, header.task_slots, header.routes, header.budget,
+                         [header.capacities[i] for i in range(2 * header.rows)])
+        if segment.size != <uint64_t>size:
+            raise ValueError(f"shared memory of {size} bytes where {segment.size} were expected")
+        segment.fd = fd
+        segment._map()
+        return segment
+
+    cdef int _measure(
+        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+    ) except -1:
+        cdef Pool pool
+        cdef uint64_t at
+        cdef uint32_t i
+        for capacity in capacities:         # an attaching process masks its indices with what a header says
+            if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
+                raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
+        memset(&pool, 0, sizeof(Pool))
+        if pool_layout(&pool, budget, MAX_BLOCKS_PER_CLASS) != 0:
+            raise ValueError(f"a memory budget of {budget} bytes is too small: 1 MiB is the least")
+        self.rows, self.task_slots, self.routes, self.budget = rows, task_slots, routes, budget
+        self.at_rings = <uint64_t *>calloc(2 * rows, sizeof(uint64_t))
+        self.capacities = <uint32_t *>calloc(2 * rows, sizeof(uint32_t))
+        if self.at_rings == NULL or self.capacities == NULL:
+            raise MemoryError
+        self.at_bell = _page_up(sizeof(Header) + 8 * rows)
+        self.at_rows = self.at_bell + PAGE
+        self.at_words = _page_up(self.at_rows + rows * sizeof(RowShared))
+        self.at_acknowledged = _page_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_statistics = _page_up(self.at_acknowledged + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_row_statistics = self.at_statistics + sizeof(Statistics)
+        self.at_status_counts = self.at_row_statistics + rows * sizeof(RowStatistics)
+        at = _page_up(
+            self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t))
+        for i in range(2 * rows):
+            self.capacities[i] = capacities[i]
+            self.at_rings[i] = at
+            at += _page_up(ring_bytes(self.capacities[i]))
+        self.at_pool_words = at
+        self.at_pool_data = _page_up(at + pool_words_bytes(&pool))
+        self.size = _page_up(self.at_pool_data + pool_data_bytes(&pool))
+        return 0
+
+    cdef int _map(self) except -1:
+        cdef void *base = c_mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        if base == MAP_FAILED:
+            raise OSError(f"cannot map {self.size} bytes of shared memory; --budget sets its size")
+        self.base = <uint8_t *>base
+        return 0
+
+    cdef void _write_header(self) noexcept:
+        cdef Header *header = <Header *>self.base
+        cdef uint32_t i
+        header.version = VERSION
+        header.rows = self.rows
+        header.task_slots = self.task_slots
+        header.routes = self.routes
+        header.budget = self.budget
+        header.size = self.size
+        for i in range(2 * self.rows):
+            header.capacities[i] = self.capacities[i]
+        header.magic = MAGIC
+
+    def close(self):
+        """Closes the descriptor. The mapping stays until the object is collected: leases look into it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def unmap(self):
+        """Gives the mapping up. For a forked copy of a process that used it: nothing may look into it any more."""
+        if self.base != NULL:
+            c_munmap(self.base, self.size)
+            self.base = NULL
+
+    def __dealloc__(self):
+        self.unmap()
+        free(self.at_rings)
+        free(self.capacities)
+
+    cdef Bell *core_bell(self) noexcept nogil:
+        return <Bell *>(self.base + self.at_bell)
+
+    cdef RowShared *row(self, uint32_t row) noexcept nogil:
+        return <RowShared *>(self.base + self.at_rows) + row
+
+    cdef uint64_t *words(self) noexcept nogil:
+        return <uint64_t *>(self.base + self.at_words)
+
+    cdef uint64_t *acknowledged(self) noexcept nogil:
+        return <uint64_t *>(self.base + self.at_acknowledged)
+
+    cdef Statistics *statistics(self) noexcept nogil:
+        return <Statistics *>(self.base + self.at_statistics)
+
+    cdef RowStatistics *row_statistics(self, uint32_t row) noexcept nogil:
+        return <RowStatistics *>(self.base + self.at_row_statistics) + row
+
+    cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil:
+        return <uint64_t *>(self.base + self.at_status_counts) + <size_t>route * STATUS_COUNT
+
+    cdef void attach_submit(self, uint32_t row, RingEnd *end) noexcept nogil:
+        ring_attach(end, self.base + self.at_rings[2 * row], self.capacities[2 * row])
+
+    cdef void attach_complete(self, uint32_t row, RingEnd *end) noexcept nogil:
+        ring_attach(end, self.base + self.at_rings[2 * row + 1], self.capacities[2 * row + 1])
+
+    cdef uint32_t submit_capacity(self, uint32_t row) noexcept nogil:
+        return self.capacities[2 * row]
+
+    cdef int attach_pool(self, Pool *pool, uint32_t process) noexcept nogil:
+        cdef int rc
+        memset(pool, 0, sizeof(Pool))
+        rc = pool_layout(pool, self.budget, MAX_BLOCKS_PER_CLASS)
+        if rc == 0:
+            pool_attach(pool, self.base + self.at_pool_words, self.base + self.at_pool_data,
+                        process, self.rows + 1)
+        return rc
+
+    def _row(self, uint32_t row):
+        if row >= self.rows:
+            raise IndexError(f"row {row} of {self.rows}")
+        return row
+
+    def begin_row(self, uint32_t row, uint32_t incarnation):
+        """Clears the row's shared entry for a process that is about to start, and writes the header that it will read
+        anew: a process that went wild may have spoilt it."""
+        cdef RowShared *shared = self.row(self._row(row))
+        self._write_header()
+        memset(shared, 0, sizeof(RowShared))
+        store_relaxed_u32(&shared.incarnation, incarnation)     # relaxed: for those who look at the memory from outside
+
+    def stop_row(self, uint32_t row):
+        """Asks the row's process to finish what is in its ring and to end."""
+        cdef RowShared *shared = self.row(self._row(row))
+        store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
+        row_rouse(shared)
+
+    def rows_in_forward(self):
+        """The rows whose process says that it is in `forward`, as a set of numbers."""
+        # Acquire; pairs with the release in Channel.begin_forward.
+        return {row for row in range(self.rows) if load_acquire_u32(&self.row(row).phase) == PHASE_FORWARD}
+
+    def continue_counts(self, Segment old not None):
+        """Goes on counting where `old` stopped, whose core has ended; before the core of this one starts.
+
+        What is a state, and no count, begins anew.
+
+        Raises:
+            ValueError: they are of different services.
+        """
+        cdef Statistics *s = self.statistics()
+        if (self.rows, self.routes) != (old.rows, old.routes):
+            raise ValueError(
+                f"{old.rows} rows and {old.routes} routes where {self.rows} and {self.routes} were expected")
+        memcpy(s, old.statistics(), self.at_rings[0] - self.at_statistics)
+        s.remaining = s.connections = s.charged = 0
+
+    def stats(self):
+        """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
+        cdef Statistics *s = self.statistics()
+        return {
+            "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
+            "total": _histogram(&s.total, 1e-9),
+            "rows": [_row_statistics(self.row_statistics(row)) for row in range(self.rows)],
+            # relaxed, here and below: counts that core alone writes, of which the last may be missed
+            "remaining": load_relaxed_u64(&s.remaining),
+            "connections": load_relaxed_u64(&s.connections),
+            "charged": load_relaxed_u64(&s.charged),
+            "late": load_relaxed_u64(&s.late),
+        }
+
+    def layout(self):
+        """Where what lies, in bytes from the start; of rings (submit, complete) for each row."""
+        return {
+            "core_bell": self.at_bell,
+            "rows": [self.at_rows + row * sizeof(RowShared) for row in range(self.rows)],
+            "words": self.at_words,
+            "acknowledged": self.at_acknowledged,
+            "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
+            "pool": self.at_pool_words,
+            "data": self.at_pool_data,
+            "size": self.size,
+        }
+
+    def blocks(self):
+        """(blocks that core holds, blocks that processes lease): the pool's books, by a scan."""
+        cdef Pool pool
+        cdef uint32_t core_held = 0, leased = 0
+        self.attach_pool(&pool, 1)
+        pool_count(&pool, &core_held, &leased)
+        return core_held, leased
+
+
+cdef list _counts(const uint64_t *counts):
+    return [load_relaxed_u64(counts + k) for k in range(STATUS_COUNT)]     # relaxed, as in Segment.stats
+
+
+cdef dict _histogram(const Histogram *histogram, unit):
+    # relaxed, as in Segment.stats
+    return {"buckets": [load_relaxed_u64(&histogram.buckets[k]) for k in range(HISTOGRAM_BUCKETS)],
+            "sum": load_relaxed_u64(&histogram.sum) * unit}
+
+
+cdef dict _row_statistics(const RowStatistics *row):
+    return {"duration": _histogram(&row.duration, 1e-9),
+            "batch_size": _histogram(&row.batch_size, 1),
+            "batch_duration": _histogram(&row.batch_duration, 1e-9)}
