@@ -12,8 +12,6 @@ LONG_FUNCTION = "def f():\n" + "    x = 1\n" * 60
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("a.py", "x = 1\n" * 501, 501),
-        ("a.pyx", "x = 1\n" * 401, 401),
         ("a.py", LONG_FUNCTION, 1),
         ("a.pyx", "y = 1\n\n" + LONG_FUNCTION.replace("def f()", "cdef int f() noexcept nogil"), 3),
         ("a.pyx", "DEF N = 3\n", 1),
