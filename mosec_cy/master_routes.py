@@ -6,8 +6,8 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mosec_cy._engine.worker import Channel
 from mosec_cy._engine.segment import STATUS_CODES, Segment
+from mosec_cy._engine.worker import Channel
 from mosec_cy.log import get_logger
 from mosec_cy.metric_snapshot import Family
 from mosec_cy.openapi import OpenAPI

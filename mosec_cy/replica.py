@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosec_cy._engine.worker import Channel
-    from mosec_cy._engine.worker import Sender
+    from mosec_cy._engine.worker import Channel, Sender
     from mosec_cy.typed_decoding import Decode, Format
 
 

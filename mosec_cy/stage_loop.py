@@ -26,8 +26,7 @@ from mosec_cy.results import (
 from mosec_cy.worker import BaseWorker, streams
 
 if TYPE_CHECKING:
-    from mosec_cy._engine.worker import Channel
-    from mosec_cy._engine.worker import Item
+    from mosec_cy._engine.worker import Channel, Item
 
 logger = get_logger()
 

@@ -15,8 +15,8 @@ from mosec_cy.background import start_thread
 from mosec_cy.metric_snapshot import Recorder
 
 if TYPE_CHECKING:
-    from mosec_cy._engine.worker import Channel
     from mosec_cy._engine.segment import Segment
+    from mosec_cy._engine.worker import Channel
 
 _PATIENCE = 1.0  # s
 

@@ -168,8 +168,8 @@ def _warm_up(worker: BaseWorker, last: bool, strict: bool, control: socket.socke
 
 
 def _open_channel(boot: Boot) -> Channel:
-    from mosec_cy._engine.worker import Channel
     from mosec_cy._engine.segment import Segment
+    from mosec_cy._engine.worker import Channel
 
     if boot.max_decoded is not None:
         content_coding.available()  # loads the libraries now, and not within a request

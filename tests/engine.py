@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mosec_cy._engine.worker import Channel
 from mosec_cy._engine.process import die_with_parent
 from mosec_cy._engine.segment import Segment
+from mosec_cy._engine.worker import Channel
 
 MESSAGE = struct.Struct("=IIIiQ")
 ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
