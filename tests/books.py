@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mosec_cy._engine.segment import Segment
-from tests.service import PATIENCE, Service
+from tests.service import Service
+from tests.until import until
 
 
 def memory_of(service: Service) -> Segment:
@@ -39,10 +38,7 @@ def memory(service: Service) -> Iterator[Segment]:
 
 def wait_until(segment: Segment, condition: Callable[[dict[str, Any]], bool]) -> None:
     """Until core's statistics fulfil `condition`."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition(stats := segment.stats()):
-        assert time.monotonic() < deadline, f"never came true: {stats}"
-        select.select([], [], [], 0.001)
+    until(lambda: condition(segment.stats()), message=lambda: f"never came true: {segment.stats()}")
 
 
 def at_rest(segment: Segment) -> None:

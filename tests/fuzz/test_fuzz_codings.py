@@ -9,11 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mosec_cy import content_coding
-from tests.drivers.http_request import accepted_coding
-from tests.drivers.http_request import content_coding as coding_of
 from mosec_cy.content_coding import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS
+from tests.drivers.http_request import accepted_coding
+from tests.drivers.http_request import content_coding as coding_of
 from tests.fuzz.http_models import GZIP, ZSTD, model_accepted, model_content
 from tests.guard_page import GuardedMemory
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mosec_cy._engine.worker import Channel
-from mosec_cy._engine.worker import Sender
-from tests.engine import Engine, request
-from tests.interop.http1 import Answer, Client, serving
+from mosec_cy._engine.worker import Channel, Sender
+from tests.engine import Engine
+from tests.http_client import Answer, Client, request
+from tests.interop.http1 import serving
 
 WINDOW = 1 << 20  # bytes of events that may be under way on one stream
 TIMED_OUT = b"event: error\ndata: SSE inference error: 408: Request Timeout: inference timeout\n\n"

@@ -14,7 +14,8 @@ from httpx_sse import connect_sse
 from tests.interop.described import SOURCE
 from tests.interop.swagger import Page, page
 from tests.nginx import nginx
-from tests.service import PATIENCE, Serve
+from tests.service import Serve
+from tests.until import PATIENCE
 
 __all__ = ["page"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.codings import DECODERS, ENCODERS, frame
-from tests.engine import request
+from tests.http_client import request
 from tests.interop.coded import LARGE, LARGE_JSON, ask, exchange, running
 from tests.service import ECHO, Serve, Service
 from tests.tools import environment, require

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import select
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.codings import DECODERS, ENCODERS, MIB, frame
-from tests.engine import read_response, request
+from tests.http_client import Client, clients, request
 from tests.interop.coded import LARGE, LARGE_JSON, LIMIT, ask, exchange, running
 from tests.service import ECHO, Serve, Service
 
@@ -51,14 +50,10 @@ def test_batches_of_items_with_a_coding_each(service: Service) -> None:
     heads = [
         "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()) for _, headers in bodies
     ]
-    sockets = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in bodies]
-    try:
-        for client, (body, _), head in zip(sockets, bodies, heads):
-            client.sendall(request(body, "/batches", head))
-        answers = [read_response(client)[0] for client in sockets]
-    finally:
-        for client in sockets:
-            client.close()
+    with clients(service, len(bodies)) as many:
+        for client, (body, _), head in zip(many, bodies, heads):
+            client.send_post(body, "/batches", head)
+        answers = [client.answer() for client in many]
     assert [status for status, _, _ in answers] == [200, 200, 413, 400]
     for (_, headers, body), coding in zip(answers, ["zstd", "gzip"]):
         assert headers["content-encoding"] == coding
@@ -98,15 +93,15 @@ def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serv
     for replica in (1, 2):
         service.wait_output(f"<Echo_1.{replica}> ready")
     text = json.dumps("x" * (10 * MIB - 2)).encode()
-    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+    with Client(service) as client:
         lines = "content-encoding: gzip\r\naccept-encoding: gzip\r\n"
-        client.sendall(request(gzip.compress(text, 1), "/inference", lines))
+        client.send_post(gzip.compress(text, 1), "/inference", lines)
         for what in ("decodes", "encodes"):
             service.wait_output(f'"{what}"')
             assert [ask(service, b"[1]", "/inference")[2] for _ in range(10)] == [b"[1]"] * 10
-            assert select.select([client], [], [], 0)[0] == []
+            assert select.select([client.socket], [], [], 0)[0] == []
             gate.read_text()
-        (status, headers, body), _ = read_response(client)
+        status, headers, body = client.answer()
     assert (status, headers["content-encoding"]) == (200, "gzip")
     assert gzip.decompress(body) == text
 

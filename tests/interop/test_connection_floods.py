@@ -13,8 +13,7 @@ from collections.abc import Iterator
 
 from tests.books import assert_at_most, memory, status, wait_until
 from tests.crowd import connect, give_descriptors, hurried_resets, reset, take_descriptors
-from tests.engine import request
-from tests.interop.http1 import Client, chunked, get
+from tests.http_client import Client, chunked, get, request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,8 @@ from tests.interop.core_deaths import (
     wait_workers,
     workers_of,
 )
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import until
 
 DEATH = "core ended with SIGKILL: its connections are lost"
 
@@ -188,11 +188,8 @@ def test_the_system_has_no_descriptors_for_a_while(serve: Serve) -> None:
 
 def wait_handled(service: Service) -> None:
     """Until the master sleeps again, after a signal."""
-    deadline = time.monotonic() + PATIENCE
     status = Path(f"/proc/{service.process.pid}/status")
-    while "SigPnd:\t0000000000000000" not in status.read_text() or "State:\tS" not in status.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: "SigPnd:\t0000000000000000" in status.read_text() and "State:\tS" in status.read_text())
 
 
 def test_shutdown_right_after_the_death(serve: Serve) -> None:

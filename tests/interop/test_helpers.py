@@ -6,13 +6,13 @@ import contextlib
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import PATIENCE, until
 
 STARTS = """
     import multiprocessing, os, signal, subprocess, sys, time
@@ -95,9 +95,8 @@ def watched(pids: list[int]) -> Iterator[dict[int, int]]:
 
 
 def wait_ends(pidfds: dict[int, int]) -> None:
-    deadline = time.monotonic() + PATIENCE
     for pid, pidfd in pidfds.items():
-        assert select.select([pidfd], [], [], max(deadline - time.monotonic(), 0))[0], f"{pid} still runs"
+        assert select.select([pidfd], [], [], PATIENCE)[0], f"{pid} still runs"
 
 
 def ask(service: Service, route: str) -> dict[str, list[int]]:
@@ -115,13 +114,15 @@ def order(service: Service, route: str, how: str) -> None:
 
 def wait_guard(service: Service) -> int:
     """Its pid. It is in a session of its own."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        for child in Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split():
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+
+    def guards() -> Iterator[int]:
+        for child in children.read_text().split():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"mosec_cy: guard"):
-                    return int(child)
-    raise AssertionError("there is no guard")
+                    yield int(child)
+
+    return until(lambda: next(guards(), 0), message="there is no guard")
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine import MIB, Engine, request
-from tests.interop.http1 import Client, barrier, chunked, core, get, serving
+from tests.engine import MIB, Engine
+from tests.http_client import Client, chunked, get, request
+from tests.interop.http1 import barrier, core, serving
 
 LIMIT = 10 * MIB
 # Around the bytes read at once, the bytes read in one turn, the first block of a chunked body and its doublings.

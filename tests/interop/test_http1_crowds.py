@@ -11,8 +11,10 @@ from pathlib import Path
 from mosec_cy._engine.worker import Channel
 from tests.books import status, switches
 from tests.crowd import descriptors, give_descriptors, take_descriptors
-from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine, request
-from tests.interop.http1 import Client, barrier, core, echo, get, serving
+from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine
+from tests.http_client import Client, get, request
+from tests.interop.http1 import barrier, core, echo, serving
+from tests.until import until
 
 RETRIES = 20  # wake-ups, each with the tick of a timer, in which core tries in half a second whether it may open more
 
@@ -20,10 +22,7 @@ RETRIES = 20  # wake-ups, each with the tick of a timer, in which core tries in 
 def assert_quiet(engine: Engine, wakes: int = 0) -> None:
     """Core sleeps, and is woken so often at most during half a second."""
     pid = engine.process.pid
-    for _ in range(1000):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
-            break
-        select.select([], [], [], 0.001)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
     before = switches(pid)
     select.select([], [], [], 0.5)
     assert switches(pid) - before <= wakes

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import Engine, request
-from tests.interop.http1 import Client, barrier, chunked, core, echo, get, serving
+from tests.engine import Engine
+from tests.http_client import Client, chunked, get, request
+from tests.interop.http1 import barrier, core, echo, serving
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine import MIB, SECOND, SHUTDOWN, Engine, request
-from tests.interop.http1 import Client, chunked, core, serving
+from tests.engine import MIB, SECOND, SHUTDOWN, Engine
+from tests.http_client import Client, chunked, request
+from tests.interop.http1 import core, serving
 
 UPLOAD = bytes(40 * MIB)
 DECLARED = f"POST /inference HTTP/1.1\r\nhost: test\r\ncontent-length: {len(UPLOAD)}\r\n\r\n".encode()

@@ -8,8 +8,9 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.engine import Engine, receive_all, request
-from tests.interop.http1 import Client, barrier, chunked, get, serving
+from tests.engine import Engine
+from tests.http_client import Client, chunked, get, receive_all, request
+from tests.interop.http1 import barrier, serving
 
 
 @pytest.fixture(scope="module")

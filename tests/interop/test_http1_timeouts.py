@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import MIB, SECOND, request
-from tests.interop.http1 import BYTES, Client, chunked, core, get, serving
+from tests.engine import MIB, SECOND
+from tests.http_client import Client, chunked, get, request
+from tests.interop.http1 import BYTES, core, serving
 
 SOON = SECOND // 10
 # Where something must happen in each period: long enough for a machine that is busy with other things.

@@ -9,8 +9,7 @@ import pytest
 
 from tests.books import assert_at_most, memory, memory_of, status, wait_until
 from tests.crowd import connect, descriptors
-from tests.engine import request
-from tests.interop.http1 import Client, get
+from tests.http_client import Client, get, request
 from tests.load import drive, exchange
 from tests.service import ECHO, Serve
 

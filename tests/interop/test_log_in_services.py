@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service import PATIENCE, ROOT, Serve
+from tests.service import ROOT, Serve
+from tests.until import PATIENCE, until
 
 FAILING = """
     import io
@@ -155,12 +155,12 @@ def without(descriptors: tuple[int, ...], program: Path, *arguments: str) -> sub
 
 
 def wait_until_it_listens(service: subprocess.Popen[bytes], path: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    with socket.socket(socket.AF_UNIX) as client:
-        while client.connect_ex(str(path)) != 0:
-            assert service.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    def listens() -> bool:
+        assert service.poll() is None
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(path)) == 0
+
+    until(listens)
 
 
 @pytest.mark.parametrize(("start_method", "closed"), CLOSED, ids=str)

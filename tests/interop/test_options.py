@@ -6,7 +6,6 @@ import dataclasses
 import re
 import select
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import pytest
 
 from mosec_cy.limits import LONGEST_MS
 from mosec_cy.options import Options
-from tests.engine import read_response, request
-from tests.service import ECHO, PATIENCE, Serve, Service
+from tests.http_client import Client, request
+from tests.service import ECHO, Serve, Service
+from tests.until import until
 
 GATED = """
     import sys
@@ -40,17 +40,6 @@ GATED = """
         server.append_worker(Together, max_batch_size=2, route="/together")
         server.run()
 """
-
-
-def connect(service: Service) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def inside(service: Service) -> int:
@@ -79,15 +68,15 @@ def test_max_request_size(serve: Serve, way: Callable[[str, str], tuple[str, lis
 
 def test_capacity(serve: Serve, gate: Path) -> None:
     service = serve(GATED, str(gate), "--timeout", "30000", env={"MOSEC_CAPACITY": "1"}).wait_ready()
-    with connect(service) as runs, connect(service) as waits, service.client() as client:
-        runs.sendall(request(b'"wait"'))
+    with Client(service) as runs, Client(service) as waits, service.client() as client:
+        runs.send_post(b'"wait"')
         service.wait_output("forward of wait")
-        waits.sendall(request(b'"next"'))
+        waits.send_post(b'"next"')
         until(lambda: inside(service) == 2)
         answer = client.post("/inference", json="too much")
         assert (answer.status_code, answer.text) == (429, "too many request: task queue is full")
         gate.write_text("")
-        assert [read_response(each)[0][2] for each in (runs, waits)] == [b'"wait"', b'"next"']
+        assert [each.answer().body for each in (runs, waits)] == [b'"wait"', b'"next"']
 
 
 def test_timeout(serve: Serve, gate: Path) -> None:
@@ -99,11 +88,11 @@ def test_timeout(serve: Serve, gate: Path) -> None:
 def test_wait_is_deprecated_and_works(serve: Serve) -> None:
     service = serve(GATED, "-", "--wait", "30000", "--timeout", "60000").wait_ready()
     assert "--wait is deprecated: pass max_wait_time to append_worker" in service.messages
-    with connect(service) as first, connect(service) as second:
-        first.sendall(request(b"1", "/together"))
+    with Client(service) as first, Client(service) as second:
+        first.send_post(b"1", "/together")
         until(lambda: inside(service) == 1)  # it has come by itself, and waits for another
-        second.sendall(request(b"2", "/together"))
-        assert [read_response(each)[0][2] for each in (first, second)] == [b"2", b"2"]
+        second.send_post(b"2", "/together")
+        assert [each.answer().body for each in (first, second)] == [b"2", b"2"]
 
 
 def test_path_is_ignored(serve: Serve, tmp_path: Path) -> None:
@@ -149,14 +138,13 @@ def test_unix_socket_from_the_environment(serve: Serve, tmp_path: Path) -> None:
 
 def test_max_connections(serve: Serve) -> None:
     service = serve(ECHO, env={"MOSEC_MAX_CONNECTIONS": "1"}).wait_ready()
-    with connect(service) as first, connect(service) as second:
-        second.sendall(request(b"2"))
+    with Client(service) as first, Client(service) as second:
+        second.send_post(b"2")
         for _ in range(10):
-            first.sendall(request(b"1"))
-            assert read_response(first)[0][2] == b"1"
-        assert select.select([second], [], [], 0)[0] == []
-        first.close()
-        assert read_response(second)[0][2] == b"2"
+            assert first.post(b"1").body == b"1"
+        assert select.select([second.socket], [], [], 0)[0] == []
+        first.leave()
+        assert second.answer().body == b"2"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +157,7 @@ def test_max_connections(serve: Serve) -> None:
 )
 def test_time_for_a_client(serve: Serve, variable: str, sent: bytes, status: bytes) -> None:
     service = serve(ECHO, env={variable: "100"}).wait_ready()
-    with connect(service) as client:
+    with service.connect() as client:
         client.sendall(sent)
         said = b"".join(iter(lambda: client.recv(65536), b""))
     assert said[9:12] == status
@@ -180,7 +168,7 @@ def test_write_timeout(serve: Serve) -> None:
     core = service.wait_process("mosec_cy: core")
     before = len(service.descriptors(core))
     size = 64 << 20
-    with connect(service) as client:
+    with service.connect() as client:
         client.sendall(request(str(size).encode()))
         until(lambda: len(service.descriptors(core)) > before)
         until(lambda: len(service.descriptors(core)) == before)

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Service
+from tests.service import Service
 from tests.tools import environment, require
+from tests.until import until
 
 LEAVES_CHILDREN = """
     import multiprocessing, os, subprocess, sys
@@ -84,13 +84,6 @@ def children(pid: int) -> set[int]:
     return {int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "never came true"
-        time.sleep(0.01)
-
-
 def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -105,7 +98,7 @@ def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, tmp_pa
     orphans = children(master) - before
     assert len(orphans) == 6
     gate.write_text("")
-    wait_until(lambda: not orphans & children(master))
+    until(lambda: not orphans & children(master))
     assert children(master) == before
     os.kill(master, signal.SIGTERM)
     assert service.wait_end() == 0

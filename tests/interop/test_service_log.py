@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import until
 
 TALKING = """
     from mosec_cy import Server, Worker, get_logger
@@ -51,10 +51,7 @@ def quiet(serve: Serve, tmp_path: Path) -> Serve:
             with socket.socket(socket.AF_UNIX) as client:
                 return client.connect_ex(str(path)) == 0
 
-        deadline = time.monotonic() + PATIENCE
-        while not listens():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(listens)
         service.stop()  # so that all it said is read
         return service
 

@@ -8,15 +8,15 @@ import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.engine import read_response, request
+from tests.http_client import Client
 from tests.interop.restarting import WAITS_IN_RESTART
-from tests.service import ECHO, PATIENCE, Serve, Service
+from tests.service import ECHO, Serve, Service
+from tests.until import PATIENCE, until
 
 STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "program": lambda shown: True,
@@ -58,13 +58,6 @@ STREAM = """
 """
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "never came true"
-        time.sleep(0.001)
-
-
 def caught_in(stage: str, service: Service) -> bool:
     """Whether it was seen in that stage of its start; on a busy machine it may be past it before anybody has looked."""
     seen = past = False
@@ -100,12 +93,12 @@ def test_while_a_worker_is_started_again(serve: Serve, gate: Path) -> None:
     service = serve(WAITS_IN_RESTART, str(gate), "--timeout", "60000").wait_ready()
     (worker,) = service.pids("mosec_cy: Echo_1")
     os.kill(worker, signal.SIGKILL)
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
-        wait_until(lambda: service.pids("mosec_cy: Echo_1") not in ([], [worker]))
-        client.sendall(request(b"1"))
-        wait_until(lambda: remaining(service) == 1)
+    with Client(service) as client:
+        until(lambda: service.pids("mosec_cy: Echo_1") not in ([], [worker]))
+        client.send_post(b"1")
+        until(lambda: remaining(service) == 1)
         service.signal(signal.SIGTERM)
-        assert read_response(client)[0][0] == 503  # at once: nobody is coming to serve it
+        assert client.answer().status == 503  # at once: nobody is coming to serve it
     assert service.wait_end() == 0
 
 
@@ -140,10 +133,10 @@ def test_a_worker_that_stands_still_does_not_hold_it_up(serve: Serve) -> None:
     service = serve(ECHO, "--timeout", "300", "--kill-grace", "300").wait_ready()
     (worker,) = service.pids("mosec_cy: Echo_1")
     os.kill(worker, signal.SIGSTOP)
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
-        client.sendall(request(b"1"))
+    with Client(service) as client:
+        client.send_post(b"1")
         service.signal(signal.SIGTERM)
-        assert read_response(client)[0][0] in (408, 503)
+        assert client.answer().status in (408, 503)
     assert service.wait_end() == 0
 
 
@@ -170,22 +163,21 @@ class Caller(threading.Thread):
     def _use_connection(self) -> bool:
         """False: nobody listens any more."""
         try:
-            client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            client = Client(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
         except ConnectionRefusedError:
             return False
         with client:
             for turn in range(1 << 30):
-                if select.select([client], [], [], 0)[0]:
-                    assert client.recv(1) == b""  # closed before anything was asked
+                if select.select([client.socket], [], [], 0)[0]:
+                    assert client.ended()  # closed before anything was asked
                     return True
-                client.sendall(request(b"[%d]" % turn))
-                (status, headers, body), rest = read_response(client)
-                assert rest == b""
-                assert (status, body) in ((200, b"[%d]" % turn), (503, b"gracefully shutting down"))
-                self.statuses[status] += 1
+                answer = client.post(b"[%d]" % turn)
+                assert client.rest == b""
+                assert answer.outcome in ((200, b"[%d]" % turn), (503, b"gracefully shutting down"))
+                self.statuses[answer.status] += 1
                 if turn == 10:
                     self.under_way.wait()
-                if headers.get("connection") == "close":
+                if answer.closes:
                     return True
         return True
 

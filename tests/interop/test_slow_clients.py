@@ -13,8 +13,8 @@ import pytest
 
 from tests.books import memory, status, wait_until
 from tests.crowd import connect, descriptors, dribble
-from tests.engine import MIB, receive_all, request
-from tests.interop.http1 import Client
+from tests.engine import MIB
+from tests.http_client import Client, receive_all, request
 from tests.load import drive, exchange
 from tests.service import ECHO, Serve
 

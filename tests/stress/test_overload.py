@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.engine import request
+from tests.http_client import request
 from tests.load import Exchange, drive
 from tests.service import Serve
 from tests.stress.test_service_load import at_rest, memory_of

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.books import at_rest, memory_of
-from tests.engine import request
+from tests.http_client import clients, request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service
 
@@ -244,18 +243,10 @@ def test_pipelined_requests_and_batches(serve: Serve) -> None:
     """Many requests in one segment on each of many connections: the answers come in their order."""
     service = serve(SERVICE).wait_ready()
     with_id = [b'{"id": %d}' % number for number in range(2000)]
-    sockets = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in range(20)]
-    try:
-        for index, client in enumerate(sockets):
-            client.sendall(b"".join(request(body, "/echo") for body in with_id[index::20]))
-        for index, client in enumerate(sockets):
-            got, expected = b"", [json.loads(body) for body in with_id[index::20]]
-            while got.count(b'{"id"') < len(expected) or not got.endswith(b"}"):
-                part = client.recv(1 << 16)
-                assert part
-                got += part
-            bodies = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in got.split(b"HTTP/1.1 200 OK\r\n")[1:]]
-            assert bodies == expected
-    finally:
-        for client in sockets:
-            client.close()
+    with clients(service, 20) as many:
+        for index, client in enumerate(many):
+            client.send(b"".join(request(body, "/echo") for body in with_id[index::20]))
+        for index, client in enumerate(many):
+            asked = with_id[index::20]
+            assert [client.outcome() for _ in asked] == [(200, body.replace(b" ", b"")) for body in asked]
+            assert client.rest == b""
