@@ -32,13 +32,13 @@ def test_bodies_may_use_half_of_it() -> None:
     with running(budget=16 * MIB) as engine, clients(engine, 4) as holding:
         channel = engine.channel()
         for client in holding:  # a block of 2 MiB each
-            client.socket.sendall(head(MIB + 5) + b"12345")
+            client.send(head(MIB + 5) + b"12345")
         engine.wait_until(lambda stats: stats["charged"] == 8 * MIB)
         with Client(engine) as refused:
-            refused.socket.sendall(head(MIB))
+            refused.send(head(MIB))
             assert refused.outcome() == NO_ROOM
         for client in holding:
-            client.socket.sendall(bytes(MIB))
+            client.send(bytes(MIB))
             [item] = channel.take()
             channel.publish(item, [bytes(item)[:5]], 0, BYTES)
             assert client.outcome() == (200, b"12345")
@@ -50,18 +50,18 @@ def test_bodies_may_use_half_of_it() -> None:
 
 def test_a_chunked_body_is_charged_as_it_grows() -> None:
     with running(budget=4 * MIB) as engine, Client(engine) as client:
-        client.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        client.send(b"POST /inference HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
         chunk = b"4000\r\n" + bytes(1 << 14) + b"\r\n"
-        client.socket.sendall(chunk)
+        client.send(chunk)
         engine.wait_until(lambda stats: stats["charged"] == 32 * 1024)
-        client.socket.sendall(40 * 4 * chunk)
+        client.send(40 * 4 * chunk)
         assert client.outcome() == NO_ROOM
 
 
 def test_a_client_that_leaves_in_its_upload() -> None:
     with running(budget=16 * MIB) as engine:
         client = Client(engine)
-        client.socket.sendall(head(MIB) + b"half")
+        client.send(head(MIB) + b"half")
         engine.wait_until(lambda stats: stats["charged"] == 2 * MIB)
         client.reset()
         assert blocks_at_rest(engine) == (0, 0)

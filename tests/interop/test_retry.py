@@ -199,7 +199,7 @@ def test_a_stream_is_not_begun_again_after_its_first_event() -> None:
     """It ends with an event that says so, for there is no status any more; one that is still silent is run again."""
     with running(stage=RETRY, streams=True) as engine, Client(engine) as client:
         worker = Worker(engine, stream)
-        client.socket.sendall(request(b'"speak"', headers="connection: close\r\n"))
+        client.send(request(b'"speak"', headers="connection: close\r\n"))
         assert worker.said() == b"in forward"
         worker.kill()
         assert worker.ended() == 1
@@ -212,7 +212,7 @@ def test_a_stream_is_not_begun_again_after_its_first_event() -> None:
 def test_a_stream_that_has_said_nothing_is_run_again() -> None:
     with running(stage=RETRY, streams=True) as engine, Client(engine) as client:
         worker = Worker(engine, stream)
-        client.socket.sendall(request(b'"silent"', headers="connection: close\r\n"))
+        client.send(request(b'"silent"', headers="connection: close\r\n"))
         assert worker.said() == b"in forward"
         worker.kill()
         assert worker.ended() == 0

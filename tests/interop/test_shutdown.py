@@ -88,7 +88,7 @@ def test_who_has_not_asked_is_not_reset() -> None:
     with ended_by_test() as engine, Client(engine) as idle, Client(engine) as silent, Client(engine) as slow:
         engine.channel()
         assert idle.post(b"").status == 200
-        slow.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: ")
+        slow.send(b"POST /inference HTTP/1.1\r\nhost: ")
         shut_down(engine)
         for client in (idle, silent, slow):
             assert receive_all(client.socket) == b""
@@ -132,7 +132,7 @@ def test_who_is_late_is_told() -> None:
         running.send_post(b"1")
         assert channel.take()
         queued.send_post(b"2")
-        sending.socket.sendall(request(b"123")[:-1])
+        sending.send(request(b"123")[:-1])
         engine.wait_until(lambda stats: stats["remaining"] == 2)
         shut_down(engine, 200 * MS)
         assert rest_of(running.socket) == REFUSED

@@ -95,7 +95,7 @@ def test_capacity_counts_what_waits_and_not_what_runs() -> None:
             client.send_post(b"waits")
         engine.wait_until(lambda stats: stats["remaining"] == 4)
         # At the head: the body of a mebibyte is never sent.
-        refused.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n")
+        refused.send(b"POST /inference HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n")
         assert refused.outcome() == (429, FULL)
         channel.publish(running_item, [b"done"], 0, TEXT)
         for _ in range(3):
@@ -112,10 +112,10 @@ def test_capacity_when_bodies_come_late() -> None:
     """Both were let in at the head, but only one can wait: the other is told when its body is complete."""
     with running(capacity=1) as engine, clients(engine, 2) as two:
         for client in two:
-            client.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nab")
+            client.send(b"POST /inference HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nab")
         engine.wait_until(lambda stats: stats["charged"] == 2 * 1024)
         for client in two:
-            client.socket.sendall(b"cd")
+            client.send(b"cd")
             engine.wait_until(lambda stats: stats["remaining"] == 1)
         assert two[1].outcome() == (429, FULL)
         channel = engine.channel()
