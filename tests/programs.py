@@ -1,16 +1,17 @@
 """The programs of services that tests start, by what these do; whole, as a user writes them.
 
-What only the tests of one module start stands there, beside them; programs that need a hand at their gates have a module
-of their own with it: `tests/interop/held.py`, `core_deaths.py`, `departures.py`, `rolled.py`, `sse_service.py` and others.
+What only the tests of one module start stands there, beside them; programs that come with a hand for their gates have a
+module of their own in `interop`: `held.py`, `core_deaths.py`, `departures.py`, `rolled.py`, `sse_service.py`, `coded.py`.
 
-Where a program waits, it waits for a FIFO that its first argument names (the fixture `gate`), until a test writes there.
+Where a program waits, it waits for a FIFO that its first argument names (the fixture `gate`), until a test writes into
+it.
 """
 
 from __future__ import annotations
 
 
 def echo(server: str = "", worker: str = "") -> str:
-    """Answers with what it is asked. `server`, `worker`: arguments of `Server` and, further ones, of `append_worker`."""
+    """Answers with what it is asked. `server`, `worker`: arguments of `Server`, and more for `append_worker`."""
     return f"""
     from mosec_cy import Server, Worker
 
@@ -49,8 +50,8 @@ WAITS_IN_RESTART = ECHO.replace(
         def forward""",
 )
 
-# "wait" waits, and is answered with what is written to the gate, or else with itself; `/together` answers two requests at
-# once, with their number.
+# "wait" waits, and is answered with what is written to the gate, or else with itself, as all else is at once.
+# `/together` answers two requests at once, with their number.
 GATED = """
     import sys
     from mosec_cy import Server, Worker, get_logger

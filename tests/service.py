@@ -253,17 +253,3 @@ def _mapped(pid: int) -> Iterator[str]:
 
 Serve = Callable[..., Service]
 """The fixture `serve`: starts the service of a source text, with the arguments of `Service`."""
-
-ECHO = """
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo)
-        server.run()
-        print("run returned")
-"""

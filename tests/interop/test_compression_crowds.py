@@ -16,7 +16,8 @@ import pytest
 from tests.codings import DECODERS, ENCODERS, MIB, frame
 from tests.http_client import Client, clients, request
 from tests.interop.coded import LARGE, LARGE_JSON, LIMIT, ask, exchange, running
-from tests.service import ECHO, Serve, Service
+from tests.programs import echo
+from tests.service import Serve, Service
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serv
 
 
 def test_two_workers_and_many_clients(serve: Serve) -> None:
-    service = serve(ECHO.replace("Echo)", "Echo, num=2)"), env={"MOSEC_COMPRESSION": "1"}).wait_ready()
+    service = serve(echo(worker="num=2"), env={"MOSEC_COMPRESSION": "1"}).wait_ready()
 
     def ask_often(seed: int) -> None:
         chance = random.Random(seed)

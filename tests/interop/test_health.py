@@ -14,9 +14,9 @@ import pytest
 
 from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine
 from tests.http_client import Answer, Client, get
-from tests.interop.restarting import WAITS_IN_RESTART
 from tests.interop.rows import running
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO, WAITS_IN_RESTART, echo
+from tests.service import Serve, Service
 from tests.until import PATIENCE, until
 
 MS = 1_000_000
@@ -186,6 +186,6 @@ def test_a_master_that_hangs_is_reported(serve: Serve) -> None:
 
 
 def test_paths_are_reserved(serve: Serve) -> None:
-    service = serve(ECHO.replace("append_worker(Echo)", 'append_worker(Echo, route="/health/live")'))
+    service = serve(echo(worker='route="/health/live"'))
     assert service.wait_end() == 1
     assert "route '/health/live' is reserved" in service.output

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import ECHO_AND_DAEMON
 from tests.service import Serve, Service
 from tests.until import PATIENCE, until
 
@@ -181,26 +182,9 @@ def test_a_killed_guard_is_replaced(serve: Serve) -> None:
     os.kill(service.wait_process("sleep 1234"), signal.SIGKILL)
 
 
-DAEMON = """
-    import subprocess
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        shell = subprocess.Popen(["sh", "-c", "sleep 1000; :"])
-        server = Server()
-        server.register_daemon("shell", shell)
-        server.append_worker(Echo)
-        server.run()
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_daemon_has_started_ends_with_the_service(serve: Serve, number: signal.Signals) -> None:
-    service = serve(DAEMON).wait_ready()
+    service = serve(ECHO_AND_DAEMON, "sh -c 'sleep 1000; :'").wait_ready()
     with watched(service.pids("sleep 1000")) as helpers:
         assert helpers
         service.signal(number)

@@ -11,7 +11,8 @@ from tests.books import assert_at_most, memory, memory_of, status, wait_until
 from tests.crowd import connect, descriptors
 from tests.http_client import Client, get, request
 from tests.load import drive, exchange
-from tests.service import ECHO, Serve
+from tests.programs import ECHO
+from tests.service import Serve
 
 MANY = 10_000
 

@@ -122,7 +122,7 @@ def test_stderr_that_logs_and_handlers_of_the_root_logger(serve: Serve, start_me
 CLOSED = [("spawn", closed) for count in (1, 2, 3) for closed in itertools.combinations((0, 1, 2), count)]
 CLOSED += [("fork", closed) for closed in ((1,), (2,), (0, 1, 2))]
 
-ECHO = """
+STANDARD_FILES = """
     import os, sys
 
     from mosec_cy import Server, Worker, get_logger
@@ -166,7 +166,7 @@ def wait_until_it_listens(service: subprocess.Popen[bytes], path: Path) -> None:
 @pytest.mark.parametrize(("start_method", "closed"), CLOSED, ids=str)
 def test_closed_descriptors(tmp_path: Path, start_method: str, closed: tuple[int, ...]) -> None:
     program, path = tmp_path / "service.py", tmp_path / "socket"
-    program.write_text(textwrap.dedent(ECHO.replace("METHOD", repr(start_method))))
+    program.write_text(textwrap.dedent(STANDARD_FILES.replace("METHOD", repr(start_method))))
     service = without(closed, program, "--address", f"unix:{path}")
     try:
         wait_until_it_listens(service, path)
@@ -184,7 +184,7 @@ def test_closed_descriptors(tmp_path: Path, start_method: str, closed: tuple[int
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_dry_run_with_closed_descriptors(tmp_path: Path, start_method: str) -> None:
     program = tmp_path / "service.py"
-    program.write_text(textwrap.dedent(ECHO.replace("METHOD", repr(start_method))))
+    program.write_text(textwrap.dedent(STANDARD_FILES.replace("METHOD", repr(start_method))))
     assert without((0, 1, 2), program, "--dry-run").wait(PATIENCE) == 0
 
 
@@ -215,7 +215,7 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 def test_text_on_a_terminal(tmp_path: Path) -> None:
     program = tmp_path / "service.py"
-    program.write_text(textwrap.dedent(ECHO.replace("METHOD", "'spawn'")))
+    program.write_text(textwrap.dedent(STANDARD_FILES.replace("METHOD", "'spawn'")))
     shown = on_a_terminal(program)
     plain = re.sub(r"\x1b\[[\d;]*[mK]", "", shown)
     assert COLOUR.search(shown)
@@ -229,7 +229,7 @@ def test_text_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_text_elsewhere(serve: Serve, start_method: str) -> None:
-    service = serve(ECHO.replace("METHOD", repr(start_method)), "--dry-run", env={"MOSEC_LOG_FORMAT": "text"})
+    service = serve(STANDARD_FILES.replace("METHOD", repr(start_method)), "--dry-run", env={"MOSEC_LOG_FORMAT": "text"})
     assert service.wait_end() == 0
     assert re.search(rf"^{TIME} INFO  Echo_1\|1   in forward$", service.output, re.MULTILINE)
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", service.output, re.MULTILINE)
@@ -239,6 +239,6 @@ def test_text_elsewhere(serve: Serve, start_method: str) -> None:
 
 @pytest.mark.parametrize("start_method", ["spawn", "fork"])
 def test_what_is_printed_unbuffered_appears_at_once(serve: Serve, start_method: str) -> None:
-    source = ECHO.replace("METHOD", repr(start_method)).replace(", flush=True)", ")")
+    source = STANDARD_FILES.replace("METHOD", repr(start_method)).replace(", flush=True)", ")")
     service = serve(source, env={"PYTHONUNBUFFERED": "1"}).wait_ready()
     service.wait_outputs("^printed", 2)

@@ -15,31 +15,9 @@ import pytest
 from mosec_cy.limits import LONGEST_MS
 from mosec_cy.options import Options
 from tests.http_client import Client, request
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO, GATED, LARGE, echo
+from tests.service import Serve, Service
 from tests.until import until
-
-GATED = """
-    import sys
-    from mosec_cy import Server, Worker, get_logger
-
-    class Gated(Worker):
-        def forward(self, data):
-            get_logger().info("forward of %s", data)
-            if data == "wait":
-                with open(sys.argv[1]) as gate:  # a FIFO: until the test writes
-                    gate.read()
-            return "x" * data if isinstance(data, int) else data
-
-    class Together(Worker):
-        def forward(self, data):
-            return [len(data)] * len(data)
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Gated)
-        server.append_worker(Together, max_batch_size=2, route="/together")
-        server.run()
-"""
 
 
 def inside(service: Service) -> int:
@@ -52,7 +30,7 @@ def inside(service: Service) -> int:
 WAYS = {
     "command line": lambda option, value: (ECHO, [f"--{option.replace('_', '-')}", value], {}),
     "environment": lambda option, value: (ECHO, [], {f"MOSEC_{option.upper()}": value}),
-    "program": lambda option, value: (ECHO.replace("Server()", f"Server({option}={value})"), [], {}),
+    "program": lambda option, value: (echo(server=f"{option}={value}"), [], {}),
 }
 
 
@@ -164,7 +142,7 @@ def test_time_for_a_client(serve: Serve, variable: str, sent: bytes, status: byt
 
 
 def test_write_timeout(serve: Serve) -> None:
-    service = serve(GATED, "-", env={"MOSEC_WRITE_TIMEOUT": "100"}).wait_ready()
+    service = serve(LARGE, env={"MOSEC_WRITE_TIMEOUT": "100"}).wait_ready()
     core = service.wait_process("mosec_cy: core")
     before = len(service.descriptors(core))
     size = 64 << 20
@@ -194,9 +172,7 @@ def test_the_longest_times(serve: Serve) -> None:
     times = [field.name for field in dataclasses.fields(Options) if field.metadata["unit"] == "ms"]
     options = [f"--{name.replace('_', '-')}={LONGEST_MS}" for name in times if name != "wait"]
     assert len(options) > 5
-    program = ECHO.replace("append_worker(Echo", f"append_worker(Echo, timeout={LONGEST_MS // 1000}")
-    assert program != ECHO
-    service = serve(program, *options, f"--capacity={1 << 24}").wait_ready()
+    service = serve(echo(worker=f"timeout={LONGEST_MS // 1000}"), *options, f"--capacity={1 << 24}").wait_ready()
     with service.client() as client:
         for _ in range(2):
             assert client.post("/inference", json=1).json() == 1

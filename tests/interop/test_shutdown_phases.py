@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.http_client import Client
-from tests.interop.restarting import WAITS_IN_RESTART
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO, STREAM, WAITS_IN_RESTART, echo, slow_start
+from tests.service import Serve, Service
 from tests.until import PATIENCE, until
 
 STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
@@ -24,38 +24,7 @@ STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "interpreter of a worker": lambda shown: any("worker_process" in title for title in shown.values()),
     "worker": lambda shown: any("mosec_cy: Echo" in title for title in shown.values()),
 }
-IN_WARM_UP = """
-    import threading
-    from mosec_cy import Server, Worker, get_logger
-
-    class Slow(Worker):
-        example = 1
-
-        def forward(self, data):
-            get_logger().info("warming up")
-            threading.Event().wait()
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Slow)
-        server.run()
-"""
 FAILS_IN_RESTART = WAITS_IN_RESTART.replace("open(sys.argv[1]).read()", 'raise OSError("not again")')
-STREAM = """
-    import sys
-    from mosec_cy import SSEWorker, Server
-
-    class Teller(SSEWorker):
-        def forward(self, data):
-            self.send_stream_event("first")
-            with open(sys.argv[1]) as gate:  # a FIFO: until somebody writes
-                self.send_stream_event(gate.read())
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Teller)
-        server.run()
-"""
 
 
 def caught_in(stage: str, service: Service) -> bool:
@@ -83,9 +52,9 @@ def test_at_any_moment_of_the_start(serve: Serve, stage: str, number: signal.Sig
     service.assert_nothing_left()
 
 
-def test_in_the_warm_up(serve: Serve) -> None:
-    service = serve(IN_WARM_UP)
-    service.wait_output("warming up")
+def test_in_the_warm_up(serve: Serve, gate: Path) -> None:
+    service = serve(slow_start("warm-up"), str(gate))
+    service.wait_output("loading")
     service.stop()
 
 
@@ -124,8 +93,8 @@ def test_a_stream_is_finished(serve: Serve, gate: Path) -> None:
         assert next(lines) == "data: first"
         service.signal(signal.SIGTERM)
         service.wait_output("shutting down")
-        gate.write_text("second")
-        assert [line for line in lines if line] == ["data: second"]
+        gate.write_text("1")
+        assert [line for line in lines if line] == ["data: next"]
     assert service.wait_end() == 0
 
 
@@ -183,7 +152,7 @@ class Caller(threading.Thread):
 
 
 def test_under_load_each_request_is_answered(serve: Serve) -> None:
-    service = serve(ECHO.replace("append_worker(Echo)", "append_worker(Echo, num=2, max_batch_size=4)")).wait_ready()
+    service = serve(echo(worker="num=2, max_batch_size=4")).wait_ready()
     statuses: collections.Counter[int] = collections.Counter()
     under_way = threading.Barrier(17)
     callers = [Caller(service.port, statuses, under_way) for _ in range(16)]

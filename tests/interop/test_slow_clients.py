@@ -16,25 +16,8 @@ from tests.crowd import connect, descriptors, dribble
 from tests.engine import MIB
 from tests.http_client import Client, receive_all, request
 from tests.load import drive, exchange
-from tests.service import ECHO, Serve
-
-LARGE = """
-    from mosec_cy import Server, Worker
-
-    class Large(Worker):
-        resp_mime_type = "application/octet-stream"
-
-        def forward(self, data):
-            return bytes(data)
-
-        def serialize(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Large)
-        server.run()
-"""
+from tests.programs import ECHO, LARGE
+from tests.service import Serve
 
 
 def answered(expected: bytes) -> Callable[[int, bytes], bool]:
