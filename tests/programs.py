@@ -1,7 +1,7 @@
 """The programs of services that tests start, by what these do; whole, as a user writes them.
 
 What only the tests of one module start stands there, beside them; programs that come with a hand for their gates have a
-module of their own in `interop`: `held.py`, `core_deaths.py`, `departures.py`, `rolled.py`, `sse_service.py`, `coded.py`.
+module of their own in `interop`: `held.py`, `core_deaths.py`, `departures.py`, `rolled.py`, `sse_service.py` ...
 
 Where a program waits, it waits for a FIFO that its first argument names (the fixture `gate`), until a test writes into
 it.
