@@ -7,6 +7,7 @@ is sent or read, take `Client`.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -140,6 +141,10 @@ class Client:
 
     def post(self, body: bytes, path: str = "/inference", headers: str = "") -> Answer:
         return self.ask(request(body, path, headers))
+
+    def readable(self, seconds: float = 0) -> bool:
+        """Whether something comes within that time, be it the end."""
+        return bool(select.select([self.socket], [], [], seconds)[0])
 
     def leave(self) -> None:
         """Close with a FIN."""

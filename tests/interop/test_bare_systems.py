@@ -20,19 +20,19 @@ BOTH = """
     import os, subprocess
     from mosec_cy import Server, Worker
 
-    class Echo(Worker):
+    class Parent(Worker):
         def __init__(self):
             self.helper = subprocess.Popen(["sleep", "1000"])
 
         def forward(self, data):
             return self.helper.pid
 
-    class Forked(Echo):
+    class Forked(Parent):
         pass
 
     if __name__ == "__main__":
         server = Server()
-        server.append_worker(Echo)
+        server.append_worker(Parent)
         server.append_worker(Forked, route="/forked", start_method="fork")
         server.run()
 """

@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import random
-import select
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,7 +63,7 @@ def test_batches_of_items_with_a_coding_each(service: Service) -> None:
 
 HELD = """
     import os, sys, zlib
-    from mosec_cy import Server, Worker, get_logger
+    from mosec_cy import get_logger
 
     def held(real, what):
         def hold(*arguments):
@@ -75,16 +74,7 @@ HELD = """
 
     zlib.decompressobj = held(zlib.decompressobj, "decodes")
     zlib.compressobj = held(zlib.compressobj, "encodes")
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo, num=2)
-        server.run()
-"""
+""" + echo(worker="num=2")
 
 
 def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serve, tmp_path: Path) -> None:
@@ -100,7 +90,7 @@ def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serv
         for what in ("decodes", "encodes"):
             service.wait_output(f'"{what}"')
             assert [ask(service, b"[1]", "/inference")[2] for _ in range(10)] == [b"[1]"] * 10
-            assert select.select([client.socket], [], [], 0)[0] == []
+            assert not client.readable()
             gate.read_text()
         status, headers, body = client.answer()
     assert (status, headers["content-encoding"]) == (200, "gzip")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mosec_cy._engine.segment import Segment
 from mosec_cy.limits import LONGEST_MS
+from tests.books import assert_nobody_wakes, memory_of
 from tests.interop.core_deaths import (
     BACK,
     CORE,
@@ -25,7 +25,6 @@ from tests.interop.core_deaths import (
     wait_workers,
     workers_of,
 )
-from tests.interop.wakeups import assert_nobody_wakes
 from tests.service import Serve, Service
 from tests.until import until
 
@@ -197,13 +196,6 @@ def test_a_page_that_waits_for_the_workers(serve: Serve) -> None:
         assert client.post("/inference", json=[]).status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/openapi").status_code in (200, 404)
-
-
-def memory_of(service: Service) -> Segment:
-    for number, target in service.descriptors(service.process.pid).items():
-        if "/memfd:mosec_cy" in target:
-            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{number}", os.O_RDWR))
-    raise AssertionError("no memory")
 
 
 def test_idle_after_a_recovery_nobody_wakes(serve: Serve) -> None:

@@ -38,7 +38,7 @@ def test_a_head_that_does_not_end() -> None:
 def test_a_head_that_drips_has_no_more_time_than_another() -> None:
     with serving(header_timeout_ns=SOON) as engine, Client(engine) as client, Client(engine) as clock:
         client.send(b"GET / HTTP/1.1\r\nhost: test\r\nx: ")
-        while not select.select([client.socket], [], [], 0)[0]:
+        while not client.readable():
             client.send(b"y")
             clock.ask(get())
         assert client.answer().status == 408
@@ -85,7 +85,7 @@ def test_a_refused_body_that_does_not_end() -> None:
 def test_a_body_that_drips_moves_too_little() -> None:
     with serving(body_timeout_ns=PERIOD // 2) as engine, Client(engine) as client:
         client.send(request(bytes(100_000))[:-100_000])
-        while not select.select([client.socket], [], [], 0.005)[0]:  # its pace: less than 1 KiB a second
+        while not client.readable(0.005):  # its pace: less than 1 KiB a second
             client.send(b"x")
         assert client.answer().body == b"request body timeout"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tests.engine import MIB, SECOND, SHUTDOWN, Engine
 from tests.http_client import Answer, Client, clients, request
 from tests.interop.http1 import core
 from tests.interop.rows import TEXT, running
+from tests.until import until
 
 MS = 1_000_000
 FULL = (429, b"too many request: task queue is full")
@@ -138,7 +138,9 @@ def test_503_by_the_services_own_time() -> None:
         for client in many:
             client.send_post(b"more")
         engine.wait_until(lambda stats: stats["routes"][0][STATUS_503] + stats["remaining"] == 31)
-        refused = [client for client in many if readable(client, 0.05)]
+        told = engine.segment.stats()["routes"][0][STATUS_503]
+        until(lambda: sum(client.readable() for client in many) == told)
+        refused = [client for client in many if client.readable()]
         assert 10 < len(refused) < 30
         assert {client.outcome() for client in refused} == {HOPELESS}
         assert engine.segment.stats()["remaining"] == 31 - len(refused)
@@ -150,10 +152,6 @@ def test_503_by_the_services_own_time() -> None:
             (408, b"inference timeout"),
         }
         assert channel.take_now() == []
-
-
-def readable(client: Any, seconds: float = 0) -> bool:
-    return bool(select.select([client.socket], [], [], seconds)[0])
 
 
 def test_a_later_stage_counts_too() -> None:
@@ -191,7 +189,7 @@ def test_many_large_uploads_at_once() -> None:
         with Client(engine) as client:
             client.socket.settimeout(60)
             whole = memoryview(request(body))
-            while whole and not readable(client):  # a refusal comes while it sends
+            while whole and not client.readable():  # a refusal comes while it sends
                 client.send(whole[:MIB])
                 whole = whole[MIB:]
             answer = client.answer()

@@ -8,12 +8,12 @@ import resource
 import select
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosec_cy._engine.worker import Channel
+from tests.books import status
 from tests.engine import ROW_DEAD, ROW_DRAIN, ROW_IDLE, ROW_KILLED, ROW_OVERDUE, ROW_READY, ROW_STARTED, SECOND, Engine
 from tests.http_client import Client
 from tests.interop.rows import TEXT, Worker, running
@@ -51,14 +51,6 @@ def test_a_row_that_is_called_ready_after_its_death_gets_no_work(engine: Engine)
     os.waitpid(living, 0)
 
 
-def switches(pid: int) -> int:
-    """How often a process has gone to sleep so far."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("voluntary_ctxt_switches:"):
-            return int(line.split()[1])
-    raise AssertionError("no count of switches")
-
-
 def test_core_sleeps_when_a_client_has_left_before_its_task_was_started(engine: Engine) -> None:
     engine.channel(1)  # never takes anything
     with Client(engine) as client:
@@ -67,9 +59,9 @@ def test_core_sleeps_when_a_client_has_left_before_its_task_was_started(engine: 
         client.reset()
     engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["connections"] == 0)
     select.select([], [], [], 0.1)  # for what was due already, and then for ten times the stage's time-out
-    before = switches(engine.process.pid)
+    before = status(engine.process.pid, "voluntary_ctxt_switches")
     select.select([], [], [], 0.2)
-    assert switches(engine.process.pid) == before
+    assert status(engine.process.pid, "voluntary_ctxt_switches") == before
 
 
 def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 
+from tests.books import wait_asleep
 from tests.http_client import Client
 from tests.interop.rows import TEXT, running
 
@@ -21,6 +21,6 @@ def test_a_silenced_bell_holds_up_no_answer() -> None:
             with contextlib.suppress(BlockingIOError):  # it has been rung
                 os.eventfd_read(engine.core_bell)
             os.eventfd_write(engine.core_bell, FULL)
-            select.select([], [], [], 0.05)  # for core to go to sleep after that last ring
+            wait_asleep(engine.process.pid)  # after that last ring
             channel.publish(item, [b"x"], 0, TEXT)
             assert client.outcome() == (200, b"x")
