@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.books import memory, status, wait_until
-from tests.crowd import connect, descriptors, dribble
+from tests.crowd import descriptors, dribble
 from tests.engine import MIB
 from tests.http_client import Client, receive_all, request
 from tests.load import drive, exchange
@@ -91,7 +91,7 @@ def test_who_pipelines_without_reading_is_held_up_and_dropped(serve: Serve) -> N
     """Its requests wait in its own socket, not in the service."""
     service = serve(LARGE, "--write-timeout", "500").wait_ready()
     core = service.wait_process("mosec_cy: core")
-    with memory(service) as segment, connect(service.port) as client:
+    with memory(service) as segment, service.connect() as client:
         many = request(b"10000") * 1000
         most = before = status(core, "RssAnon")
         charged = sent = 0
