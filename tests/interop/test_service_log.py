@@ -219,7 +219,7 @@ def test_text_on_a_terminal(tmp_path: Path) -> None:
     shown = on_a_terminal(program)
     plain = re.sub(r"\x1b\[[\d;]*[mK]", "", shown)
     assert COLOUR.search(shown)
-    assert re.search(rf"^{TIME} INFO  Tells_1\|1   in forward$", plain, re.MULTILINE)
+    assert re.search(rf"^{TIME} INFO  Tells_1\|1  in forward$", plain, re.MULTILINE)
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", plain, re.MULTILINE)
     uncoloured = on_a_terminal(program, NO_COLOR="1")
     assert not COLOUR.search(uncoloured)
@@ -231,7 +231,7 @@ def test_text_on_a_terminal(tmp_path: Path) -> None:
 def test_text_elsewhere(serve: Serve, start_method: str) -> None:
     service = serve(STANDARD_FILES.replace("METHOD", repr(start_method)), "--dry-run", env={"MOSEC_LOG_FORMAT": "text"})
     assert service.wait_end() == 0
-    assert re.search(rf"^{TIME} INFO  Tells_1\|1   in forward$", service.output, re.MULTILINE)
+    assert re.search(rf"^{TIME} INFO  Tells_1\|1  in forward$", service.output, re.MULTILINE)
     assert re.search(rf"^{TIME} INFO  server     dry run successful$", service.output, re.MULTILINE)
     assert not service.records
     assert "\x1b[" not in service.output
