@@ -32,7 +32,7 @@ def test_a_head_that_does_not_end() -> None:
             answer = client.answer()
             assert (answer.status, answer.closes, answer.body) == (408, True, b"request header timeout")
             assert client.ended()
-        assert waited(start) >= 0.1
+        assert waited(start) >= 0.1  # late on a busy machine, but never early
 
 
 def test_a_head_that_drips_has_no_more_time_than_another() -> None:
