@@ -18,7 +18,7 @@ import pytest
 
 from mosec_cy import log_output
 from mosec_cy.log_output import Output
-from tests.service import PATIENCE
+from tests.until import PATIENCE
 
 LONG = 10_000  # bytes of a line that a pipe may take in part
 LIMIT = 1 << 18  # bytes that wait at most
