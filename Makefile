@@ -84,7 +84,7 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 	$(call say,mypy)
 	@$(BIN)/mypy
 	$(call say,cython-lint)
-	@PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx tests/drivers
 	$(call say,cython -Werror)
 	@$(BIN)/python setup.py --quiet check_engine
 	$(call say,rules of the house)

@@ -4,7 +4,6 @@ A task is in one place at a time: the free list, nowhere (NEW: the caller has it
 row that it was handed to. Queues are sorted by `turn`. `_scheduler.Scheduler` is the same structs as a Python object.
 """
 
-from libc.stdlib cimport free
 
 from mosec_cy._engine.linux cimport NEVER
 from mosec_cy._engine.list cimport list_insert, list_remove
@@ -456,11 +455,11 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
 
 # How long a stage will need for a task that comes now.
 #
-# While a queue is long, batches are full. So the rows that are up take max_batch_size tasks each, again and again, each
-# in the time that its batches have taken lately (the moving average of the batcher). The one that it has at work may only
-# have begun; if that has lasted longer than others did, it may last as long again: a row that stands still is noticed
-# before it answers, but is not taken to be as slow for ever. The first batch of a process says nothing: who refused
-# others by it would hardly ever see the second.
+# While a queue is long, batches are full. So the rows that are up take max_batch_size tasks each, again and again,
+# each in the time that its batches have taken lately (the moving average of the batcher). The one that it has at work
+# may only have begun; if that has lasted longer than others did, it may last as long again: a row that stands still
+# is noticed before it answers, but is not taken to be as slow for ever. The first batch of a process says nothing:
+# who refused others by it would hardly ever see the second.
 
 cdef enum:
     LONGEST = 0x20_0000_0000_0000          # ns, 104 days; sums of as many as there are stages do not overflow

@@ -41,6 +41,7 @@ from mosec_cy._engine.dispatch cimport (
     REPORT_STOPPED,
     Answer,
     ContentType,
+    Dispatcher,
     Link,
     Pipeline,
     dispatch_deadline,
@@ -192,6 +193,7 @@ ctypedef struct Core:
 
 cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil:
     cdef Core *core = <Core *>context
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef ControlMessage message
     cdef int flags = MSG_NOSIGNAL
     memset(&message, 0, sizeof(message))
@@ -199,17 +201,18 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     message.row = row
     message.value = value
     if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
-        message.incarnation = core.service.dispatcher.links[row].incarnation
-        message.pid = core.service.dispatcher.links[row].pid
+        message.incarnation = d.links[row].incarnation
+        message.pid = d.links[row].pid
     if kind == REPORT_ROW_OVERDUE or kind == REPORT_ROW_KILLED:
         flags |= MSG_DONTWAIT          # news that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
 
 
 cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
+    cdef Dispatcher *d = &core.service.dispatcher
     # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
     # none even now.
-    cdef Link *link = &core.service.dispatcher.links[row]
+    cdef Link *link = &d.links[row]
     if link.pidfd >= 0 or link.pid <= 0:
         return True
     link.pidfd = mosec_pidfd_open(link.pid)
@@ -218,17 +221,18 @@ cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
         if link.given_up:
             mosec_pidfd_send_signal(link.pidfd, SIGKILL)     # as row_give_up could not
     elif errno == ESRCH:               # master has seen its end, and waits for us to say so
-        row_dead(&core.service.dispatcher, row)
+        row_dead(d, row)
     else:
         return False
     return True
 
 
 cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
+    cdef Dispatcher *d = &core.service.dispatcher
     # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
-    cdef uint64_t counts = order.value if 0 < order.value < core.service.dispatcher.batcher.row_count else order.row
-    core.service.dispatcher.links[order.row].statistics = core.service.dispatcher.row_statistics + counts
-    row_started(&core.service.dispatcher, order.row, order.incarnation, order.pid, pidfd)
+    cdef uint64_t counts = order.value if 0 < order.value < d.batcher.row_count else order.row
+    d.links[order.row].statistics = d.row_statistics + counts
+    row_started(d, order.row, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
         loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
     elif not _watch(core, order.row) and (core.accepting or core.resume_at):
@@ -249,16 +253,17 @@ cdef void _set_accepting(Core *core, bint on) noexcept nogil:
 
 
 cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
-    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.dispatcher.batcher.row_count):
+    cdef Dispatcher *d = &core.service.dispatcher
+    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= d.batcher.row_count):
         close(passed)
-    if order.row >= core.service.dispatcher.batcher.row_count:
+    if order.row >= d.batcher.row_count:
         return
     if order.kind == ORDER_ROW_STARTED:
         _row_started(core, order, passed)
     elif order.kind == ORDER_ROW_READY:
-        row_ready(&core.service.dispatcher, order.row, order.incarnation)
+        row_ready(d, order.row, order.incarnation)
     elif order.kind == ORDER_ROW_DRAIN:
-        row_drain(&core.service.dispatcher, order.row, order.incarnation)
+        row_drain(d, order.row, order.incarnation)
     elif order.kind == ORDER_LISTEN:
         core.resume_at = core.loop.now
         _resume_accepting(core)
@@ -341,6 +346,7 @@ cdef void _accept_all(Core *core, uint32_t listener) noexcept nogil:
 
 
 cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef uint32_t kind = token_kind(token)
     cdef uint32_t slot = token_slot(token)
     if kind == TOKEN_CONNECTION:
@@ -352,16 +358,17 @@ cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
     elif kind == TOKEN_CONTROL:
         _read_control(core)
     elif kind == TOKEN_PROCESS:
-        if slot < core.service.dispatcher.batcher.row_count and core.service.dispatcher.links[slot].pidfd >= 0:
-            loop_remove(&core.loop, core.service.dispatcher.links[slot].pidfd)
-            row_dead(&core.service.dispatcher, slot)
+        if slot < d.batcher.row_count and d.links[slot].pidfd >= 0:
+            loop_remove(&core.loop, d.links[slot].pidfd)
+            row_dead(d, slot)
 
 
 # ---- the loop ------------------------------------------------------------------------------------
 
 
 cdef uint64_t _deadline(Core *core) noexcept nogil:
-    cdef uint64_t soonest = dispatch_deadline(&core.service.dispatcher)
+    cdef Dispatcher *d = &core.service.dispatcher
+    cdef uint64_t soonest = dispatch_deadline(d)
     cdef uint64_t at = connections_deadline(&core.io.connections)
     if at < soonest:
         soonest = at
@@ -371,7 +378,7 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.stop_at
     # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core
     # as awake), and the answers of all others would be found only with the next request.
-    if core.service.dispatcher.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
+    if d.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
         soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest
 
@@ -383,18 +390,19 @@ cdef void _mend_bell(Core *core) noexcept nogil:
 
 
 cdef int _wait(Core *core) noexcept nogil:
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef int n
     cdef uint64_t asleep_at = core.loop.now
     if core.io.connections.ready_n:
         n = loop_wait(&core.loop, 0)
     else:
         bell_prepare(core.loop.bell)
-        n = loop_wait(&core.loop, 0 if dispatch_has_news(&core.service.dispatcher) else _deadline(core))
+        n = loop_wait(&core.loop, 0 if dispatch_has_news(d) else _deadline(core))
         bell_awake(core.loop.bell)
-        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and dispatch_has_news(&core.service.dispatcher):
+        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and dispatch_has_news(d):
             _mend_bell(core)
     core.io.now = core.loop.now
-    core.service.dispatcher.now = core.loop.now
+    d.now = core.loop.now
     return n
 
 
@@ -439,6 +447,7 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
 
 
 cdef void core_run(Core *core) noexcept nogil:
+    cdef Dispatcher *d = &core.service.dispatcher
     # Until the master has said stop and nothing is in flight, or the master is gone.
     cdef int i, n
     core_report(core, REPORT_RUNNING, 0, 0)
@@ -448,14 +457,14 @@ cdef void core_run(Core *core) noexcept nogil:
         for i in range(n):
             _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
             if i % WAKE_EVERY == WAKE_EVERY - 1:
-                dispatch_notify(&core.service.dispatcher)
-        dispatch_poll(&core.service.dispatcher)
-        dispatch_notify(&core.service.dispatcher)
+                dispatch_notify(d)
+        dispatch_poll(d)
+        dispatch_notify(d)
         http1_run_ready(&core.io)
         http1_expire(&core.io)
         service_expire(&core.service)
-        dispatch_notify(&core.service.dispatcher)
-        store_relaxed_u64(&core.service.dispatcher.statistics.connections, core.io.connections.open)     # relaxed: a gauge
+        dispatch_notify(d)
+        store_relaxed_u64(&d.statistics.connections, core.io.connections.open)     # relaxed: a gauge
         if core.resume_at:
             _resume_accepting(core)
         if core.stop_at:
@@ -502,30 +511,31 @@ cdef class _Engine:
 
     def __dealloc__(self):
         cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef uint32_t i
         http1_close(&self.core.io)
         if self.core.loop.epoll >= 0:
             loop_close(&self.core.loop)
-        trimmer_close(&s.dispatcher.trimmer)
-        pool_detach(&s.dispatcher.pool)
-        if s.dispatcher.pipelines != NULL:
+        trimmer_close(&d.trimmer)
+        pool_detach(&d.pool)
+        if d.pipelines != NULL:
             for i in range(s.route_count):
-                free(<void *>s.dispatcher.pipelines[i].stages)
-        free(s.dispatcher.pipelines)
+                free(<void *>d.pipelines[i].stages)
+        free(d.pipelines)
         free(s.health.watches)
         free(s.health.stages)
         free(s.lacking_texts)
         free(s.stalled_texts)
-        free(s.dispatcher.links)
+        free(d.links)
         free(s.routes)
-        free(s.dispatcher.content_types)
-        free(s.dispatcher.stage_timeouts)
-        free(s.dispatcher.scratch)
-        free(s.dispatcher.batcher.tasks)
-        free(s.dispatcher.deadlines.heap)
-        free(s.dispatcher.deadlines.places)
-        free(s.dispatcher.batcher.stages)
-        free(s.dispatcher.batcher.rows)
+        free(d.content_types)
+        free(d.stage_timeouts)
+        free(d.scratch)
+        free(d.batcher.tasks)
+        free(d.deadlines.heap)
+        free(d.deadlines.places)
+        free(d.batcher.stages)
+        free(d.batcher.rows)
 
     cdef void *array(self, size_t n, size_t size) except NULL:
         cdef void *memory = calloc(n, size)
@@ -567,23 +577,23 @@ cdef class _Engine:
         return 0
 
     cdef int open_stages(self, list stages) except -1:
-        cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef Stage *table = <Stage *>self.array(len(stages), sizeof(Stage))
         cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
         cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
         cdef uint32_t i, row
-        s.dispatcher.batcher.stages, s.dispatcher.batcher.rows, s.dispatcher.batcher.tasks = table, rows, tasks
-        s.dispatcher.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
+        d.batcher.stages, d.batcher.rows, d.batcher.tasks = table, rows, tasks
+        d.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].max_wait_ns = stage["max_wait_ns"]
             table[i].retry = stage.get("retry", 0)
-            s.dispatcher.stage_timeouts[i] = stage["timeout_ns"]
+            d.stage_timeouts[i] = stage["timeout_ns"]
             for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
                 rows[row].stage = i
                 rows[row].ring_capacity = self.segment.submit_capacity(row)
-        s.dispatcher.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
-        batcher_init(&s.dispatcher.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
+        d.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        batcher_init(&d.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
         return 0
 
@@ -595,33 +605,34 @@ cdef class _Engine:
         return 0
 
     cdef int open_rows(self, int master_bell) except -1:
-        cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef uint32_t row
-        s.dispatcher.links = <Link *>self.array(self.segment.rows, sizeof(Link))
-        s.dispatcher.row_statistics = self.segment.row_statistics(0)
+        d.links = <Link *>self.array(self.segment.rows, sizeof(Link))
+        d.row_statistics = self.segment.row_statistics(0)
         for row in range(self.segment.rows):
-            self.segment.attach_submit(row, &s.dispatcher.links[row].submit)
-            self.segment.attach_complete(row, &s.dispatcher.links[row].complete)
-            s.dispatcher.links[row].shared = self.segment.row(row)
-            s.dispatcher.links[row].statistics = s.dispatcher.row_statistics + row
-            s.dispatcher.links[row].wake_fd = master_bell if row == 0 else -1
-            row_started(&s.dispatcher, row, 0, 0, -1)
-        row_started(&s.dispatcher, 0, 1, 0, -1)        # the master's own row has always been there
+            self.segment.attach_submit(row, &d.links[row].submit)
+            self.segment.attach_complete(row, &d.links[row].complete)
+            d.links[row].shared = self.segment.row(row)
+            d.links[row].statistics = d.row_statistics + row
+            d.links[row].wake_fd = master_bell if row == 0 else -1
+            row_started(d, row, 0, 0, -1)
+        row_started(d, 0, 1, 0, -1)        # the master's own row has always been there
         return 0
 
     cdef int open_routes(self, list routes, list content_types) except -1:
         cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef Route *route
         cdef Pipeline *pipeline
         cdef uint32_t *stages
         cdef uint32_t i, k
         s.counted_routes = len(routes)
         s.routes = <Route *>self.array(len(routes) + len(PROBES), sizeof(Route))
-        s.dispatcher.pipelines = <Pipeline *>self.array(len(routes) + len(PROBES), sizeof(Pipeline))
-        s.dispatcher.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
+        d.pipelines = <Pipeline *>self.array(len(routes) + len(PROBES), sizeof(Pipeline))
+        d.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
         for i, entry in enumerate([*routes, *PROBES]):
             route = &s.routes[i]
-            pipeline = &s.dispatcher.pipelines[i]
+            pipeline = &d.pipelines[i]
             route.path = self.text(entry["path"])
             route.path_n = len(entry["path"].encode())
             route.method = METHOD_GET if entry["method"] == "GET" else METHOD_POST
@@ -638,16 +649,17 @@ cdef class _Engine:
                 self.mark_streaming(stages[pipeline.stage_count - 1])
             s.route_count = i + 1
         for i, value in enumerate(content_types):
-            s.dispatcher.content_types[i].text = self.text(value)
-            s.dispatcher.content_types[i].n = len(value.encode())
-            if s.dispatcher.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
+            d.content_types[i].text = self.text(value)
+            d.content_types[i].n = len(value.encode())
+            if d.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
                 raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
-        s.dispatcher.content_type_count = len(content_types)
+        d.content_type_count = len(content_types)
         return 0
 
     cdef int open_health(self, list stages, uint64_t margin) except -1:
         cdef Service *s = &self.core.service
-        cdef uint32_t rows = s.dispatcher.batcher.row_count
+        cdef Dispatcher *d = &self.core.service.dispatcher
+        cdef uint32_t rows = d.batcher.row_count
         cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
         s.health.stages = table
         s.health.watches = <ProgressWatch *>self.array(rows, sizeof(ProgressWatch))
@@ -656,17 +668,17 @@ cdef class _Engine:
         for i, stage in enumerate(stages):
             # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
             # if need be by its death: a row that still does nothing hangs.
-            table[i].patience = max(s.dispatcher.timeout, <uint64_t>stage["timeout_ns"]) + s.dispatcher.kill_grace + margin
+            table[i].patience = max(d.timeout, <uint64_t>stage["timeout_ns"]) + d.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
         health_init(&s.health, s.health.watches, rows, table, len(stages))
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
-        cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef uint32_t row
-        for row in range(s.dispatcher.batcher.row_count):
-            s.dispatcher.links[row].streams = s.dispatcher.links[row].streams or s.dispatcher.batcher.rows[row].stage == stage
+        for row in range(d.batcher.row_count):
+            d.links[row].streams = d.links[row].streams or d.batcher.rows[row].stage == stage
 
     cdef int open_codings(self, list names) except -1:
         cdef Service *s = &self.core.service
@@ -678,15 +690,16 @@ cdef class _Engine:
 
     cdef int open_service(self, dict config) except -1:
         cdef Service *s = &self.core.service
+        cdef Dispatcher *d = &self.core.service.dispatcher
         cdef uint64_t budget = self.segment.budget
-        if self.segment.attach_pool(&s.dispatcher.pool, 0) != 0:
+        if self.segment.attach_pool(&d.pool, 0) != 0:
             raise MemoryError("block pool")
-        if trimmer_open(&s.dispatcher.trimmer, &s.dispatcher.pool) != 0:
+        if trimmer_open(&d.trimmer, &d.pool) != 0:
             raise MemoryError("trimmer")
-        s.dispatcher.statistics = self.segment.statistics()
+        d.statistics = self.segment.statistics()
         s.status_counts = self.segment.status_counts(0)
-        s.dispatcher.timeout = config["service_timeout_ns"]
-        s.dispatcher.kill_grace = config["kill_grace_ns"]
+        d.timeout = config["service_timeout_ns"]
+        d.kill_grace = config["kill_grace_ns"]
         s.capacity = config["capacity"]
         s.charge_limit = budget // 2
         self.open_deadlines()
@@ -695,12 +708,12 @@ cdef class _Engine:
         self.open_routes(config["routes"], config["content_types"])
         self.open_health(config["stages"], config["stall_margin_ns"])
         self.open_codings(config["codings"])
-        s.dispatcher.io = &self.core.io
-        s.dispatcher.answer = _answer
-        s.dispatcher.stream = _stream
-        s.dispatcher.acknowledged = self.segment.acknowledged()
-        s.dispatcher.control = &self.core
-        s.dispatcher.report = core_report
+        d.io = &self.core.io
+        d.answer = _answer
+        d.stream = _stream
+        d.acknowledged = self.segment.acknowledged()
+        d.control = &self.core
+        d.report = core_report
         self.core.io.service = s
         return 0
 

@@ -21,7 +21,7 @@ ctypedef struct Answer:
 
 cdef enum:                         # what a row is to be woken for
     NOTIFY_WORK = 1                # it was handed something
-    NOTIFY_FORCED = 2              # it is late: also if its bell, which other processes can write, says that it is awake
+    NOTIFY_FORCED = 2              # it is late: also if its bell, which other processes can write, says it is awake
     NOTIFY_STREAM = 4              # something has changed for its threads that wait to send events
 
 # Core's private half of a row.

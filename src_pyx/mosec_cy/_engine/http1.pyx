@@ -924,8 +924,7 @@ cdef uint8_t *_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     if start + needed > h.body.capacity:
         if needed <= h.body.capacity - h.body.capacity // 4:       # moving pays only where it makes much room
             memmove(h.body.data, c.payload, c.payload_n)
-        elif service_buffer(io.service, c.payload, c.payload_n, max(needed, h.body.capacity + 1),
-                               &h.body) != 0:
+        elif service_buffer(io.service, c.payload, c.payload_n, max(needed, h.body.capacity + 1), &h.body) != 0:
             return NULL
         start = 0
     c.payload = h.body.data + start
@@ -1039,9 +1038,9 @@ cdef void _put_comment(Http1Io *io, uint32_t slot) noexcept nogil:
 
 # Memory for bodies is used up: who holds much of it and hardly moves makes way for others.
 #
-# The time-outs ask for so little that who has a bad line is served. A few hundred clients that ask for the largest body
-# each, and then send no more than that little, would hold all memory for hours: under pressure, pace is measured by what
-# is held.
+# The time-outs ask for so little that who has a bad line is served. A few hundred clients that ask for the largest
+# body each, and then send no more than that little, would hold all memory for hours: under pressure, pace is measured
+# by what is held.
 
 cdef enum:
     HOME_MS = 60_000               # a transfer that would take longer than this at its pace is slow

@@ -80,7 +80,7 @@ ctypedef struct HttpRequest:
     HttpSpan content_encoding, accept_encoding
     HttpSpan host              # the target's authority if it has one, else Host (RFC 9112 section 3.2.2)
     uint32_t header_count
-    HttpHeader headers[HTTP_MAX_HEADERS]    # the first header_count are defined; the rest is not written, nor cleared for a new head
+    HttpHeader headers[HTTP_MAX_HEADERS]   # the first header_count; the rest is not written, nor cleared for a new head
 
 # The whole head or HTTP_PARTIAL or a refusal, as early as the bytes allow. Empty lines before the request line are
 # skipped (RFC 9112 section 2.2). Never reads outside data[0:n]. After HTTP_PARTIAL the same *request continues, with

@@ -662,8 +662,8 @@ cdef uint8_t next_of_trailer(uint8_t state, uint8_t c) noexcept nogil:
 
 # Content codings of a request (RFC 9110): what its body has, and what its answer may have.
 #
-# A member of Accept-Encoding that is malformed counts as not sent: the header states preferences, so a request is
-# not refused for it. Of a coding that is named several times the lowest weight counts: what is refused once is not sent.
+# A member of Accept-Encoding that is malformed counts as not sent: the header states preferences, so a request is not
+# refused for it. Of a coding that is named several times the lowest weight counts: what is refused once is not sent.
 
 cdef enum:
     NOT_NAMED = -1

@@ -30,7 +30,7 @@ ctypedef struct Descriptor:
     uint64_t reserved2
 
 cdef enum:                             # Descriptor.flags
-    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see FrameHeader; else it has nothing beside it
+    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see FrameHeader; else a plain payload
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
     STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)

@@ -78,7 +78,8 @@ cdef int _claim(Dispatcher *d, uint64_t n, BodyBlock *body) noexcept nogil:
     return 0
 
 
-cdef int _replace(Dispatcher *d, const BodyBlock *larger, const uint8_t *kept, uint64_t n, BodyBlock *body) noexcept nogil:
+cdef int _replace(Dispatcher *d, const BodyBlock *larger, const uint8_t *kept, uint64_t n,
+                  BodyBlock *body) noexcept nogil:
     if n:
         memcpy(larger.data, kept, n)
     block_drop(d, body.block)
@@ -314,9 +315,10 @@ cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil:
 
 # Whether stages have workers and whether these make progress.
 #
-# A stage is stalled when each of its rows that may work has had work for longer than the stage's patience without taking
-# or answering anything. A row that looks the same and has work at two looks had work all the time between them, and did
-# nothing: tasks that came meanwhile would have been taken, or lie in its ring behind those that it has not taken.
+# A stage is stalled when each of its rows that may work has had work for longer than the stage's patience without
+# taking or answering anything. A row that looks the same and has work at two looks had work all the time between
+# them, and did nothing: tasks that came meanwhile would have been taken, or lie in its ring behind those that it has
+# not taken.
 #
 # So a stage without any row is not stalled (it is not ready: its models may take minutes to load), nor is one that is
 # overloaded: it makes progress.
