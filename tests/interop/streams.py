@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mosec_cy._engine.worker import Channel
-from mosec_cy._engine.worker import Sender
+from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import Engine, request
 from tests.interop.http1 import Answer, Client, serving
 

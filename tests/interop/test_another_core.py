@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._engine.worker import Channel
 from mosec_cy._engine.segment import Segment
-from mosec_cy._engine.worker import Sender
+from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import MIB, Engine
 from tests.interop.rows import TEXT, Client, blocks_at_rest
 

@@ -9,7 +9,7 @@ import threading
 import httpx
 import pytest
 
-from mosec_cy.listener import Listener
+from mosec_cy._master.listener import Listener
 from tests.interop.core_deaths import BACK, kill_core
 from tests.service import Serve, Service
 
@@ -82,7 +82,8 @@ def test_before_it_has_started_anything(serve: Serve) -> None:
     service = serve(
         """
         import os, signal, subprocess
-        from mosec_cy import Server, Worker, supervisor
+        from mosec_cy import Server, Worker
+        from mosec_cy._master import supervisor
 
         class Idle(Worker):
             def forward(self, data):

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mosec_cy.limits import LONGEST_MS
-from mosec_cy.options import Options
+from mosec_cy._base.limits import LONGEST_MS
+from mosec_cy._config.options import Options
 from tests.engine import read_response, request
 from tests.service import ECHO, PATIENCE, Serve, Service
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from mosec_cy._engine.worker import Channel
-from mosec_cy._engine.worker import Sender
+from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import SECOND, receive_all
 from tests.interop.http1 import core, get
 from tests.interop.rows import shared_memory, stopped

@@ -25,7 +25,10 @@ MACHINE = os.uname().machine
 def whole() -> list[str]:
     """Names of all that belongs in a wheel."""
     modules = [str(path.relative_to(ROOT)) for path in ROOT.glob("mosec_cy/**/*.py")]
-    engine = [f"mosec_cy/_engine/{path.stem}.cpython-312-x86_64-linux-gnu.so" for path in ROOT.glob("src_pyx/mosec_cy/_engine/*.pyx")]
+    engine = [
+        f"mosec_cy/_engine/{path.stem}.cpython-312-x86_64-linux-gnu.so"
+        for path in ROOT.glob("src_pyx/mosec_cy/_engine/*.pyx")
+    ]
     return [
         *modules,
         *engine,
@@ -47,7 +50,16 @@ def test_whole_wheel(tmp_path: Path) -> None:
     check_contents(wheel_of(tmp_path, whole()))
 
 
-@pytest.mark.parametrize("extra", ["mosec_cy/_engine/ring.pyx", "mosec_cy/_engine/ring.pxd", "mosec_cy/_engine/ring.c", "tests/conftest.py", "tests/drivers/ring.so"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "mosec_cy/_engine/ring.pyx",
+        "mosec_cy/_engine/ring.pxd",
+        "mosec_cy/_engine/ring.c",
+        "tests/conftest.py",
+        "tests/drivers/ring.so",
+    ],
+)
 def test_what_does_not_belong_in_a_wheel(tmp_path: Path, extra: str) -> None:
     with pytest.raises(SystemExit, match=f"should not hold .*{extra}"):
         check_contents(wheel_of(tmp_path, [*whole(), extra]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mosec_cy import Worker, worker_row
-from mosec_cy.plan import Stage
+from mosec_cy import Worker
+from mosec_cy._config.plan import Stage
+from mosec_cy._master import slot
+from mosec_cy._master.slot import FIRST_DELAY, LONGEST_DELAY, MAX_FAILED_STARTS, State, WorkerRow
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker_row import FIRST_DELAY, LONGEST_DELAY, MAX_FAILED_STARTS, State, WorkerRow
 
 
 class Echo(Worker):
@@ -44,13 +45,13 @@ def test_the_longest_delay_holds_for_ever(row: WorkerRow) -> None:
 def test_who_has_served_long_enough_begins_anew(row: WorkerRow, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         die(row)
-    monkeypatch.setattr(worker_row, "STABLE_AFTER", 0.0)
+    monkeypatch.setattr(slot, "STABLE_AFTER", 0.0)
     assert die(row) == FIRST_DELAY
 
 
 def test_a_start_that_takes_long_is_no_service(row: WorkerRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a process that did serve: what counts is how the last one ended."""
-    monkeypatch.setattr(worker_row, "STABLE_AFTER", 0.0)
+    monkeypatch.setattr(slot, "STABLE_AFTER", 0.0)
     die(row)
     for _ in range(3):
         row.state = State.STARTING

@@ -7,10 +7,10 @@ import struct
 from typing import Any
 
 from mosec_cy._engine import worker
+from mosec_cy._engine.segment import Segment
 from mosec_cy._engine.worker import Channel
 from tests.drivers.pool import BlockPool
 from tests.drivers.ring import Ring
-from mosec_cy._engine.segment import Segment
 from tests.fuzz.guided.pieces import Pieces
 
 BUDGET, SLOTS, CAPACITY = 1 << 20, 64, 64

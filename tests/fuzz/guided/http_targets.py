@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import urllib.parse
 
-from tests.drivers.http_request import ChunkedBody
-from tests.drivers.http_request import accepted_coding
+from tests.drivers.http_request import ChunkedBody, RequestParser, accepted_coding, has_token
 from tests.drivers.http_request import content_coding as coding_of
-from tests.drivers.http_request import RequestParser, has_token
 from tests.fuzz.guided.pieces import GUARDED, Pieces, ways_to_cut
 from tests.fuzz.http_models import CHUNK_OVERHEAD, GZIP, ZSTD, model_accepted, model_chunked, model_content
 

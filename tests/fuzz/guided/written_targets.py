@@ -6,8 +6,7 @@ import email.utils
 
 import pytest
 
-from tests.drivers.http_response import format_event
-from tests.drivers.http_response import ResponseWriter
+from tests.drivers.http_response import ResponseWriter, format_event
 from tests.fuzz.guided.pieces import Pieces
 
 MOST_TYPE, MOST_EXTRA = 256, 384
