@@ -15,7 +15,7 @@ from mosec_cy._master.daemon import Daemon
 from mosec_cy._master.guard import Guard
 from mosec_cy._master.progress import Report, Step
 from mosec_cy._master.reactor import Reactor
-from mosec_cy._master.slot import CommonBoot, WorkerRow
+from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._process.dry_run import LARGEST_MESSAGE
 from mosec_cy._process.helpers import Origin
 from mosec_cy.log import get_logger
@@ -125,7 +125,7 @@ class _Stage:
 
     def __init__(self, plan: Plan, stage: Stage, reactor: Reactor, report: Report) -> None:
         self.stage = stage
-        self.row = WorkerRow(stage, stage.first_row, plan.is_first(stage), plan.is_last(stage))
+        self.row = WorkerSlot(stage, stage.first_row, plan.is_first(stage), plan.is_last(stage))
         self.examples = 0
         self._reactor = reactor
         self._report = report

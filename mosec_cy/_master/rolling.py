@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mosec_cy._master.slot import WorkerRow
+from mosec_cy._master.slot import WorkerSlot
 from mosec_cy.log import get_logger
 
 _log = get_logger()
@@ -20,8 +20,8 @@ _log = get_logger()
 class _Turn:
     """The replacement of one replica."""
 
-    old: WorkerRow
-    new: WorkerRow  # the same row, where the old process ends first
+    old: WorkerSlot
+    new: WorkerSlot  # the same row, where the old process ends first
     old_pid: int
     began: float
     retired: bool = False  # the old process was told to end
@@ -44,10 +44,10 @@ class Rolling:
 
     def __init__(
         self,
-        rows: Sequence[WorkerRow],
+        rows: Sequence[WorkerSlot],
         surge: bool,
-        begin: Callable[[WorkerRow], None],
-        retire: Callable[[WorkerRow], None],
+        begin: Callable[[WorkerSlot], None],
+        retire: Callable[[WorkerSlot], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = rows
@@ -56,7 +56,7 @@ class Rolling:
         self._retire = retire
         self._clock = clock
         self._turn: _Turn | None = None
-        self._waiting: deque[WorkerRow] = deque()
+        self._waiting: deque[WorkerSlot] = deque()
         self._serving = False
         self._again = False
         self._cancelled = False
@@ -95,12 +95,12 @@ class Rolling:
         self._cancelled = True
         self._turn = None
 
-    def is_trial(self, row: WorkerRow) -> bool:
+    def is_trial(self, row: WorkerSlot) -> bool:
         """The row has a replacement that has not been ready yet."""
         turn = self._turn
         return turn is not None and row is turn.new and (not turn.retired if self._surge else turn.ended)
 
-    def on_ready(self, row: WorkerRow) -> None:
+    def on_ready(self, row: WorkerSlot) -> None:
         """The row's process serves."""
         turn = self._turn
         if turn is None or row is not turn.new:
@@ -111,7 +111,7 @@ class Rolling:
         else:
             self._finish_turn(turn)
 
-    def on_free(self, row: WorkerRow) -> bool:
+    def on_free(self, row: WorkerSlot) -> bool:
         """The row's process has ended and core has given it up. False: it starts again as usual."""
         turn = self._turn
         if turn is None:
@@ -156,7 +156,7 @@ class Rolling:
         else:
             self._start(turn.new, turn.old.worker_id)
 
-    def _start(self, row: WorkerRow, worker_id: int | None) -> None:
+    def _start(self, row: WorkerSlot, worker_id: int | None) -> None:
         row.assign(worker_id)
         self._begin_process(row)
 
@@ -186,5 +186,5 @@ class Rolling:
         if self._again:
             self._begin()
 
-    def _spare(self, old: WorkerRow) -> WorkerRow:
+    def _spare(self, old: WorkerSlot) -> WorkerSlot:
         return next(row for row in self._rows if row.stage_number == old.stage_number and row.worker_id is None)

@@ -1,4 +1,4 @@
-"""One row of the worker table over the processes that fill it in turn, and the starting of these."""
+"""A worker slot, one row of the worker table, over the processes that fill it in turn; and the starting of these."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class CommonBoot:
     dry_run: bool = False
 
 
-class WorkerRow:
-    """A row of a stage: its process now, its state, and how long to wait before the next one.
+class WorkerSlot:
+    """A slot of a stage: its process now, its state, and how long to wait before the next one.
 
     `worker_id`: of the replica that it is, from 1; None: it is spare.
     """

@@ -27,7 +27,7 @@ from mosec_cy._master.daemon import Daemon
 from mosec_cy._master.guard import Guard, HelperEnds
 from mosec_cy._master.listener import Listener
 from mosec_cy._master.reactor import Reactor
-from mosec_cy._master.slot import CommonBoot, WorkerRow
+from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._master.user_metrics import UserMetrics
 from mosec_cy._master.workers import Workers
 from mosec_cy._process import codings, helpers
@@ -184,7 +184,7 @@ class Supervisor:
         else:
             _log.info("try it: %s", welcome.trial(self._plan, self._listener.address))
 
-    def _on_hopeless_worker(self, row: WorkerRow) -> None:
+    def _on_hopeless_worker(self, row: WorkerSlot) -> None:
         if not row.failure_is_final:
             _log.error("%s never got ready, the server gives up", row.name)
         self._shut_down(1)

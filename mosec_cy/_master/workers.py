@@ -14,7 +14,7 @@ from mosec_cy._master.guard import HelperEnds
 from mosec_cy._master.progress import Report, Step
 from mosec_cy._master.reactor import Reactor, Timer
 from mosec_cy._master.rolling import Rolling
-from mosec_cy._master.slot import CommonBoot, State, WorkerRow
+from mosec_cy._master.slot import CommonBoot, State, WorkerSlot
 from mosec_cy._master.user_metrics import UserMetrics
 from mosec_cy.log import get_logger
 
@@ -42,7 +42,7 @@ class Workers:
         user_metrics: UserMetrics,
         *,
         on_ready: Callable[[], None],
-        on_hopeless: Callable[[WorkerRow], None],
+        on_hopeless: Callable[[WorkerSlot], None],
         on_gone: Callable[[], None],
         release_master: Callable[[], None],
     ) -> None:
@@ -60,7 +60,7 @@ class Workers:
         self._timeout = options.timeout / 1000
         self._grace = options.kill_grace / 1000
         self._rows = {
-            index: WorkerRow(stage, index, plan.is_first(stage), plan.is_last(stage))
+            index: WorkerSlot(stage, index, plan.is_first(stage), plan.is_last(stage))
             for stage in plan.stages
             for index in stage.all_rows
         }
@@ -77,7 +77,7 @@ class Workers:
         return not self._stages_awaited
 
     @property
-    def alive(self) -> list[WorkerRow]:
+    def alive(self) -> list[WorkerSlot]:
         return [row for row in self._rows.values() if row.process is not None]
 
     @property
@@ -179,7 +179,7 @@ class Workers:
 
     # ---- one row -----------------------------------------------------------------------------------
 
-    def _begin(self, row: WorkerRow) -> None:
+    def _begin(self, row: WorkerSlot) -> None:
         """Start a process in a row that is free."""
         row.restart = None
         self._engine.segment.begin_row(row.index, row.incarnation + 1)
@@ -199,12 +199,12 @@ class Workers:
         self._reactor.watch(row.fileno(), functools.partial(self._on_message, row))
         self._reactor.watch(row.process.pidfd, functools.partial(self._on_exit, row))
 
-    def _introduce(self, row: WorkerRow) -> None:
+    def _introduce(self, row: WorkerSlot) -> None:
         """Tell core of the row's process."""
         assert row.process is not None
         self._engine.link.send(ToCore.ROW_STARTED, row.index, row.incarnation, row.pid, row.home, row.process.pidfd)
 
-    def _retire(self, row: WorkerRow) -> None:
+    def _retire(self, row: WorkerSlot) -> None:
         """Have the row become free: its process, if there is one, finishes what it has and ends."""
         if row.process is not None:
             self._retirements[row.index] = _Retirement(row, self._engine, self._reactor, self._timeout, self._grace)
@@ -214,7 +214,7 @@ class Workers:
             row.restart = None
         self._restart_when_free(row)
 
-    def _on_message(self, row: WorkerRow) -> None:
+    def _on_message(self, row: WorkerSlot) -> None:
         assert row.inbox is not None
         assert row.process is not None
         try:
@@ -237,7 +237,7 @@ class Workers:
         if row.inbox.closed:
             self._reactor.unwatch(row.fileno())
 
-    def _on_ready(self, row: WorkerRow) -> None:
+    def _on_ready(self, row: WorkerSlot) -> None:
         row.became_ready()
         self._user_metrics.joined(row.index, row.ask_for_metrics)
         self._failures_told.pop(row.stage.number, None)
@@ -247,13 +247,13 @@ class Workers:
         self._stages_awaited.discard(row.stage.number)
         self._on_stage_ready()
 
-    def _offer(self, row: WorkerRow) -> None:
+    def _offer(self, row: WorkerSlot) -> None:
         """The row may get work, unless its process still serves a core before."""
         if row.state is State.READY and not self._attachments.is_missing(row):
             self._engine.link.send(ToCore.ROW_READY, row.index, row.incarnation)
             self._rolling.on_ready(row)
 
-    def _on_exit(self, row: WorkerRow) -> None:
+    def _on_exit(self, row: WorkerSlot) -> None:
         assert row.process is not None
         assert row.inbox is not None
         if not row.inbox.closed:
@@ -271,13 +271,13 @@ class Workers:
         self._attachments.forget(row)
         self._user_metrics.left(row.index)
 
-    def _on_alone(self, row: WorkerRow) -> None:
+    def _on_alone(self, row: WorkerSlot) -> None:
         """The row's process has ended, and its helpers have."""
         row.helpers_remain = False
         self._on_gone()
         self._restart_when_free(row)
 
-    def _tell_end(self, row: WorkerRow, status: int) -> None:
+    def _tell_end(self, row: WorkerSlot, status: int) -> None:
         retirement = self._retirements.pop(row.index, None)
         if retirement is not None:
             retirement.cancel()
@@ -301,7 +301,7 @@ class Workers:
         else:
             _log.error("%s ended by itself with %s: %s", row.name, child.describe(status), row.outlook)
 
-    def _restart_when_free(self, row: WorkerRow) -> None:
+    def _restart_when_free(self, row: WorkerSlot) -> None:
         if self._stopping or row.process is not None or row.helpers_remain or not row.drained or row.restart:
             return
         if row.worker_id is None or self._rolling.on_free(row) or row.restart is not None:
@@ -327,7 +327,7 @@ class _Retirement:
         grace: s; for the end itself.
     """
 
-    def __init__(self, row: WorkerRow, engine: Engine, reactor: Reactor, timeout: float, grace: float) -> None:
+    def __init__(self, row: WorkerSlot, engine: Engine, reactor: Reactor, timeout: float, grace: float) -> None:
         self.killed = False
         self._row = row
         self._engine = engine
@@ -402,7 +402,7 @@ class _Attachments:
         self._grace = grace
         self._awaited: dict[int, tuple[int, Timer | None]] = {}  # by row: number of the core, end of patience
 
-    def ask(self, row: WorkerRow) -> None:
+    def ask(self, row: WorkerSlot) -> None:
         """Have the row's process attach to the engine's memory."""
         self.forget(row)
         assert row.process is not None
@@ -417,36 +417,36 @@ class _Attachments:
         if row.state is State.READY:
             self.expect(row)
 
-    def expect(self, row: WorkerRow) -> None:
+    def expect(self, row: WorkerSlot) -> None:
         """The row's process is ready: if it has yet to attach, its time runs from now on."""
         if row.index in self._awaited:
             number, _ = self._awaited[row.index]
             timer = self._reactor.call_later(self._patience(row), functools.partial(self._give_up, row))
             self._awaited[row.index] = number, timer
 
-    def done(self, row: WorkerRow, number: int) -> None:
+    def done(self, row: WorkerSlot, number: int) -> None:
         """The row's process says that it has attached to the memory of the core of that number."""
         if row.index in self._awaited and self._awaited[row.index][0] == number:
             self.forget(row)
 
-    def is_missing(self, row: WorkerRow) -> bool:
+    def is_missing(self, row: WorkerSlot) -> bool:
         """The row's process has yet to attach."""
         return row.index in self._awaited
 
-    def forget(self, row: WorkerRow) -> None:
+    def forget(self, row: WorkerSlot) -> None:
         """The row's process has attached, or ended."""
         _, timer = self._awaited.pop(row.index, (0, None))
         if timer is not None:
             timer.cancel()
 
-    def _patience(self, row: WorkerRow) -> float:
+    def _patience(self, row: WorkerSlot) -> float:
         """Seconds that a row's process has once it is ready, as in _row_watch."""
         timeout = row.stage.runtime.timeout or self._timeout
         if row.index not in self._engine.in_forward:
             timeout = max(timeout, self._timeout)
         return timeout + self._grace
 
-    def _give_up(self, row: WorkerRow) -> None:
+    def _give_up(self, row: WorkerSlot) -> None:
         assert row.process is not None
         _log.error("%s killed, it did not take up the work of the new core", row.name)
         row.process.kill()
