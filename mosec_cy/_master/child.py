@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mosec_cy._base import output
+from mosec_cy._process.signals import MASTER_SIGNALS
 
-SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 MARK = "mosec_cy-child"  # last in the arguments of what `execute` starts
 _EXECUTABLE = sys.executable or ""
 UNKNOWN = 256  # in place of an exit status, where the program itself has reaped the child

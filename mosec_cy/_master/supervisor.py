@@ -31,6 +31,7 @@ from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._master.user_metrics import UserMetrics
 from mosec_cy._master.workers import Workers
 from mosec_cy._process import codings, helpers
+from mosec_cy._process.signals import MASTER_SIGNALS, SHUTDOWN_SIGNALS
 from mosec_cy._web.metric_names import own_names
 from mosec_cy.log import get_logger, is_for_terminal
 
@@ -302,7 +303,7 @@ def check_place() -> None:
 def _signals() -> frozenset[signal.Signals]:
     """Those that the master acts on. Under nohup, or with SIGHUP ignored otherwise, it stays so."""
     hang_up_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return child.SHUTDOWN_SIGNALS if hang_up_is_ignored else child.MASTER_SIGNALS
+    return SHUTDOWN_SIGNALS if hang_up_is_ignored else MASTER_SIGNALS
 
 
 def _watch_daemons(daemons: Sequence[Daemon], closing: ExitStack) -> dict[int, Daemon]:

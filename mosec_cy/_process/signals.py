@@ -7,8 +7,8 @@ import signal
 import threading
 from types import FrameType
 
-from mosec_cy._master.child import MASTER_SIGNALS
-
+SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 _forking = threading.local()
 
 
