@@ -21,7 +21,7 @@ from tests.service import ECHO, PATIENCE, Serve, Service
 STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "program": lambda shown: True,
     "core": lambda shown: len(shown) > 1,
-    "interpreter of a worker": lambda shown: any("worker_process" in title for title in shown.values()),
+    "interpreter of a worker": lambda shown: any("_process.main" in title for title in shown.values()),
     "worker": lambda shown: any("mosec_cy: Echo" in title for title in shown.values()),
 }
 IN_WARM_UP = """
