@@ -335,7 +335,13 @@ def render(title: str, rows: Sequence[Row], width: int, height: int) -> list[str
         lines.append(Text.assemble(name, f"  {row.ready}/{row.total} ready  {row.others}"))
     if len(shown) < len(rows):
         lines.append(Text(f"  and {len(rows) - len(shown)} more stages"))
-    console = Console(file=io.StringIO(), force_terminal=True, width=max(width, 1), highlight=False)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # None: nothing bold either
+        width=max(width, 1),
+        highlight=False,
+    )
     with console.capture() as captured:
         for line in lines[: max(height, 1)]:
             line.truncate(max(width - 1, 1), overflow="ellipsis")

@@ -7,9 +7,9 @@ from mosec_cy._engine.service cimport (
     HEALTH_ALL_WELL,
     HEALTH_IDLE,
     Health,
-    Pulse,
+    Progress,
     StageHealth,
-    Vigil,
+    ProgressWatch,
     health_begin,
     health_init,
     health_lacking,
@@ -30,19 +30,19 @@ cdef class HealthWatch:
     cdef list stages
 
     def __cinit__(self, list patience, list stages):
-        cdef Vigil *vigils = <Vigil *>calloc(max(len(stages), 1), sizeof(Vigil))
+        cdef ProgressWatch *watches = <ProgressWatch *>calloc(max(len(stages), 1), sizeof(ProgressWatch))
         cdef StageHealth *table = <StageHealth *>calloc(max(len(patience), 1), sizeof(StageHealth))
         self.stages = stages
-        if vigils == NULL or table == NULL:
-            free(vigils)
+        if watches == NULL or table == NULL:
+            free(watches)
             free(table)
             raise MemoryError("health")
         for i, ns in enumerate(patience):
             table[i].patience = ns
-        health_init(&self.health, vigils, len(stages), table, len(patience))
+        health_init(&self.health, watches, len(stages), table, len(patience))
 
     def __dealloc__(self):
-        free(self.health.vigils)
+        free(self.health.watches)
         free(self.health.stages)
 
     def look(self, uint64_t now, list rows):
@@ -50,13 +50,13 @@ cdef class HealthWatch:
 
         `rows`: of each row (ready, busy_since in ns or None for idle, incarnation, taken, answered).
         """
-        cdef Pulse pulse
+        cdef Progress progress
         cdef uint32_t row
         health_begin(&self.health)
         for row, (ready, busy_since, incarnation, taken, answered) in enumerate(rows):
-            pulse = Pulse(incarnation=incarnation, taken=taken, answered=answered)
+            progress = Progress(incarnation=incarnation, taken=taken, answered=answered)
             health_row(&self.health, row, self.stages[row], ready, HEALTH_IDLE if busy_since is None else busy_since,
-                       &pulse, now)
+                       &progress, now)
         cdef uint32_t lacking = health_lacking(&self.health)
         cdef uint32_t stalled = health_stalled(&self.health)
         return (None if lacking == HEALTH_ALL_WELL else lacking, None if stalled == HEALTH_ALL_WELL else stalled)

@@ -119,6 +119,15 @@ def test_the_block_keeps_within_its_terminal(width: int, height: int, shown: int
         assert lines[-1] == [f"  and {len(ROWS) - shown} more stages"]
 
 
+def test_the_block_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b" in "".join(render("starting, 3.0 s", ROWS, 80, 20))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in "".join(render("starting, 3.0 s", ROWS, 80, 20))
+
+
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, str]]:
     """A terminal that nobody reads from but the test."""

@@ -55,8 +55,8 @@ def test_orders_are_those_of_the_engine() -> None:
 
 def test_what_is_not_in_the_engine_is_not_checked() -> None:
     """A model that names a function, or a call in it, that is no more is to be changed with the engine."""
-    with pytest.raises(LookupError, match=r"_word\.pyx has no function word_give"):
-        engine_cpp.functions("_word", ["word_give"])
-    found = engine_cpp.functions("_word", ["word_start"])
+    with pytest.raises(LookupError, match=r"ring\.pyx has no function word_give"):
+        engine_cpp.functions("ring", ["word_give"])
+    found = engine_cpp.functions("ring", ["word_start"])
     with pytest.raises(LookupError, match="word_start does not call store_release_u64"):
         engine_cpp.with_faults(found, [("word_start", "store_release_u64", "store_relaxed_u64")])

@@ -76,11 +76,8 @@ ctypedef struct Task:
     uint64_t length
     uint64_t arrived_at               # ns
     uint64_t deadline                 # ns
-    bint has_own_deadline             # its client has set it; else it is the service's, as in the list
     uint64_t streamed                 # bytes of events that its row has sent
     uint64_t acknowledged             # bytes of them that are with the client's kernel
-    uint32_t timer_previous           # list of deadlines, of those without one of their own
-    uint32_t timer_next
 
 ctypedef struct Stage:
     uint32_t max_batch_size

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from mosec_cy._engine.connection cimport Loop
-from mosec_cy._engine.dispatch cimport Service
+from mosec_cy._engine.service cimport Service
 from mosec_cy._engine.http1 cimport Http1Io
 
 # ---- the loop ------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from posix.unistd cimport close, read
 
 from mosec_cy._engine.batcher cimport Deadline, Deadlines, Row, Stage, Task, batcher_init, deadlines_init
 from mosec_cy._engine.connection cimport (
-    NO_CONNECTION,
     TIMER_BODY,
     TIMER_HEADER,
     TIMER_IDLE,
@@ -39,15 +38,18 @@ from mosec_cy._engine.dispatch cimport (
     REPORT_ROW_OVERDUE,
     REPORT_RUNNING,
     REPORT_STOPPED,
-    PROBE_ALIVE,
-    PROBE_LIVE,
-    PROBE_READY,
     Answer,
     ContentType,
     Link,
-    Route,
-    StageHealth,
-    Vigil,
+    Pipeline,
+    dispatch_deadline,
+    dispatch_has_news,
+    dispatch_notify,
+    dispatch_poll,
+    row_dead,
+    row_drain,
+    row_ready,
+    row_started,
 )
 from mosec_cy._engine.http1 cimport (
     http1_accept,
@@ -56,7 +58,7 @@ from mosec_cy._engine.http1 cimport (
     http1_drain,
     http1_event,
     http1_expire,
-    http1_farewell,
+    http1_reject_pending,
     http1_is_busy,
     http1_open,
     http1_run_ready,
@@ -80,18 +82,16 @@ from mosec_cy._engine.ring cimport bell_awake, bell_prepare
 from mosec_cy._engine.segment cimport Segment
 from mosec_cy._engine.segment import Segment as SegmentType
 from mosec_cy._engine.service cimport (
-    drain_all,
+    PROBE_ALIVE,
+    PROBE_LIVE,
+    PROBE_READY,
+    ProgressWatch,
+    Route,
+    Service,
+    StageHealth,
     health_init,
-    service_bind,
-    service_deadline,
     service_expire,
-    service_has_news,
-    service_poll,
-    service_row_dead,
-    service_row_drain,
-    service_row_ready,
-    service_row_started,
-    service_wake,
+    service_refuse_all,
 )
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -183,8 +183,8 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
     message.row = row
     message.value = value
     if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
-        message.incarnation = core.service.links[row].incarnation
-        message.pid = core.service.links[row].pid
+        message.incarnation = core.service.dispatcher.links[row].incarnation
+        message.pid = core.service.dispatcher.links[row].pid
     if kind == REPORT_ROW_OVERDUE or kind == REPORT_ROW_KILLED:
         flags |= MSG_DONTWAIT          # news that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
@@ -193,7 +193,7 @@ cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value
 cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
     # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
     # none even now.
-    cdef Link *link = &core.service.links[row]
+    cdef Link *link = &core.service.dispatcher.links[row]
     if link.pidfd >= 0 or link.pid <= 0:
         return True
     link.pidfd = mosec_pidfd_open(link.pid)
@@ -202,7 +202,7 @@ cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
         if link.given_up:
             mosec_pidfd_send_signal(link.pidfd, SIGKILL)     # as row_give_up could not
     elif errno == ESRCH:               # master has seen its end, and waits for us to say so
-        service_row_dead(&core.service, row)
+        row_dead(&core.service.dispatcher, row)
     else:
         return False
     return True
@@ -210,9 +210,9 @@ cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
 
 cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
     # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
-    cdef uint64_t counts = order.value if 0 < order.value < core.service.batcher.row_count else order.row
-    core.service.links[order.row].statistics = core.service.row_statistics + counts
-    service_row_started(&core.service, order.row, order.incarnation, order.pid, pidfd)
+    cdef uint64_t counts = order.value if 0 < order.value < core.service.dispatcher.batcher.row_count else order.row
+    core.service.dispatcher.links[order.row].statistics = core.service.dispatcher.row_statistics + counts
+    row_started(&core.service.dispatcher, order.row, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
         loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
     elif not _watch(core, order.row) and (core.accepting or core.resume_at):
@@ -233,16 +233,16 @@ cdef void _set_accepting(Core *core, bint on) noexcept nogil:
 
 
 cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
-    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.batcher.row_count):
+    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= core.service.dispatcher.batcher.row_count):
         close(passed)
-    if order.row >= core.service.batcher.row_count:
+    if order.row >= core.service.dispatcher.batcher.row_count:
         return
     if order.kind == ORDER_ROW_STARTED:
         _row_started(core, order, passed)
     elif order.kind == ORDER_ROW_READY:
-        service_row_ready(&core.service, order.row, order.incarnation)
+        row_ready(&core.service.dispatcher, order.row, order.incarnation)
     elif order.kind == ORDER_ROW_DRAIN:
-        service_row_drain(&core.service, order.row, order.incarnation)
+        row_drain(&core.service.dispatcher, order.row, order.incarnation)
     elif order.kind == ORDER_LISTEN:
         core.resume_at = core.loop.now
         _resume_accepting(core)
@@ -282,7 +282,7 @@ cdef void _resume_accepting(Core *core) noexcept nogil:
     cdef uint32_t row
     if core.io.connections.open >= core.paused_open and core.loop.now < core.resume_at:
         return
-    for row in range(core.service.batcher.row_count):
+    for row in range(core.service.dispatcher.batcher.row_count):
         if not _watch(core, row):
             _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
             return
@@ -336,16 +336,16 @@ cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
     elif kind == TOKEN_CONTROL:
         _read_control(core)
     elif kind == TOKEN_PROCESS:
-        if slot < core.service.batcher.row_count and core.service.links[slot].pidfd >= 0:
-            loop_remove(&core.loop, core.service.links[slot].pidfd)
-            service_row_dead(&core.service, slot)
+        if slot < core.service.dispatcher.batcher.row_count and core.service.dispatcher.links[slot].pidfd >= 0:
+            loop_remove(&core.loop, core.service.dispatcher.links[slot].pidfd)
+            row_dead(&core.service.dispatcher, slot)
 
 
 # ---- the loop ------------------------------------------------------------------------------------
 
 
 cdef uint64_t _deadline(Core *core) noexcept nogil:
-    cdef uint64_t soonest = service_deadline(&core.service)
+    cdef uint64_t soonest = dispatch_deadline(&core.service.dispatcher)
     cdef uint64_t at = connections_deadline(&core.io.connections)
     if at < soonest:
         soonest = at
@@ -355,7 +355,7 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.stop_at
     # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core
     # as awake), and the answers of all others would be found only with the next request.
-    if core.service.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
+    if core.service.dispatcher.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
         soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest
 
@@ -373,12 +373,12 @@ cdef int _wait(Core *core) noexcept nogil:
         n = loop_wait(&core.loop, 0)
     else:
         bell_prepare(core.loop.bell)
-        n = loop_wait(&core.loop, 0 if service_has_news(&core.service) else _deadline(core))
+        n = loop_wait(&core.loop, 0 if dispatch_has_news(&core.service.dispatcher) else _deadline(core))
         bell_awake(core.loop.bell)
-        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and service_has_news(&core.service):
+        if n == 0 and core.loop.now - asleep_at >= SAFETY_LOOK_NS and dispatch_has_news(&core.service.dispatcher):
             _mend_bell(core)
     core.io.now = core.loop.now
-    core.service.now = core.loop.now
+    core.service.dispatcher.now = core.loop.now
     return n
 
 
@@ -399,9 +399,9 @@ cdef void _shut_port(Core *core) noexcept nogil:
 cdef void _leave(Core *core) noexcept nogil:
     # All have been answered or time is up. Clients that connected just now get a moment to ask, and their refusal.
     cdef uint32_t i
-    core_report(core, REPORT_STOPPED, 0, core.service.inside)
-    drain_all(&core.service)
-    http1_farewell(&core.io)
+    core_report(core, REPORT_STOPPED, 0, core.service.dispatcher.inside)
+    service_refuse_all(&core.service)
+    http1_reject_pending(&core.io)
     for i in range(core.listener_count):
         ignore_connects(core.listeners[i])
     core.leaving = True
@@ -411,7 +411,7 @@ cdef void _leave(Core *core) noexcept nogil:
 cdef void _finish_if_drained(Core *core) noexcept nogil:
     cdef bint late = core.loop.now >= core.stop_at
     if not core.leaving:
-        if late or (core.service.inside == 0 and not http1_is_busy(&core.io)):
+        if late or (core.service.dispatcher.inside == 0 and not http1_is_busy(&core.io)):
             _leave(core)
         return
     if core.shut_at:
@@ -431,14 +431,14 @@ cdef void core_run(Core *core) noexcept nogil:
         for i in range(n):
             _handle(core, core.loop.events[i].data.u64, core.loop.events[i].events)
             if i % WAKE_EVERY == WAKE_EVERY - 1:
-                service_wake(&core.service)
-        service_poll(&core.service)
-        service_wake(&core.service)
+                dispatch_notify(&core.service.dispatcher)
+        dispatch_poll(&core.service.dispatcher)
+        dispatch_notify(&core.service.dispatcher)
         http1_run_ready(&core.io)
         http1_expire(&core.io)
         service_expire(&core.service)
-        service_wake(&core.service)
-        store_relaxed_u64(&core.service.statistics.connections, core.io.connections.open)     # relaxed: a gauge
+        dispatch_notify(&core.service.dispatcher)
+        store_relaxed_u64(&core.service.dispatcher.statistics.connections, core.io.connections.open)     # relaxed: a gauge
         if core.resume_at:
             _resume_accepting(core)
         if core.stop_at:
@@ -489,25 +489,26 @@ cdef class _Engine:
         http1_close(&self.core.io)
         if self.core.loop.epoll >= 0:
             loop_close(&self.core.loop)
-        trimmer_close(&s.trimmer)
-        pool_detach(&s.pool)
-        if s.routes != NULL:
+        trimmer_close(&s.dispatcher.trimmer)
+        pool_detach(&s.dispatcher.pool)
+        if s.dispatcher.pipelines != NULL:
             for i in range(s.route_count):
-                free(<void *>s.routes[i].stages)
-        free(s.health.vigils)
+                free(<void *>s.dispatcher.pipelines[i].stages)
+        free(s.dispatcher.pipelines)
+        free(s.health.watches)
         free(s.health.stages)
         free(s.lacking_texts)
         free(s.stalled_texts)
-        free(s.links)
+        free(s.dispatcher.links)
         free(s.routes)
-        free(s.content_types)
-        free(s.stage_timeouts)
-        free(s.scratch)
-        free(s.batcher.tasks)
-        free(s.deadlines.heap)
-        free(s.deadlines.places)
-        free(s.batcher.stages)
-        free(s.batcher.rows)
+        free(s.dispatcher.content_types)
+        free(s.dispatcher.stage_timeouts)
+        free(s.dispatcher.scratch)
+        free(s.dispatcher.batcher.tasks)
+        free(s.dispatcher.deadlines.heap)
+        free(s.dispatcher.deadlines.places)
+        free(s.dispatcher.batcher.stages)
+        free(s.dispatcher.batcher.rows)
 
     cdef void *array(self, size_t n, size_t size) except NULL:
         cdef void *memory = calloc(n, size)
@@ -554,23 +555,23 @@ cdef class _Engine:
         cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
         cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
         cdef uint32_t i, row
-        s.batcher.stages, s.batcher.rows, s.batcher.tasks = table, rows, tasks
-        s.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
+        s.dispatcher.batcher.stages, s.dispatcher.batcher.rows, s.dispatcher.batcher.tasks = table, rows, tasks
+        s.dispatcher.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].max_wait_ns = stage["max_wait_ns"]
             table[i].retry = stage.get("retry", 0)
-            s.stage_timeouts[i] = stage["timeout_ns"]
+            s.dispatcher.stage_timeouts[i] = stage["timeout_ns"]
             for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
                 rows[row].stage = i
                 rows[row].ring_capacity = self.segment.submit_capacity(row)
-        s.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
-        batcher_init(&s.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
+        s.dispatcher.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        batcher_init(&s.dispatcher.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
                      self.segment.rows)
         return 0
 
     cdef int open_deadlines(self) except -1:
-        cdef Deadlines *d = &self.core.service.deadlines
+        cdef Deadlines *d = &self.core.service.dispatcher.deadlines
         d.heap = <Deadline *>self.array(self.segment.task_slots, sizeof(Deadline))
         d.places = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
         deadlines_init(d, d.heap, d.places)
@@ -579,73 +580,76 @@ cdef class _Engine:
     cdef int open_rows(self, int master_bell) except -1:
         cdef Service *s = &self.core.service
         cdef uint32_t row
-        s.links = <Link *>self.array(self.segment.rows, sizeof(Link))
-        s.row_statistics = self.segment.row_statistics(0)
+        s.dispatcher.links = <Link *>self.array(self.segment.rows, sizeof(Link))
+        s.dispatcher.row_statistics = self.segment.row_statistics(0)
         for row in range(self.segment.rows):
-            self.segment.attach_submit(row, &s.links[row].submit)
-            self.segment.attach_complete(row, &s.links[row].complete)
-            s.links[row].shared = self.segment.row(row)
-            s.links[row].statistics = s.row_statistics + row
-            s.links[row].wake_fd = master_bell if row == 0 else -1
-            service_row_started(s, row, 0, 0, -1)
-        service_row_started(s, 0, 1, 0, -1)        # the master's own row has always been there
+            self.segment.attach_submit(row, &s.dispatcher.links[row].submit)
+            self.segment.attach_complete(row, &s.dispatcher.links[row].complete)
+            s.dispatcher.links[row].shared = self.segment.row(row)
+            s.dispatcher.links[row].statistics = s.dispatcher.row_statistics + row
+            s.dispatcher.links[row].wake_fd = master_bell if row == 0 else -1
+            row_started(&s.dispatcher, row, 0, 0, -1)
+        row_started(&s.dispatcher, 0, 1, 0, -1)        # the master's own row has always been there
         return 0
 
     cdef int open_routes(self, list routes, list content_types) except -1:
         cdef Service *s = &self.core.service
         cdef Route *route
+        cdef Pipeline *pipeline
         cdef uint32_t *stages
         cdef uint32_t i, k
         s.counted_routes = len(routes)
         s.routes = <Route *>self.array(len(routes) + len(PROBES), sizeof(Route))
-        s.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
+        s.dispatcher.pipelines = <Pipeline *>self.array(len(routes) + len(PROBES), sizeof(Pipeline))
+        s.dispatcher.content_types = <ContentType *>self.array(len(content_types), sizeof(ContentType))
         for i, entry in enumerate([*routes, *PROBES]):
             route = &s.routes[i]
+            pipeline = &s.dispatcher.pipelines[i]
             route.path = self.text(entry["path"])
             route.path_n = len(entry["path"].encode())
             route.method = METHOD_GET if entry["method"] == "GET" else METHOD_POST
             route.prefix = entry["prefix"]
             route.allow = ALLOW_GET if route.method == METHOD_GET else ALLOW_POST
             stages = <uint32_t *>self.array(len(entry["stages"]) + 1, sizeof(uint32_t))
-            route.stages = stages
-            route.stage_count = len(entry["stages"])
-            route.streams = entry.get("streams", False)
+            pipeline.stages = stages
+            pipeline.stage_count = len(entry["stages"])
+            pipeline.streams = entry.get("streams", False)
             route.probe = entry.get("probe", PROBE_ALIVE)
-            for k in range(route.stage_count):
+            for k in range(pipeline.stage_count):
                 stages[k] = entry["stages"][k]
-            if route.streams:
-                self.mark_streaming(stages[route.stage_count - 1])
+            if pipeline.streams:
+                self.mark_streaming(stages[pipeline.stage_count - 1])
             s.route_count = i + 1
         for i, value in enumerate(content_types):
-            s.content_types[i].text = self.text(value)
-            s.content_types[i].n = len(value.encode())
-            if s.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
+            s.dispatcher.content_types[i].text = self.text(value)
+            s.dispatcher.content_types[i].n = len(value.encode())
+            if s.dispatcher.content_types[i].n > HTTP_CONTENT_TYPE_MAX:
                 raise ValueError(f"a content type is at most {HTTP_CONTENT_TYPE_MAX} bytes: {value!r}")
-        s.content_type_count = len(content_types)
+        s.dispatcher.content_type_count = len(content_types)
         return 0
 
     cdef int open_health(self, list stages, uint64_t margin) except -1:
         cdef Service *s = &self.core.service
-        cdef uint32_t rows = s.batcher.row_count
+        cdef uint32_t rows = s.dispatcher.batcher.row_count
         cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
         s.health.stages = table
-        s.health.vigils = <Vigil *>self.array(rows, sizeof(Vigil))
+        s.health.watches = <ProgressWatch *>self.array(rows, sizeof(ProgressWatch))
         s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
         s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
         for i, stage in enumerate(stages):
             # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
             # if need be by its death: a row that still does nothing hangs.
-            table[i].patience = max(s.timeout, <uint64_t>stage["timeout_ns"]) + s.kill_grace + margin
+            table[i].patience = max(s.dispatcher.timeout, <uint64_t>stage["timeout_ns"]) + s.dispatcher.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
-        health_init(&s.health, s.health.vigils, rows, table, len(stages))
+        health_init(&s.health, s.health.watches, rows, table, len(stages))
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
         cdef Service *s = &self.core.service
         cdef uint32_t row
-        for row in range(s.batcher.row_count):
-            s.links[row].streams = s.links[row].streams or s.batcher.rows[row].stage == stage
+        for row in range(s.dispatcher.batcher.row_count):
+            s.dispatcher.links[row].streams = s.dispatcher.links[row].streams or s.dispatcher.batcher.rows[row].stage == stage
 
     cdef int open_codings(self, list names) except -1:
         cdef Service *s = &self.core.service
@@ -658,30 +662,29 @@ cdef class _Engine:
     cdef int open_service(self, dict config) except -1:
         cdef Service *s = &self.core.service
         cdef uint64_t budget = self.segment.budget
-        if self.segment.attach_pool(&s.pool, 0) != 0:
+        if self.segment.attach_pool(&s.dispatcher.pool, 0) != 0:
             raise MemoryError("block pool")
-        if trimmer_open(&s.trimmer, &s.pool) != 0:
+        if trimmer_open(&s.dispatcher.trimmer, &s.dispatcher.pool) != 0:
             raise MemoryError("trimmer")
-        s.statistics = self.segment.statistics()
+        s.dispatcher.statistics = self.segment.statistics()
         s.status_counts = self.segment.status_counts(0)
-        s.timeout = config["service_timeout_ns"]
-        s.kill_grace = config["kill_grace_ns"]
+        s.dispatcher.timeout = config["service_timeout_ns"]
+        s.dispatcher.kill_grace = config["kill_grace_ns"]
         s.capacity = config["capacity"]
         s.charge_limit = budget // 2
-        s.timer_head = s.timer_tail = NO_CONNECTION
         self.open_deadlines()
         self.open_stages(config["stages"])
         self.open_rows(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])
         self.open_health(config["stages"], config["stall_margin_ns"])
         self.open_codings(config["codings"])
-        s.io = &self.core.io
-        s.answer = _answer
-        s.stream = _stream
-        s.acknowledged = self.segment.acknowledged()
-        s.control = &self.core
-        s.report = core_report
-        service_bind(s, &self.core.io.service)
+        s.dispatcher.io = &self.core.io
+        s.dispatcher.answer = _answer
+        s.dispatcher.stream = _stream
+        s.dispatcher.acknowledged = self.segment.acknowledged()
+        s.dispatcher.control = &self.core
+        s.dispatcher.report = core_report
+        self.core.io.service = s
         return 0
 
     cdef int open_loop(self, dict config) except -1:
@@ -695,7 +698,7 @@ cdef class _Engine:
         for fd in config["listen_fds"][:MAX_LISTENERS]:
             core.listeners[core.listener_count] = fd
             core.listener_count += 1
-        core.io.now = core.service.now = core.loop.now
+        core.io.now = core.service.dispatcher.now = core.loop.now
         return 0
 
 

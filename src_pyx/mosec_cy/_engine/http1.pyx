@@ -1,5 +1,7 @@
-""""""
+"""HTTP/1.x connections (RFC 9112): one state machine, from the bytes of a request to those of its answer."""
 
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset, strlen
@@ -35,6 +37,7 @@ from mosec_cy._engine.connection cimport (
     connections_close,
     connections_open,
 )
+from mosec_cy._engine.dispatch cimport block_drop, stream_acknowledge
 from mosec_cy._engine.http_request cimport (
     BODY_CHUNKED,
     BODY_LENGTH,
@@ -61,9 +64,43 @@ from mosec_cy._engine.http_response cimport (
     http_reason,
     writer_head,
 )
-from mosec_cy._engine.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from mosec_cy._engine.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, debug_assert
 from mosec_cy._engine.ring cimport NO_BLOCK
-from mosec_cy._engine.service cimport MEMORY_FULL
+from mosec_cy._engine.service cimport (
+    MEMORY_FULL,
+    NO_ROUTE,
+    Decision,
+    Request,
+    service_admit,
+    service_buffer,
+    service_count,
+    service_fits,
+    service_grow,
+    service_reserve,
+    service_submit,
+    service_withdraw,
+)
+
+cdef inline uint32_t _may_enter(uint8_t phase) noexcept nogil:
+    # The phases that may follow; http1_shut may follow each.
+    if phase == HTTP1_HEAD:
+        return 1 << HTTP1_BODY | 1 << HTTP1_DISCARD | 1 << HTTP1_WAIT | 1 << HTTP1_WRITE
+    if phase == HTTP1_BODY:
+        return 1 << HTTP1_WAIT | 1 << HTTP1_WRITE
+    if phase == HTTP1_DISCARD or phase == HTTP1_STREAM:
+        return 1 << HTTP1_WRITE
+    if phase == HTTP1_WAIT:
+        return 1 << HTTP1_WAIT | 1 << HTTP1_WRITE | 1 << HTTP1_STREAM
+    if phase == HTTP1_WRITE:
+        return 1 << HTTP1_HEAD | 1 << HTTP1_LINGER
+    return 0
+
+
+cdef inline void _enter(Http1 *h, uint8_t phase) noexcept nogil:
+    # The one place that changes the phase of an open connection.
+    debug_assert(_may_enter(h.phase) >> phase & 1)
+    h.phase = phase
+
 
 # ---- life, events, time --------------------------------------------------------------------------
 
@@ -118,9 +155,9 @@ cdef bint http1_answer(Http1Io *io, uint32_t slot, uint32_t generation, const An
     if slot >= io.connections.used or io.connections.all[slot].generation != generation:
         return False
     if io.states[slot].phase == HTTP1_WAIT:
-        http1_write(io, slot, answer)
+        _write(io, slot, answer)
     elif io.states[slot].phase == HTTP1_STREAM:
-        stream_end(io, slot, answer)
+        _end_stream(io, slot, answer)
     else:
         return False
     return True
@@ -131,7 +168,7 @@ cdef void http1_stream(
 ) noexcept nogil:
     if slot < io.connections.used and io.connections.all[slot].generation == generation and \
             io.states[slot].phase == HTTP1_STREAM:
-        stream_put(io, slot, event, n)
+        _put_event(io, slot, event, n)
 
 
 cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogil:
@@ -146,9 +183,9 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
     if events & <uint32_t>EPOLLRDHUP and not c.read_closed:
         c.read_closed = True
         if io.states[slot].phase == HTTP1_WAIT:
-            body_await(io, slot)
+            _await_answer(io, slot)
         elif io.states[slot].phase == HTTP1_STREAM:
-            stream_comment(io, slot)
+            _put_comment(io, slot)
     if events & <uint32_t>(EPOLLIN | EPOLLRDHUP):
         c.readable = True
     if events & <uint32_t>EPOLLOUT and connection_has_output(c):
@@ -156,11 +193,11 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
         if rc == RECEIVE_GONE:
             http1_shut(io, slot)
         elif io.states[slot].phase == HTTP1_STREAM:
-            stream_sent(io, slot, rc)
+            _stream_sent(io, slot, rc)
         elif rc == SEND_DONE and io.states[slot].phase == HTTP1_WRITE:
-            http1_sent(io, slot)
+            _sent(io, slot)
     if c.generation == generation and c.readable:
-        http1_advance(io, slot)
+        _advance(io, slot)
 
 
 cdef void http1_run_ready(Http1Io *io) noexcept nogil:
@@ -172,9 +209,9 @@ cdef void http1_run_ready(Http1Io *io) noexcept nogil:
         slot = t.ready[i]
         t.all[slot].listed = False
         if io.states[slot].phase == HTTP1_STREAM:
-            stream_flush(io, slot)
+            _flush_stream(io, slot)
         elif t.all[slot].fd >= 0:
-            http1_advance(io, slot)
+            _advance(io, slot)
     t.ready_n -= n
     for i in range(t.ready_n):
         t.ready[i] = t.ready[n + i]
@@ -194,14 +231,14 @@ cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
 cdef void _expire(Http1Io *io, uint32_t slot, uint8_t timer) noexcept nogil:
     if timer == TIMER_PROBE:
         connection_arm(&io.connections, slot, TIMER_NONE, io.now)
-        http1_continue(io, slot)
+        _write_continue(io, slot)
     elif timer == TIMER_STREAM:
-        stream_comment(io, slot)
+        _put_comment(io, slot)
     elif timer == TIMER_HEADER and io.connections.all[slot].input_n:
-        http1_refuse_head(io, slot, 408, b"request header timeout")
+        _refuse_head(io, slot, 408, b"request header timeout")
     elif timer == TIMER_BODY:
         if not _moves(io, slot):
-            http1_refuse(io, slot, 408, b"request body timeout")
+            _refuse(io, slot, 408, b"request body timeout")
     elif timer == TIMER_WRITE:
         if not _moves(io, slot):
             http1_shut(io, slot)
@@ -229,12 +266,12 @@ cdef void http1_drain(Http1Io *io) noexcept nogil:
             connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
 
 
-cdef void http1_farewell(Http1Io *io) noexcept nogil:
+cdef void http1_reject_pending(Http1Io *io) noexcept nogil:
     cdef uint32_t slot
     for slot in range(io.connections.used):
         if io.connections.all[slot].fd >= 0 and (
                 io.states[slot].phase == HTTP1_BODY or io.states[slot].phase == HTTP1_DISCARD):
-            http1_refuse(io, slot, 503, b"gracefully shutting down")
+            _refuse(io, slot, 503, b"gracefully shutting down")
 
 
 cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:
@@ -267,19 +304,19 @@ cdef const char *_parse_error(int status) noexcept nogil:
     return b"bad request: malformed HTTP"
 
 
-cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const Verdict *verdict, bint expects) noexcept nogil:
+cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const TextAnswer *answer, bint expects) noexcept nogil:
     # A small body that is on its way is read, so that the connection lives on.
     cdef Http1 *h = &io.states[slot]
     if h.chunked or h.remaining > SMALL_BODY or (expects and h.remaining):
         h.keep_alive = False
         h.linger = True
-        http1_write_text(io, slot, verdict)
+        _write_text(io, slot, answer)
     elif h.remaining:
-        h.refusal = verdict[0]
-        h.phase = HTTP1_DISCARD
+        h.refusal = answer[0]
+        _enter(h, HTTP1_DISCARD)
         connection_arm(&io.connections, slot, TIMER_BODY, io.now)
     else:
-        http1_write_text(io, slot, verdict)
+        _write_text(io, slot, answer)
 
 
 cdef void _submit_target(Http1Io *io, uint32_t slot, const char *head) noexcept nogil:
@@ -287,36 +324,35 @@ cdef void _submit_target(Http1Io *io, uint32_t slot, const char *head) noexcept 
     cdef uint32_t n = io.request.target.length
     if h.chunked or h.remaining:
         # A body without a meaning (RFC 9110 section 9.3.1): where it ends is what requests are smuggled with.
-        http1_refuse(io, slot, 400, b"bad request: this route takes no body")
+        _refuse(io, slot, 400, b"bad request: this route takes no body")
         return
-    if body_reserve(io, slot, n):
+    if _reserve_body(io, slot, n):
         memcpy(h.body.data, head + io.request.target.start, n)
         h.received = n
-        body_submit(io, slot)
+        _submit_body(io, slot)
 
 
 cdef void _accept_body(Http1Io *io, uint32_t slot, bint more_is_here) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     if not h.chunked and h.remaining == 0:
-        body_answer_empty(io, slot)
+        _answer_empty(io, slot)
         return
     if h.remaining > io.max_body:
-        http1_refuse(io, slot, 413, b"request body is too large")
+        _refuse(io, slot, 413, b"request body is too large")
         return
-    if not body_reserve(io, slot, CHUNKED_START if h.chunked else h.remaining):
+    if not _reserve_body(io, slot, CHUNKED_START if h.chunked else h.remaining):
         return
-    h.phase = HTTP1_BODY
+    _enter(h, HTTP1_BODY)
     connection_arm(&io.connections, slot, TIMER_BODY, io.now)
     if io.request.expect_continue and not more_is_here:
-        http1_continue(io, slot)
+        _write_continue(io, slot)
 
 
 cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here) noexcept nogil:
     # The head is complete: what becomes of the request?
     cdef Http1 *h = &io.states[slot]
     cdef HttpRequest *request = &io.request
-    cdef Verdict verdict
-    cdef bint wants_target = False
+    cdef Decision decision
     cdef const char *path = head + request.path.start
     cdef int path_n = <int>request.path.length
     h.minor = request.minor
@@ -324,7 +360,7 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
     h.linger = False
     h.is_head = request.method == METHOD_HEAD
     h.arrived = io.now
-    h.route = NO_CONNECTION            # none yet
+    h.route = NO_ROUTE                 # none yet
     h.received = 0
     h.chunked = request.body == BODY_CHUNKED
     h.remaining = request.content_length if request.body == BODY_LENGTH else 0
@@ -334,21 +370,17 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
         path_n = http_decode_path(path, request.path.length, io.path)
         path = io.path
         if path_n < 0:
-            http1_refuse(io, slot, -path_n, b"bad request: malformed percent-encoding in the path")
+            _refuse(io, slot, -path_n, b"bad request: malformed percent-encoding in the path")
             return
-    verdict.status = 0
-    verdict.extra = NULL
-    verdict.flags = 0
-    verdict.deadline = 0
-    io.service.judge(io.service.context, head, request, path, <size_t>path_n, &verdict, &wants_target)
-    h.route = verdict.route
-    h.task_flags = verdict.flags
-    h.deadline = verdict.deadline
-    if verdict.status != 0:
-        _refuse_at_head(io, slot, &verdict, request.expect_continue)
+    decision = service_admit(io.service, head, request, path, <size_t>path_n)
+    h.route = decision.route
+    h.task_flags = decision.flags
+    h.deadline = decision.deadline
+    if decision.answer.status != 0:
+        _refuse_at_head(io, slot, &decision.answer, request.expect_continue)
     elif request.bad_expectation:
-        http1_refuse(io, slot, 417, b"expectation failed: only 100-continue is known")
-    elif wants_target:
+        _refuse(io, slot, 417, b"expectation failed: only 100-continue is known")
+    elif decision.wants_target:
         _submit_target(io, slot, head)
     else:
         _accept_body(io, slot, more_is_here)
@@ -383,7 +415,7 @@ cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) n
     free(h.partial)
     h.partial = NULL
     if consumed < 0:
-        http1_refuse_head(io, slot, -consumed, _parse_error(-consumed))
+        _refuse_head(io, slot, -consumed, _parse_error(-consumed))
         return n
     _begin(io, slot, data, <size_t>consumed < n)
     return <size_t>consumed
@@ -402,9 +434,9 @@ cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
             if step == 0:
                 break
         elif h.phase == HTTP1_BODY:
-            step = body_take(io, slot, data + at, n - at)
+            step = _take_body(io, slot, data + at, n - at)
         elif h.phase == HTTP1_DISCARD:
-            step = body_discard(io, slot, n - at)
+            step = _discard_body(io, slot, n - at)
         elif h.phase == HTTP1_LINGER or not h.keep_alive and h.phase == HTTP1_WRITE:
             step = n - at
         else:
@@ -474,12 +506,12 @@ cdef int64_t _step(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
             return <int64_t>used
     if not c.readable:
         return RECEIVE_AGAIN
-    if h.phase == HTTP1_BODY and body_is_plain(io, slot):
-        return body_receive(io, slot, quota)
+    if h.phase == HTTP1_BODY and _body_is_plain(io, slot):
+        return _receive_body(io, slot, quota)
     return _receive_and_feed(io, slot)
 
 
-cdef void http1_advance(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _advance(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef uint32_t generation = c.generation
@@ -512,50 +544,52 @@ cdef enum:
     LONG_CHUNK = 16384             # bytes still to come of a chunk that is worth a receive of its own
 
 
-cdef void body_await(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _await_answer(Http1Io *io, uint32_t slot) noexcept nogil:
     # After a FIN nothing more is heard of a client, were it only that it has closed. What it is sent then tells:
     # a reset comes back. HTTP/1.0 knows no interim response that could be sent.
     cdef bint silent = io.connections.all[slot].read_closed and io.states[slot].minor == 1
-    io.states[slot].phase = HTTP1_WAIT
+    _enter(&io.states[slot], HTTP1_WAIT)
     connection_arm(&io.connections, slot, TIMER_PROBE if silent else TIMER_NONE, io.now)
 
 
-cdef void body_submit(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _submit_body(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
-    cdef Verdict verdict
-    cdef uint32_t block = h.body.block
+    cdef Request request
+    cdef Decision decision
+    request.connection = slot
+    request.generation = io.connections.all[slot].generation
+    request.route = h.route
+    request.flags = h.task_flags
+    request.deadline = h.deadline
+    request.block = h.body.block
+    request.length = h.received
     h.body.block = NO_BLOCK
     h.chunked = False
-    verdict.status = 0
-    verdict.streams = False
-    body_await(io, slot)
-    io.service.submit(io.service.context, slot, io.connections.all[slot].generation, h.route, h.task_flags,
-                      h.deadline, block, h.received, &h.task, &verdict)
-    if verdict.status != 0:
-        http1_write_text(io, slot, &verdict)
-    elif verdict.streams:
-        stream_begin(io, slot)
+    _await_answer(io, slot)
+    decision = service_submit(io.service, &request)
+    h.task = decision.task
+    if decision.answer.status != 0:
+        _write_text(io, slot, &decision.answer)
+    elif decision.streams:
+        _begin_stream(io, slot)
 
 
-cdef bint body_reserve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
+cdef bint _reserve_body(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
-    cdef int rc = io.service.reserve(io.service.context, bytes, &h.body)
-    if rc == MEMORY_FULL and pressure_relieve(io, slot, bytes):
-        rc = io.service.reserve(io.service.context, bytes, &h.body)
+    cdef int rc = service_reserve(io.service, bytes, &h.body)
+    if rc == MEMORY_FULL and _relieve_pressure(io, slot, bytes):
+        rc = service_reserve(io.service, bytes, &h.body)
     if rc != 0:
         h.body.block = NO_BLOCK
-        pressure_refuse(io, slot)
+        _refuse_for_memory(io, slot)
     return rc == 0
 
 
-cdef void body_answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
     # Answered without a worker, and so counted under no route.
-    cdef Verdict verdict
-    verdict.status = 200
-    verdict.text = b"no data provided"
-    verdict.extra = NULL
-    io.states[slot].route = NO_CONNECTION
-    http1_write_text(io, slot, &verdict)
+    cdef TextAnswer answer = TextAnswer(status=200, text=b"no data provided", extra=NULL)
+    io.states[slot].route = NO_ROUTE
+    _write_text(io, slot, &answer)
 
 
 cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
@@ -567,7 +601,7 @@ cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n)
     h.remaining -= n
     io.connections.all[slot].moved += n
     if h.remaining == 0:
-        body_submit(io, slot)
+        _submit_body(io, slot)
     return n
 
 
@@ -579,11 +613,11 @@ cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     cdef int rc
     if wanted <= h.body.capacity:
         return True
-    rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
-    if rc == MEMORY_FULL and pressure_relieve(io, slot, wanted):
-        rc = io.service.grow(io.service.context, h.received, wanted, &h.body)
+    rc = service_grow(io.service, h.received, wanted, &h.body)
+    if rc == MEMORY_FULL and _relieve_pressure(io, slot, wanted):
+        rc = service_grow(io.service, h.received, wanted, &h.body)
     if rc != 0:
-        pressure_refuse(io, slot)
+        _refuse_for_memory(io, slot)
     return rc == 0
 
 
@@ -610,14 +644,14 @@ cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n)
         rc = chunked_step(&h.decoder, data + at, n - at, &consumed, &span, &span_n)
         at += consumed
         if rc < 0:
-            http1_refuse(io, slot, -rc, b"bad request: malformed chunked body")
+            _refuse(io, slot, -rc, b"bad request: malformed chunked body")
             return n
         if rc == CHUNK_DONE:
             _end_chunks(io, slot)
             return at
         expected = chunked_expected(&h.decoder)        # so that a chunk too large is refused before its data comes
         if expected > io.max_body or h.received + span_n + expected > io.max_body:
-            http1_refuse(io, slot, 413, b"request body is too large")
+            _refuse(io, slot, 413, b"request body is too large")
             return n
         if rc == CHUNK_DATA and not _append(io, slot, span, span_n):
             return n
@@ -627,37 +661,37 @@ cdef size_t _take_chunks(Http1Io *io, uint32_t slot, const char *data, size_t n)
 cdef void _end_chunks(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     if h.received:
-        body_submit(io, slot)
+        _submit_body(io, slot)
         return
     h.chunked = False
-    io.service.discard(io.service.context, h.body.block)
+    block_drop(&io.service.dispatcher, h.body.block)
     h.body.block = NO_BLOCK
-    body_answer_empty(io, slot)
+    _answer_empty(io, slot)
 
 
-cdef size_t body_take(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
+cdef size_t _take_body(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
     if io.states[slot].chunked:
         return _take_chunks(io, slot, data, n)
     return _take_length(io, slot, data, n)
 
 
-cdef size_t body_discard(Http1Io *io, uint32_t slot, size_t n) noexcept nogil:
+cdef size_t _discard_body(Http1Io *io, uint32_t slot, size_t n) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     if n > h.remaining:
         n = h.remaining
     h.remaining -= n
     io.connections.all[slot].moved += n
     if h.remaining == 0:
-        http1_write_text(io, slot, &h.refusal)
+        _write_text(io, slot, &h.refusal)
     return n
 
 
-cdef bint body_is_plain(const Http1Io *io, uint32_t slot) noexcept nogil:
+cdef bint _body_is_plain(const Http1Io *io, uint32_t slot) noexcept nogil:
     cdef const Http1 *h = &io.states[slot]
     return not h.chunked or chunked_expected(&h.decoder) >= LONG_CHUNK
 
 
-cdef int64_t body_receive(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
+cdef int64_t _receive_body(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef uint64_t n = chunked_expected(&h.decoder) if h.chunked else h.remaining
@@ -674,7 +708,7 @@ cdef int64_t body_receive(Http1Io *io, uint32_t slot, uint64_t quota) noexcept n
     else:
         h.remaining -= got
         if h.remaining == 0:
-            body_submit(io, slot)
+            _submit_body(io, slot)
     return got
 
 
@@ -695,16 +729,16 @@ cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef void http1_shut(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     if h.phase == HTTP1_WAIT or h.phase == HTTP1_STREAM:
-        io.service.withdraw(io.service.context, h.task)
+        service_withdraw(io.service, h.task)
     if h.body.block != NO_BLOCK:
-        io.service.discard(io.service.context, h.body.block)
+        block_drop(&io.service.dispatcher, h.body.block)
         h.body.block = NO_BLOCK
     if h.answer_block != NO_BLOCK:
-        io.service.released(io.service.context, h.answer_block)
+        block_drop(&io.service.dispatcher, h.answer_block)
         h.answer_block = NO_BLOCK
     free(h.partial)
     h.partial = NULL
-    h.phase = HTTP1_HEAD
+    h.phase = HTTP1_HEAD               # of the slot's next connection
     connection_close(&io.connections, slot)
 
 
@@ -712,7 +746,7 @@ cdef void _linger(Http1Io *io, uint32_t slot) noexcept nogil:
     # An early close would reset the connection and take the answer from the client's hands (RFC 9112 section 9.6).
     cdef Connection *c = &io.connections.all[slot]
     shutdown(c.fd, SHUT_WR)
-    io.states[slot].phase = HTTP1_LINGER
+    _enter(&io.states[slot], HTTP1_LINGER)
     io.states[slot].received = 0
     io.states[slot].arrived = io.now
     connection_arm(&io.connections, slot, TIMER_LINGER, io.now)
@@ -724,11 +758,11 @@ cdef bint _more_came(Connection *c) noexcept nogil:
     return c.input_n > 0 or (c.readable and connection_receive(c, some, sizeof(some)) > 0)
 
 
-cdef void http1_sent(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _sent(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     if h.answer_block != NO_BLOCK:
-        io.service.released(io.service.context, h.answer_block)
+        block_drop(&io.service.dispatcher, h.answer_block)
         h.answer_block = NO_BLOCK
     if not h.keep_alive:
         if h.linger or _more_came(c):
@@ -739,13 +773,13 @@ cdef void http1_sent(Http1Io *io, uint32_t slot) noexcept nogil:
     if c.read_closed and not c.readable and not c.input_n:
         http1_shut(io, slot)
         return
-    h.phase = HTTP1_HEAD
+    _enter(h, HTTP1_HEAD)
     connection_arm(&io.connections, slot, TIMER_IDLE, io.now)
     if c.input_n or c.readable:
         connection_list(&io.connections, slot)
 
 
-cdef void http1_write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
+cdef void _write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef char[HTTP_HEAD_ROOM] head
@@ -760,62 +794,59 @@ cdef void http1_write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept
         flags = WRITE_KEEP_ALIVE_10
     n = writer_head(&io.writer, head, answer.status, answer.content_type, answer.content_type_n,
                     answer.payload_n, answer.extra, answer.extra_n, flags)
-    io.service.counted(io.service.context, h.route, answer.status, h.arrived)
-    h.phase = HTTP1_WRITE
+    service_count(io.service, h.route, answer.status)
+    _enter(h, HTTP1_WRITE)
     h.answer_block = answer.block
     rc = connection_send(c, head, n, answer.payload, 0 if h.is_head else answer.payload_n)
     if rc == SEND_DONE:
-        http1_sent(io, slot)
+        _sent(io, slot)
     elif rc == SEND_AGAIN:
         connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
     else:
         http1_shut(io, slot)
 
 
-cdef bint http1_continue(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef bint _write_continue(Http1Io *io, uint32_t slot) noexcept nogil:
     if connection_send(&io.connections.all[slot], CONTINUE, strlen(CONTINUE), NULL, 0) == RECEIVE_GONE:
         http1_shut(io, slot)
         return False
     return True
 
 
-cdef void http1_write_text(Http1Io *io, uint32_t slot, const Verdict *verdict) noexcept nogil:
+cdef void _write_text(Http1Io *io, uint32_t slot, const TextAnswer *text) noexcept nogil:
     cdef Answer answer
-    answer.status = verdict.status
+    answer.status = text.status
     answer.content_type = TEXT_PLAIN
-    answer.content_type_n = 0 if verdict.status == 204 else strlen(TEXT_PLAIN)
-    answer.payload = <const uint8_t *>verdict.text
-    answer.payload_n = strlen(verdict.text)
+    answer.content_type_n = 0 if text.status == 204 else strlen(TEXT_PLAIN)
+    answer.payload = <const uint8_t *>text.text
+    answer.payload_n = strlen(text.text)
     answer.block = NO_BLOCK
-    answer.extra = verdict.extra
-    answer.extra_n = 0 if verdict.extra == NULL else strlen(verdict.extra)
-    http1_write(io, slot, &answer)
+    answer.extra = text.extra
+    answer.extra_n = 0 if text.extra == NULL else strlen(text.extra)
+    _write(io, slot, &answer)
 
 
-cdef void http1_refuse(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
+cdef void _refuse(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
     # The connection's framing can no longer be trusted, or its rest is not worth reading: answer and close.
-    cdef Verdict verdict
     cdef Http1 *h = &io.states[slot]
-    verdict.status = status
-    verdict.text = text
-    verdict.extra = NULL
+    cdef TextAnswer answer = TextAnswer(status=status, text=text, extra=NULL)
     if status == 503:
-        verdict.extra = RETRY_SOON
+        answer.extra = RETRY_SOON
     h.keep_alive = False
     h.linger = True
     if h.body.block != NO_BLOCK:
-        io.service.discard(io.service.context, h.body.block)
+        block_drop(&io.service.dispatcher, h.body.block)
         h.body.block = NO_BLOCK
-    http1_write_text(io, slot, &verdict)
+    _write_text(io, slot, &answer)
 
 
-cdef void http1_refuse_head(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
+cdef void _refuse_head(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     h.minor = 1
     h.is_head = False
-    h.route = NO_CONNECTION            # counted under none
+    h.route = NO_ROUTE
     h.arrived = io.now
-    http1_refuse(io, slot, status, text)
+    _refuse(io, slot, status, text)
 
 
 # ---- streams of events ---------------------------------------------------------------------------
@@ -837,11 +868,11 @@ cdef enum:
     MUCH = 1 << 16
 
 
-cdef void stream_begin(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _begin_stream(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Http1 *h = &io.states[slot]
     cdef char[HTTP_HEAD_ROOM] head
     cdef uint32_t flags, n
-    h.phase = HTTP1_STREAM
+    _enter(h, HTTP1_STREAM)
     h.chunked = h.minor == 1
     if not h.chunked or io.draining:
         h.keep_alive = False
@@ -849,22 +880,22 @@ cdef void stream_begin(Http1Io *io, uint32_t slot) noexcept nogil:
     if not h.keep_alive:
         flags |= WRITE_CLOSE
     n = writer_head(&io.writer, head, 200, EVENT_STREAM, strlen(EVENT_STREAM), 0, PASS_ON, strlen(PASS_ON), flags)
-    stream_sent(io, slot, connection_send(&io.connections.all[slot], head, n, NULL, 0))
+    _stream_sent(io, slot, connection_send(&io.connections.all[slot], head, n, NULL, 0))
 
 
-cdef void stream_sent(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
+cdef void _stream_sent(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     if rc == RECEIVE_GONE:
         http1_shut(io, slot)
         return
-    io.service.streamed(io.service.context, h.task, c.payload_n)
+    stream_acknowledge(&io.service.dispatcher, h.task, c.payload_n)
     if rc != SEND_DONE:
         if c.timer != TIMER_WRITE:
             connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
         return
     if h.body.block != NO_BLOCK:
-        io.service.discard(io.service.context, h.body.block)
+        block_drop(&io.service.dispatcher, h.body.block)
         h.body.block = NO_BLOCK
     connection_arm(&io.connections, slot, TIMER_STREAM, io.now)
 
@@ -874,10 +905,10 @@ cdef bint _is_blocked(const Connection *c) noexcept nogil:
     return c.timer == TIMER_WRITE
 
 
-cdef void stream_flush(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _flush_stream(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     if not _is_blocked(c) and connection_has_output(c):
-        stream_sent(io, slot, connection_flush(c))
+        _stream_sent(io, slot, connection_flush(c))
 
 
 cdef uint8_t *_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
@@ -892,7 +923,7 @@ cdef uint8_t *_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
     if start + needed > h.body.capacity:
         if needed <= h.body.capacity - h.body.capacity // 4:       # moving pays only where it makes much room
             memmove(h.body.data, c.payload, c.payload_n)
-        elif io.service.buffer(io.service.context, c.payload, c.payload_n, max(needed, h.body.capacity + 1),
+        elif service_buffer(io.service, c.payload, c.payload_n, max(needed, h.body.capacity + 1),
                                &h.body) != 0:
             return NULL
         start = 0
@@ -911,7 +942,7 @@ cdef void _end_chunk(Connection *c, const Http1 *h, uint8_t *to) noexcept nogil:
     c.payload_n = to - c.payload
 
 
-cdef void stream_put(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t n) noexcept nogil:
+cdef void _put_event(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t n) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef uint8_t *to
@@ -925,7 +956,7 @@ cdef void stream_put(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t 
     memcpy(to, event, n)
     _end_chunk(c, h, to + n)
     if c.payload_n >= MUCH:
-        stream_flush(io, slot)
+        _flush_stream(io, slot)
     elif not _is_blocked(c):
         connection_list(&io.connections, slot)
 
@@ -962,22 +993,22 @@ cdef bint _put_last_chunk(Http1Io *io, uint32_t slot) noexcept nogil:
 cdef void _finish(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     if rc == SEND_DONE:
-        http1_sent(io, slot)
+        _sent(io, slot)
     elif rc == RECEIVE_GONE:
         http1_shut(io, slot)
     elif not _is_blocked(c):
         connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
 
 
-cdef void stream_end(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
+cdef void _end_stream(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef bint whole = answer.status == 200 or _put_error(io, slot, answer)
     cdef bint quiet = not connection_has_output(c)   # then the last chunk needs no block
-    h.phase = HTTP1_WRITE
-    io.service.counted(io.service.context, h.route, answer.status, h.arrived)
+    _enter(h, HTTP1_WRITE)
+    service_count(io.service, h.route, answer.status)
     if answer.block != NO_BLOCK:
-        io.service.released(io.service.context, answer.block)
+        block_drop(&io.service.dispatcher, answer.block)
     if io.draining:
         h.keep_alive = False
     if not whole or not quiet and not _put_last_chunk(io, slot):
@@ -994,11 +1025,11 @@ cdef void stream_end(Http1Io *io, uint32_t slot, const Answer *answer) noexcept 
         _finish(io, slot, SEND_DONE)
 
 
-cdef void stream_comment(Http1Io *io, uint32_t slot) noexcept nogil:
+cdef void _put_comment(Http1Io *io, uint32_t slot) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef const char *text = CHUNKED_COMMENT if io.states[slot].chunked else COMMENT
     if not connection_has_output(c):
-        stream_sent(io, slot, connection_send(c, text, strlen(text), NULL, 0))
+        _stream_sent(io, slot, connection_send(c, text, strlen(text), NULL, 0))
     elif not _is_blocked(c):
         connection_arm(&io.connections, slot, TIMER_STREAM, io.now)
 
@@ -1018,8 +1049,8 @@ cdef enum:
     EVICTED = 64                   # at most so many of them end: the loop has others to serve
 
 
-cdef void pressure_refuse(Http1Io *io, uint32_t slot) noexcept nogil:
-    http1_refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
+cdef void _refuse_for_memory(Http1Io *io, uint32_t slot) noexcept nogil:
+    _refuse(io, slot, 503, b"service is out of memory for request bodies (--budget)")
 
 
 cdef uint64_t _held(const Http1Io *io, uint32_t slot) noexcept nogil:
@@ -1036,7 +1067,7 @@ cdef bint _is_slow(const Http1Io *io, uint32_t slot, uint64_t watched) noexcept 
 
 cdef void _evict(Http1Io *io, uint32_t slot) noexcept nogil:
     if io.connections.all[slot].timer == TIMER_BODY:
-        pressure_refuse(io, slot)
+        _refuse_for_memory(io, slot)
     else:
         http1_shut(io, slot)
 
@@ -1058,14 +1089,14 @@ cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes)
         if slot != but and _is_slow(io, slot, watched):
             _evict(io, slot)
             evicted += 1
-            if io.service.fits(io.service.context, bytes):
+            if service_fits(io.service, bytes):
                 break
         slot = following
     return evicted
 
 
-cdef bint pressure_relieve(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
+cdef bint _relieve_pressure(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nogil:
     cdef uint32_t evicted = _relieve(io, slot, TIMER_BODY, bytes)
-    if evicted == 0 or not io.service.fits(io.service.context, bytes):
+    if evicted == 0 or not service_fits(io.service, bytes):
         evicted += _relieve(io, slot, TIMER_WRITE, bytes)
     return evicted != 0

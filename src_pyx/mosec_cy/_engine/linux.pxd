@@ -34,6 +34,14 @@ cdef extern from *:
     #define SYS_epoll_pwait2 441
     #endif
 
+    /* An invariant, looked at in debug builds alone. */
+    #ifdef MOSEC_CY_DEBUG
+    #include <stdlib.h>
+    #define debug_assert(condition) ((condition) ? (void)0 : abort())
+    #else
+    #define debug_assert(condition) ((void)0)
+    #endif
+
     /* Nanoseconds of CLOCK_MONOTONIC: the one clock of all processes of a service. */
     static inline uint64_t mosec_now_ns(void) {
         struct timespec t;
@@ -73,6 +81,7 @@ cdef extern from *:
     }
     static inline void fence_seq_cst(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     """
+    void debug_assert(bint condition) noexcept nogil
     uint64_t mosec_now_ns() noexcept nogil
     int mosec_futex_wait(uint32_t *word, uint32_t seen, const timespec *timeout) noexcept nogil
     int mosec_futex_wake(uint32_t *word, int count) noexcept nogil
