@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mosec_cy._base.background import start_thread
+from mosec_cy._base.signals import start_thread
 
 _MOST_WAITING = 1 << 18  # bytes
 _STALLED = 0.25  # s without a byte taken, after which lines are lost instead of waited for

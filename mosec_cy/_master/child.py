@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mosec_cy._base import output
-from mosec_cy._process.signals import MASTER_SIGNALS
+from mosec_cy._base.signals import MASTER_SIGNALS
 
 MARK = "mosec_cy-child"  # last in the arguments of what `execute` starts
 _EXECUTABLE = sys.executable or ""

@@ -19,6 +19,7 @@ from setproctitle import getproctitle, setproctitle
 
 from mosec_cy._base import limits
 from mosec_cy._base.mistakes import OneSentence
+from mosec_cy._base.signals import MASTER_SIGNALS, SHUTDOWN_SIGNALS
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import Plan
 from mosec_cy._master import child, orphans, welcome
@@ -31,7 +32,6 @@ from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._master.user_metrics import UserMetrics
 from mosec_cy._master.workers import Workers
 from mosec_cy._process import codings, helpers
-from mosec_cy._process.signals import MASTER_SIGNALS, SHUTDOWN_SIGNALS
 from mosec_cy._web.metric_names import own_names
 from mosec_cy.log import get_logger, is_for_terminal
 

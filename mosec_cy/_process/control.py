@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from mosec_cy._base import messages
-from mosec_cy._base.background import start_thread
+from mosec_cy._base.signals import start_thread
 from mosec_cy._process.snapshot import Recorder
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosec_cy import log
 from mosec_cy._base import messages, mistakes, output, replica
+from mosec_cy._base.signals import leave_signals_to_master
 from mosec_cy._engine.process import die_with_parent, keep_freed_pages
 from mosec_cy._process import codings, event_loop
 from mosec_cy._process.control import ControlThread
 from mosec_cy._process.dry_run import examples_of, rehearse, try_forward
 from mosec_cy._process.results import FATAL
-from mosec_cy._process.signals import leave_signals_to_master
 from mosec_cy._process.snapshot import Recorder
 from mosec_cy.worker import BaseWorker, is_worker
 

@@ -1,19 +1,35 @@
-"""SIGTERM, SIGINT and SIGHUP in a worker: the master acts on them, it does not, its own children do as usual."""
+"""Who gets which signal: SIGTERM, SIGINT and SIGHUP are the master's, what its workers start gets them as usual, and
+threads of the service's own take none.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 SHUTDOWN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 MASTER_SIGNALS = SHUTDOWN_SIGNALS | {signal.SIGHUP}  # its children leave them to it: a terminal sends them to all
 _forking = threading.local()
 
 
+def start_thread(name: str, target: Callable[..., None], *arguments: Any) -> None:
+    """Start a daemon thread that takes no signals: they are to interrupt what the main thread sleeps in.
+
+    Raises RuntimeError if the system starts no thread.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        threading.Thread(target=target, args=arguments, name=name, daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
 def leave_signals_to_master() -> None:
-    """Set this up before user code runs; unblocks the signals, which were blocked since the start."""
+    """In a worker; set this up before user code runs. Unblocks the signals, which were blocked since the start."""
     signal.set_wakeup_fd(-1)  # a forked worker has the master's
     # A handler, where ignoring would do: programs that user code starts get the default action back. But who runs
     # this under nohup wants SIGHUP ignored by those too.
