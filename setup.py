@@ -5,9 +5,9 @@ Build switches, read from the environment:
 MOSEC_CY_DEBUG=1     assertions and counters on, no optimisation
 MOSEC_CY_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
 
-`python setup.py check_engine` translates all of it with warnings and performance hints as errors.
-`python setup.py build_drivers` builds `tests/drivers/X.pyx`, through which tests and benchmarks reach the engine's C
-functions: in place, and for no wheel.
+`python setup.py check_engine` translates all of it with warnings and performance hints as errors. `python setup.py
+build_drivers` builds `tests/drivers/X.pyx`, through which tests and benchmarks reach the engine's C functions; no wheel
+has them.
 """
 
 import contextlib

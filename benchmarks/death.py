@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.engine import ROW_DEAD, Engine, read_response, request
+from tests.engine import ROW_DEAD, Engine
+from tests.http_client import Client
 
 MIB = 1 << 20
 
@@ -37,8 +38,8 @@ def measure(mib: int, incarnation: int, engine: Engine) -> tuple[float, float]:
 
     pid = engine.fork_worker(hold, incarnation=incarnation)
     pidfd = os.pidfd_open(pid)
-    with engine.connect() as client:
-        client.sendall(request(b"x"))
+    with Client(engine) as client:
+        client.send_post(b"x")
         os.read(reader, 1)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -46,9 +47,9 @@ def measure(mib: int, incarnation: int, engine: Engine) -> tuple[float, float]:
         os.kill(pid, signal.SIGKILL)
         poll.poll()
         ended = time.perf_counter()
-        answer, _ = read_response(client)
+        answer = client.answer()
         answered = time.perf_counter()
-    assert answer[0] == 500
+    assert answer.status == 500
     assert engine.news()[0] == ROW_DEAD
     os.waitpid(pid, 0)
     for fd in (pidfd, reader, writer):

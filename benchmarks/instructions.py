@@ -83,7 +83,7 @@ PYTHON = """#!/bin/sh
 case "$*" in
 *mosec_cy._process.core*|*mosec_cy.core_process*)
     exec valgrind --log-file={counts}.log --tool=callgrind --callgrind-out-file={counts} \\
-        --toggle-collect='*core_loop_core_run' {python} "$@" ;;
+        --toggle-collect='__pyx_pw_*run_core' {python} "$@" ;;
 *) exec {python} "$@" ;;
 esac
 """

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mosec_cy._engine.segment import Segment
-from tests.service import PATIENCE, Service
+from tests.service import Service
+from tests.until import until
 
 
 def memory_of(service: Service) -> Segment:
@@ -39,10 +38,7 @@ def memory(service: Service) -> Iterator[Segment]:
 
 def wait_until(segment: Segment, condition: Callable[[dict[str, Any]], bool]) -> None:
     """Until core's statistics fulfil `condition`."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition(stats := segment.stats()):
-        assert time.monotonic() < deadline, f"never came true: {stats}"
-        select.select([], [], [], 0.001)
+    until(lambda: condition(segment.stats()), message=lambda: f"never came true: {segment.stats()}")
 
 
 def at_rest(segment: Segment) -> None:
@@ -61,6 +57,11 @@ def switches(pid: int) -> int:
     return status(pid, "voluntary_ctxt_switches") + status(pid, "nonvoluntary_ctxt_switches")
 
 
+def wait_asleep(pid: int) -> None:
+    """Until the process sleeps."""
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+
+
 def assert_at_most(wakes: int, pid: int) -> None:
     """In some half second a process wakes so often at most; a few seconds are allowed for what has to come to rest."""
     for _ in range(20):
@@ -69,3 +70,22 @@ def assert_at_most(wakes: int, pid: int) -> None:
         if switches(pid) - before <= wakes:
             return
     raise AssertionError(f"{switches(pid) - before} times in half a second")
+
+
+def assert_nobody_wakes(service: Service, attempts: int = 5) -> None:
+    """For a second no process of the service is scheduled; there are some to hear of what has gone before."""
+    for _ in range(attempts):
+        asleep = scheduled(service)
+        threading.Event().wait(1.0)  # what is measured is this second
+        if scheduled(service) == asleep:
+            return
+    raise AssertionError(f"{asleep} became {scheduled(service)}")
+
+
+def scheduled(service: Service) -> dict[int, list[str]]:
+    """How often each thread of each process was scheduled."""
+    return {
+        int(thread.name): re.findall(r"ctxt_switches:\s+(\d+)", (thread / "status").read_text())
+        for pid in service.processes()
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    }

@@ -9,10 +9,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.redis_server import redis_server
 from tests.service import Service
 from tests.tools import notice
+
+# No test fails for the time that it takes, and no example of a random one does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # When the tests of a folder begin, where several processes run them: those of modules that take long come first.
 _RANKS = {"stress": 0, "parity": 1, "interop": 2, "examples": 3, "fuzz": 4, "unit": 5}

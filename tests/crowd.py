@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import RESET
-from tests.service import PATIENCE
+from tests.http_client import reset
+from tests.until import PATIENCE
 
 
 @contextlib.contextmanager
@@ -46,11 +46,6 @@ def give_descriptors(pid: int) -> None:
 
 def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-
-
-def reset(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    client.close()
 
 
 def hurried_resets(port: int, count: int) -> None:

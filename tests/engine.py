@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from mosec_cy._engine.process import die_with_parent
 from mosec_cy._engine.segment import Segment
 from mosec_cy._engine.worker import Channel
 from mosec_cy._master.core import MESSAGE, CoreConfig, FromCore, ToCore
+from tests.http_client import Answer, Client
+from tests.until import until
 
 ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = ToCore
 ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING, ROW_IDLE = FromCore
@@ -151,18 +152,14 @@ class Engine:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
-    def post(self, body: bytes, path: str = "/inference", headers: str = "") -> tuple[int, dict[str, str], bytes]:
-        with self.connect() as client:
-            client.sendall(request(body, path, headers + "connection: close\r\n"))
-            return parse(receive_all(client))
+    def post(self, body: bytes, path: str = "/inference", headers: str = "") -> Answer:
+        """The answer to a request on a connection of its own, over which nothing else comes."""
+        with Client(self) as client:
+            return client.send_post(body, path, headers + "connection: close\r\n").last_answer()
 
     def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
-        """Until core's statistics fulfil `condition`; looks again after each of its rounds."""
-        for _ in range(20000):
-            if condition(self.segment.stats()):
-                return
-            select.select([], [], [], 0.001)
-        raise AssertionError(f"never came true: {self.segment.stats()}")
+        """Until core's statistics fulfil `condition`."""
+        until(lambda: condition(self.segment.stats()), message=lambda: f"never came true: {self.segment.stats()}")
 
     def close(self) -> None:
         """Ends core in an orderly way and checks that it leaves nothing behind."""
@@ -184,42 +181,3 @@ def routes(stages: int, streams: bool) -> list[RouteConfig]:
     """One through all stages, and the master's."""
     users = RouteConfig("/inference", "POST", list(range(1, stages + 1)), streams=streams)
     return [users, RouteConfig("/metrics", "GET", [0], prefix=True)]
-
-
-def request(body: bytes, path: str = "/inference", headers: str = "", method: str = "POST") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
-    return head.encode() + body
-
-
-def receive_all(client: socket.socket) -> bytes:
-    """All bytes until the server closes."""
-    parts = []
-    while part := client.recv(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def read_response(client: socket.socket, rest: bytes = b"") -> tuple[tuple[int, dict[str, str], bytes], bytes]:
-    """One response with a content-length, and what came after it."""
-    while b"\r\n\r\n" not in rest:
-        part = client.recv(1 << 20)
-        assert part, f"closed after {rest!r}"
-        rest += part
-    head, _, body = rest.partition(b"\r\n\r\n")
-    status, headers, _ = parse(head + b"\r\n\r\n")
-    length = int(headers.get("content-length", "0"))
-    while len(body) < length:
-        part = client.recv(1 << 20)
-        assert part, "closed in a body"
-        body += part
-    return (status, headers, body[:length]), body[length:]
-
-
-def parse(raw: bytes) -> tuple[int, dict[str, str], bytes]:
-    head, separator, body = raw.partition(b"\r\n\r\n")
-    assert separator, raw
-    lines = head.decode("latin-1").split("\r\n")
-    version, status, _ = lines[0].split(" ", 2)
-    assert version == "HTTP/1.1"
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-    return int(status), headers, body

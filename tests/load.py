@@ -7,13 +7,10 @@ import contextlib
 import dataclasses
 import selectors
 import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator
 
-from tests.engine import request
-
-RESET = struct.pack("ii", 1, 0)
-PATIENCE = 60.0  # s without any answer
+from tests.http_client import parse_answer, request, reset
+from tests.until import PATIENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +112,9 @@ class _Caller:
 
     def _leave(self) -> None:
         assert self.socket is not None
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.close()
+        self.selector.unregister(self.socket)
+        reset(self.socket)
+        self.socket, self.got = None, b""
         self.counts[0] += 1
 
     def _receive(self) -> None:
@@ -124,21 +122,15 @@ class _Caller:
         part = self.socket.recv(1 << 18)
         assert part, f"closed without an answer to {self.current.raw[:200]!r}; got {self.got[:200]!r}"
         self.got += part
-        end = self.got.find(b"\r\n\r\n")
-        if end < 0:
+        if (parsed := parse_answer(self.got)) is None:
             return
-        head = self.got[: end + 2]
-        start = head.index(b"\r\ncontent-length: ") + 18
-        total = end + 4 + int(head[start : head.index(b"\r\n", start)])
-        if len(self.got) < total:
-            return
-        assert len(self.got) == total, f"more than one answer: {self.got[:500]!r}"
-        status, body = int(head[9:12]), self.got[end + 4 : total]
-        self.counts[status] += 1
+        answer, rest = parsed
+        assert rest == b"", f"more than one answer: {self.got[:500]!r}"
+        self.counts[answer.status] += 1
         assert self.current.check is not None
-        right = self.current.check(status, body)
-        assert right, f"{status} {body[:200]!r} to {self.current.raw[:300]!r}"
+        right = self.current.check(answer.status, answer.body)
+        assert right, f"{answer.status} {answer.body[:200]!r} to {self.current.raw[:300]!r}"
         self.got = b""
-        if b"\r\nconnection: close\r\n" in head:
+        if answer.closes:
             self.close()
         self.next()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.service import PATIENCE
 from tests.tools import environment, require
+from tests.until import until
 
 _CONFIG = """
 daemon off;
@@ -61,9 +60,10 @@ def nginx(upstream: str, prefix: str, directory: Path) -> Iterator[str]:
 
 
 def _wait_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
+    def listens() -> bool:
+        assert process.poll() is None, f"nginx has ended:\n{log.read_text()}"
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"nginx does not listen:\n{log.read_text()}")
+            return True
+        return False
+
+    until(listens, message=lambda: f"nginx does not listen:\n{log.read_text()}")

@@ -24,9 +24,10 @@ from typing import Any
 
 import httpx
 
+from tests.until import PATIENCE, until
+
 ROOT = Path(__file__).parent.parent
 TERMINAL = 40, 100  # lines and columns
-PATIENCE = 60.0  # s; how long a test waits for what must happen before it fails
 
 
 class Service:
@@ -214,11 +215,7 @@ class Service:
 
     def wait_process(self, title: str) -> int:
         """The pid of its only process with that title, once it has it: a moment after its start."""
-        deadline = time.monotonic() + PATIENCE
-        while not (pids := self.pids(title)):
-            assert time.monotonic() < deadline, f"no process {title!r} among {self.processes()}"
-            time.sleep(0.01)
-        (pid,) = pids
+        (pid,) = until(lambda: self.pids(title), message=lambda: f"no process {title!r} among {self.processes()}")
         return pid
 
     @staticmethod
@@ -234,10 +231,8 @@ class Service:
 
     def assert_nothing_left(self) -> None:
         """After its end: no process, and no file in its temporary directory. (Its memory has no name to leave.)"""
-        deadline = time.monotonic() + PATIENCE
-        while self.processes():  # the kernel ends orphans a moment after their parent
-            assert time.monotonic() < deadline, f"outlived the service: {self.processes()}"
-            time.sleep(0.01)
+        # The kernel ends orphans a moment after their parent.
+        until(lambda: not self.processes(), message=lambda: f"outlived the service: {self.processes()}")
         assert list(self._temporary.iterdir()) == []
 
     def assert_nothing_named(self) -> None:
@@ -258,17 +253,3 @@ def _mapped(pid: int) -> Iterator[str]:
 
 Serve = Callable[..., Service]
 """The fixture `serve`: starts the service of a source text, with the arguments of `Service`."""
-
-ECHO = """
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo)
-        server.run()
-        print("run returned")
-"""

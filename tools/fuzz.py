@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fuzz.guided.targets import TARGETS
+
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "fuzz"
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
@@ -22,7 +24,6 @@ INSTRUMENTATION = (
     "-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
     " -fno-sanitize=pointer-overflow"  # Cython's calls add 0 to NULL where there are no arguments
 )
-TARGETS = ("chunked", "codings", "event", "frame", "head", "pool", "ring", "segment", "writer")
 LONGEST = 1024  # bytes of an input
 PROGRESS = re.compile(r"#(\d+)\s+(INITED|DONE|pulse|NEW|REDUCE|RELOAD)\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 
@@ -124,7 +125,7 @@ def main() -> int:
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     library = BUILD / "libfuzzer.so" if options.built else build()
-    targets = options.targets or TARGETS
+    targets = options.targets or list(TARGETS)
     if options.merge:
         for name in targets:
             merge(name, library)

@@ -5,16 +5,17 @@ libFuzzer without its main function; it has to be loaded before the engine, whos
 """
 
 import ctypes
-import importlib
 import os
 import sys
 import traceback
+
+from tests.fuzz.guided.targets import load
 
 
 def main() -> int:
     name, library, *options = sys.argv[1:]
     fuzzer = ctypes.PyDLL(library, mode=ctypes.RTLD_GLOBAL)
-    target = importlib.import_module("tests.fuzz.guided.targets").TARGETS[name]
+    target = load(name)
 
     def run(data: int, size: int) -> int:
         try:

@@ -125,9 +125,9 @@ cdef class RequestParser:
             "method": <int>r.method, "method_text": self.text(r.method_text), "target": self.text(r.target),
             "path": self.text(r.path), "query": self.text(r.query), "path_encoded": r.path_encoded, "minor": r.minor,
             "keep_alive": r.keep_alive, "expect_continue": r.expect_continue, "bad_expectation": r.bad_expectation,
-            "body": <int>r.body, "content_length": r.content_length, "content_type": self.text(r.content_type),
+            "body": <int>r.body, "content_length": r.content_length,
             "content_encoding": self.text(r.content_encoding), "accept_encoding": self.text(r.accept_encoding),
-            "upgrade": self.text(r.upgrade), "host": self.text(r.host),
+            "host": self.text(r.host),
         }
 
 

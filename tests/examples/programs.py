@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.service import PATIENCE, ROOT, Service
+from tests.service import ROOT, Service
+from tests.until import PATIENCE
 
 EXAMPLES = ROOT / "examples"
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine import Engine, request
+from tests.engine import Engine
 from tests.fuzz.examples import examples
-from tests.interop.http1 import Client, barrier, chunked, get, serving
+from tests.http_client import Client, chunked, get, request
+from tests.interop.http1 import barrier, serving
 
 STREAM = b"".join(
     [

@@ -16,8 +16,9 @@ from typing import Any
 
 import httpx
 
-from tests.service import PATIENCE, Service
+from tests.service import Service
 from tests.tools import environment, require
+from tests.until import PATIENCE
 
 
 class PageServer(http.server.ThreadingHTTPServer):

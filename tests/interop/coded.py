@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import textwrap
 from pathlib import Path
 
 from tests.codings import MIB
-from tests.engine import read_response, request
+from tests.http_client import Answer, Client, request
 from tests.service import Service
 
 LIMIT = 1 * MIB
@@ -78,20 +77,16 @@ KINDS = """
 """
 
 
-def exchange(service: Service, *requests: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+def exchange(service: Service, *requests: bytes) -> list[Answer]:
     """Pipelined requests on one connection, and their answers as they came."""
-    answers = []
-    rest = b""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
-        client.sendall(b"".join(requests))
-        for _ in requests:
-            answer, rest = read_response(client, rest)
-            answers.append(answer)
-    assert rest == b""
+    with Client(service) as client:
+        client.send(b"".join(requests))
+        answers = [client.answer() for _ in requests]
+        assert client.rest == b""
     return answers
 
 
-def ask(service: Service, body: bytes, path: str = "/echo", **headers: str) -> tuple[int, dict[str, str], bytes]:
+def ask(service: Service, body: bytes, path: str = "/echo", **headers: str) -> Answer:
     """One request; `accept_encoding="gzip"` and the like become its headers."""
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     (answer,) = exchange(service, request(body, path, lines))

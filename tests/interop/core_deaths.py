@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -10,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from tests.service import PATIENCE, Service
+from tests.service import Service
+from tests.until import until
 
 CORE = "mosec_cy: core"
 BACK = r"core is back after (\d+) ms"
@@ -62,25 +64,23 @@ def wait_workers(service: Service, count: int) -> Service:
 
 def kill_core(service: Service, number: signal.Signals = signal.SIGKILL, but: int = 0) -> int:
     """Kill the core that is there, once it is another one than `but`; its pid."""
-    deadline = time.monotonic() + PATIENCE
-    while not (pids := [pid for pid in service.pids(CORE) if pid != but]):
-        assert time.monotonic() < deadline, f"no new core among {service.processes()}"
-        time.sleep(0.001)
-    (core,) = pids
+    (core,) = until(
+        lambda: [pid for pid in service.pids(CORE) if pid != but],
+        message=lambda: f"no new core among {service.processes()}",
+    )
     os.kill(core, number)
     return core
 
 
 def ask(service: Service, value: Any, path: str = "/inference") -> httpx.Response:
     """One request on connections of its own, sent again as often as they break."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with service.client(verify=False) as client:
-                return client.post(path, json=value)
-        except httpx.TransportError:
-            if time.monotonic() > deadline:
-                raise
+
+    def answer() -> httpx.Response | None:
+        with contextlib.suppress(httpx.TransportError), service.client(verify=False) as client:
+            return client.post(path, json=value)
+        return None
+
+    return until(answer)
 
 
 def workers_of(service: Service) -> list[int]:
@@ -96,13 +96,15 @@ def memories(pid: int) -> list[str]:
 
 def wait_attached(service: Service) -> None:
     """Until all processes map the memory of the core that runs, and no other."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        mapped = {pid: memories(pid) for pid in service.processes()}
-        if all(len(held) == 1 and held == mapped[service.process.pid] for held in mapped.values()):
-            return
-        assert time.monotonic() < deadline, (mapped, service.processes())
-        time.sleep(0.01)
+
+    def mapped() -> dict[int, list[str]]:
+        return {pid: memories(pid) for pid in service.processes()}
+
+    def attached() -> bool:
+        found = mapped()
+        return all(len(held) == 1 and held == found[service.process.pid] for held in found.values())
+
+    until(attached, message=lambda: (mapped(), service.processes()))
 
 
 def recover(service: Service, deaths: int, number: signal.Signals = signal.SIGKILL) -> float:

@@ -1,4 +1,4 @@
-"""Clients of a core that the test steers, and the books that must balance afterwards."""
+"""A core that the test steers, worker processes that say what they do, and the books that must balance afterwards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import contextlib
 import mmap
 import os
 import signal
-import socket
-import struct
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from tests.engine import ROW_DEAD, Engine, read_response, request
+from tests.engine import ROW_DEAD, Engine
 
 TEXT, JSON, BYTES = 0, 1, 2  # places in CONTENT_TYPES
 
@@ -40,45 +38,6 @@ def blocks_at_rest(engine: Engine) -> tuple[int, int]:
     """Blocks that core holds and that rows lease, when no request is under way."""
     engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["charged"] == 0)
     return engine.segment.blocks()
-
-
-class Client:
-    """One connection; `send` returns it, so that a request can be sent and its answer read later."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.socket = engine.connect()
-        self._rest = b""
-
-    def send(self, body: bytes, path: str = "/inference") -> Client:
-        self.socket.sendall(request(body, path))
-        return self
-
-    def answer(self) -> tuple[int, bytes]:
-        (status, _, body), self._rest = read_response(self.socket, self._rest)
-        return status, body
-
-    def post(self, body: bytes) -> tuple[int, bytes]:
-        return self.send(body).answer()
-
-    def leave(self) -> None:
-        """Disappear: the server gets a reset."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def clients(engine: Engine, count: int) -> Iterator[list[Client]]:
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Client(engine)) for _ in range(count)]
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """The users' part of `/metrics`, read by Prometheus' own parser."""
 
-import time
+from __future__ import annotations
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import PATIENCE
+from tests.until import until
 
 Samples = dict[str, float]
 
@@ -24,7 +24,9 @@ def scrape(client: httpx.Client) -> Samples:
 
 def scrape_until(client: httpx.Client, expected: Samples) -> Samples:
     """Scrapes until the page has these samples: on a busy machine a worker may answer too late for the first one."""
-    deadline = time.monotonic() + PATIENCE
-    while not expected.items() <= (samples := scrape(client)).items():
-        assert time.monotonic() < deadline, f"{expected} did not come: {samples}"
-    return samples
+
+    def came() -> Samples | None:
+        samples = scrape(client)
+        return samples if expected.items() <= samples.items() else None
+
+    return until(came, message=lambda: f"{expected} did not come: {scrape(client)}")

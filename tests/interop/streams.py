@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mosec_cy._engine.worker import Channel, Sender
-from tests.engine import Engine, request
-from tests.interop.http1 import Answer, Client, serving
+from tests.engine import Engine
+from tests.http_client import Answer, Client, request
+from tests.interop.http1 import serving
 
 WINDOW = 1 << 20  # bytes of events that may be under way on one stream
 TIMED_OUT = b"event: error\ndata: SSE inference error: 408: Request Timeout: inference timeout\n\n"

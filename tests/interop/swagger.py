@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.service import PATIENCE
 from tests.tools import environment, require
+from tests.until import PATIENCE
 
 webdriver = pytest.importorskip("selenium.webdriver")
 

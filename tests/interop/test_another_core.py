@@ -12,7 +12,8 @@ import pytest
 from mosec_cy._engine.segment import Segment
 from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import MIB, Engine
-from tests.interop.rows import TEXT, Client, blocks_at_rest
+from tests.http_client import Client
+from tests.interop.rows import TEXT, blocks_at_rest
 
 MARK = b"what a client sent"
 
@@ -25,7 +26,7 @@ class Cores:
         self.channel = self.old.channel()
         self.left: list[tuple[Segment, int]] = []
         with Client(self.old) as client:
-            client.send(MARK)
+            client.send_post(MARK)
             [self.item] = self.channel.take()
             self.old.process.kill()
             self.old.process.wait()
@@ -59,12 +60,12 @@ def test_tasks_of_the_core_before_are_cancelled(cores: Cores) -> None:
     assert cores.offer() is None
     assert cores.channel.is_cancelled(cores.item)
     with Client(cores.new) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = cores.take()
         assert cores.channel.is_cancelled(cores.item)
         assert not cores.channel.is_cancelled(item)
         cores.channel.publish(item, [b"y"], 0, TEXT)
-        assert client.answer() == (200, b"y")
+        assert client.outcome() == (200, b"y")
 
 
 def test_late_answers_go_nowhere(cores: Cores) -> None:
@@ -73,14 +74,14 @@ def test_late_answers_go_nowhere(cores: Cores) -> None:
     view = memoryview(late)
     cores.offer()
     with Client(cores.new) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = cores.take()
         assert cores.channel.publish(late, [b"to nobody"], 0, TEXT)
         assert cores.channel.publish_pickle(late, bytearray(MIB))
         cores.channel.publish_error(late, 500, b"to nobody")
         cores.channel.publish_end(late)
         cores.channel.publish(item, [b"y"], 0, TEXT)
-        assert client.answer() == (200, b"y")
+        assert client.outcome() == (200, b"y")
     assert view == MARK
     assert blocks_at_rest(cores.new) == (0, 0)
 
@@ -90,12 +91,12 @@ def test_a_buffer_of_the_core_before_is_copied(cores: Cores) -> None:
     buffer[:] = MARK
     cores.offer()
     with Client(cores.new) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = cores.take()
         outputs = [buffer]
         del buffer
         cores.channel.publish(item, outputs, 0, TEXT)
-        assert client.answer() == (200, MARK)
+        assert client.outcome() == (200, MARK)
     assert blocks_at_rest(cores.new) == (0, 0)
 
 
@@ -107,7 +108,7 @@ def test_an_offer_that_is_replaced_is_given_back(cores: Cores) -> None:
     os.close(bell)
     first.close()
     with Client(cores.new) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = cores.take()
         cores.channel.publish(item, [b"y"], 0, TEXT)
         client.answer()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.engine import MIB, Engine
-from tests.interop.rows import TEXT, Client, blocks_at_rest, running
+from tests.http_client import Client
+from tests.interop.rows import TEXT, blocks_at_rest, running
 
 Link = tuple[Engine, Client, Any, Any]
 
@@ -19,7 +20,7 @@ Link = tuple[Engine, Client, Any, Any]
 def link() -> Iterator[Link]:
     with running(stages=2, budget=64 * MIB) as engine, Client(engine) as client:
         first, second = engine.channel(1), engine.channel(2)
-        client.send(b"x")
+        client.send_post(b"x")
         yield engine, client, first, second
 
 
@@ -34,7 +35,7 @@ def passed_on(link: Link, value: object) -> tuple[Any, Any]:
 def finish(link: Link, item: Any) -> None:
     _, client, _, second = link
     second.publish(item, [b"ok"], 0, TEXT)
-    assert client.answer() == (200, b"ok")
+    assert client.outcome() == (200, b"ok")
 
 
 VALUES = {
@@ -117,7 +118,7 @@ def test_what_cannot_be_pickled(link: Link) -> None:
         first.publish_pickle(item, lambda: None)
     assert not item.answered
     first.publish_error(item, 500, b"no")
-    assert client.answer() == (500, b"no")
+    assert client.outcome() == (500, b"no")
 
 
 def test_for_stages_that_unpickle_themselves(link: Link) -> None:
@@ -153,5 +154,5 @@ def test_an_answer_that_finds_no_room(link: Link) -> None:
     _, client, first, _ = link
     [item] = first.take()
     assert first.publish_pickle(item, np.zeros(64 * MIB, np.uint8)) is False
-    status, body = client.answer()
+    status, body = client.outcome()
     assert (status, b"--budget" in body) == (500, True)

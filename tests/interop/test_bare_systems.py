@@ -12,26 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO, echo
+from tests.service import Serve, Service
 from tests.tools import environment, require
 
 BOTH = """
     import os, subprocess
     from mosec_cy import Server, Worker
 
-    class Echo(Worker):
+    class Parent(Worker):
         def __init__(self):
             self.helper = subprocess.Popen(["sleep", "1000"])
 
         def forward(self, data):
             return self.helper.pid
 
-    class Forked(Echo):
+    class Forked(Parent):
         pass
 
     if __name__ == "__main__":
         server = Server()
-        server.append_worker(Echo)
+        server.append_worker(Parent)
         server.append_worker(Forked, route="/forked", start_method="fork")
         server.run()
 """
@@ -123,8 +124,8 @@ assert libc.prctl(22, long(2), header, long(0), long(0)) == 0, "filter"
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_no_thread_to_be_had(serve: Serve, method: str) -> None:
-    source = textwrap.dedent(ECHO).replace("server = Server()", f"exec({NO_THREADS!r})\n    server = Server()")
-    source = source.replace("append_worker(Echo)", f"append_worker(Echo, start_method={method!r})")
+    source = textwrap.dedent(echo(worker=f"start_method={method!r}"))
+    source = source.replace("server = Server()", f"exec({NO_THREADS!r})\n    server = Server()")
     service = serve(source)
     assert service.wait_end() == 1
     failed = [message for message in service.messages if message.startswith("<Echo_1|1> failed to start")]

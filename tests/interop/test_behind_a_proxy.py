@@ -14,7 +14,9 @@ from httpx_sse import connect_sse
 from tests.interop.described import SOURCE
 from tests.interop.swagger import Page, page
 from tests.nginx import nginx
-from tests.service import PATIENCE, Serve
+from tests.programs import STREAM
+from tests.service import Serve
+from tests.until import PATIENCE
 
 __all__ = ["page"]
 
@@ -46,24 +48,6 @@ def test_a_request_is_executed_from_the_page(
         assert {f"{base}/openapi/metadata.json", f"{base}/v1/add"} <= requested
         assert [url for url in requested if not url.startswith(f"{base}/")] == []
         assert page.driver.get_log("browser") == []
-
-
-STREAM = """
-    import sys
-    from mosec_cy import Server, SSEWorker
-
-    class Count(SSEWorker):
-        def forward(self, data):
-            self.send_stream_event("first")
-            with open(sys.argv[1], "rb", buffering=0) as gate:
-                while gate.read(1):  # the test has seen the event before
-                    self.send_stream_event("next")
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Count, timeout=60)
-        server.run()
-"""
 
 
 def test_events_come_one_by_one(serve: Serve, gate: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import contextlib
 from typing import Any
 
 from tests.engine import MIB
-from tests.interop.rows import BYTES, Client, blocks_at_rest, clients, running
+from tests.http_client import Client, clients
+from tests.interop.rows import BYTES, blocks_at_rest, running
 
 NO_ROOM = (503, b"service is out of memory for request bodies (--budget)")
 NO_ROOM_FOR_ANSWER = (500, b"inference internal error: no shared memory for the answer (--budget)")
@@ -31,38 +32,38 @@ def test_bodies_may_use_half_of_it() -> None:
     with running(budget=16 * MIB) as engine, clients(engine, 4) as holding:
         channel = engine.channel()
         for client in holding:  # a block of 2 MiB each
-            client.socket.sendall(head(MIB + 5) + b"12345")
+            client.send(head(MIB + 5) + b"12345")
         engine.wait_until(lambda stats: stats["charged"] == 8 * MIB)
         with Client(engine) as refused:
-            refused.socket.sendall(head(MIB))
-            assert refused.answer() == NO_ROOM
+            refused.send(head(MIB))
+            assert refused.outcome() == NO_ROOM
         for client in holding:
-            client.socket.sendall(bytes(MIB))
+            client.send(bytes(MIB))
             [item] = channel.take()
             channel.publish(item, [bytes(item)[:5]], 0, BYTES)
-            assert client.answer() == (200, b"12345")
+            assert client.outcome() == (200, b"12345")
         with Client(engine) as accepted:
-            accepted.send(bytes(MIB))
+            accepted.send_post(bytes(MIB))
             channel.publish(channel.take()[0], [b"x"], 0, BYTES)
-            assert accepted.answer() == (200, b"x")
+            assert accepted.outcome() == (200, b"x")
 
 
 def test_a_chunked_body_is_charged_as_it_grows() -> None:
     with running(budget=4 * MIB) as engine, Client(engine) as client:
-        client.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        client.send(b"POST /inference HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
         chunk = b"4000\r\n" + bytes(1 << 14) + b"\r\n"
-        client.socket.sendall(chunk)
+        client.send(chunk)
         engine.wait_until(lambda stats: stats["charged"] == 32 * 1024)
-        client.socket.sendall(40 * 4 * chunk)
-        assert client.answer() == NO_ROOM
+        client.send(40 * 4 * chunk)
+        assert client.outcome() == NO_ROOM
 
 
 def test_a_client_that_leaves_in_its_upload() -> None:
     with running(budget=16 * MIB) as engine:
         client = Client(engine)
-        client.socket.sendall(head(MIB) + b"half")
+        client.send(head(MIB) + b"half")
         engine.wait_until(lambda stats: stats["charged"] == 2 * MIB)
-        client.leave()
+        client.reset()
         assert blocks_at_rest(engine) == (0, 0)
 
 
@@ -70,32 +71,32 @@ def test_an_answer_that_finds_no_room() -> None:
     with running(budget=MIB) as engine, Client(engine) as client:
         channel = engine.channel()
         for answer in (bytes(2 * MIB), bytearray(2 * MIB)):
-            client.send(b"x")
+            client.send_post(b"x")
             [item] = channel.take()
             assert channel.publish(item, [answer], 0, BYTES) is False
-            assert client.answer() == NO_ROOM_FOR_ANSWER
-        client.send(b"x")
+            assert client.outcome() == NO_ROOM_FOR_ANSWER
+        client.send_post(b"x")
         channel.publish(channel.take()[0], [b"fits"], 0, BYTES)
-        assert client.answer() == (200, b"fits")
+        assert client.outcome() == (200, b"fits")
 
 
 def test_nothing_is_left_for_an_error_either() -> None:
     """Not even its text finds room; the client hears of the budget all the same."""
     with running(budget=MIB) as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = channel.take()
         hoard = take_all(channel)
         assert channel.publish_error(item, 422, b"the reason") is False
-        assert client.answer() == NO_ROOM_FOR_ANSWER
+        assert client.outcome() == NO_ROOM_FOR_ANSWER
         blocks_at_rest(engine)
         hoard += take_all(channel)
-        assert client.post(b"y") == NO_ROOM  # and core finds none for a body
+        assert client.post(b"y").outcome == NO_ROOM  # and core finds none for a body
         hoard.clear()
         with Client(engine) as other:
-            other.send(b"z")
+            other.send_post(b"z")
             channel.publish_error(channel.take()[0], 422, b"the reason")
-            assert other.answer() == (422, b"the reason")
+            assert other.outcome() == (422, b"the reason")
 
 
 def test_many_sizes_at_once_leave_nothing_behind() -> None:
@@ -114,6 +115,6 @@ def test_many_sizes_at_once_leave_nothing_behind() -> None:
         for _ in range(10):
             for size, client in zip(sizes, many, strict=True):
                 client.socket.settimeout(20)
-                client.send(bytes([size % 251]) * size)
+                client.send_post(bytes([size % 251]) * size)
             for size, client in zip(sizes, many, strict=True):
-                assert client.answer() == (200, bytes([size % 251]) * size)
+                assert client.outcome() == (200, bytes([size % 251]) * size)

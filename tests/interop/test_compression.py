@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.codings import DECODERS, ENCODERS, frame
-from tests.engine import request
+from tests.http_client import request
 from tests.interop.coded import LARGE, LARGE_JSON, ask, exchange, running
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO
+from tests.service import Serve, Service
 from tests.tools import environment, require
 
 both = pytest.mark.parametrize("coding", ["gzip", "zstd"])

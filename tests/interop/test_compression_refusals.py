@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.codings import ENCODERS, bombs
-from tests.engine import read_response, request
+from tests.http_client import Client, request
 from tests.interop.coded import LARGE_JSON, LIMIT, ask, exchange, running
 from tests.service import Service
 
@@ -37,9 +36,9 @@ def test_other_codings(service: Service, coding: str) -> None:
 
 
 def test_a_large_body_in_another_coding_is_refused_at_its_head(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
-        client.sendall(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\ncontent-encoding: br\r\n\r\n")
-        (status, headers, _), _ = read_response(client)
+    with Client(service) as client:
+        client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\ncontent-encoding: br\r\n\r\n")
+        status, headers, _ = client.answer()
     assert (status, headers["connection"]) == (415, "close")
 
 

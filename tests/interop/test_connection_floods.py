@@ -7,14 +7,12 @@ import contextlib
 import json
 import os
 import resource
-import select
 import signal
 from collections.abc import Iterator
 
 from tests.books import assert_at_most, memory, status, wait_until
 from tests.crowd import connect, give_descriptors, hurried_resets, reset, take_descriptors
-from tests.engine import request
-from tests.interop.http1 import Client, chunked, get
+from tests.http_client import Client, chunked, get, request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service
 
@@ -22,7 +20,7 @@ LIMITED = """
     import os, resource, sys
     from mosec_cy import Server, Worker
 
-    class Echo(Worker):
+    class Tells(Worker):
         def forward(self, data):
             return [data, os.getpid()]
 
@@ -30,17 +28,13 @@ LIMITED = """
         if len(sys.argv) > 1 and sys.argv[1].isdigit():
             resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
         server = Server()
-        server.append_worker(Echo)
+        server.append_worker(Tells)
         server.run()
 """
 
 
 def core_of(service: Service) -> int:
     return service.wait_process("mosec_cy: core")
-
-
-def waits(client: Client) -> bool:
-    return not select.select([client.socket], [], [], 0)[0]
 
 
 def echoed(client: Client) -> tuple[object, int]:
@@ -64,12 +58,12 @@ def test_a_flood_past_the_limit_of_descriptors(serve: Serve) -> None:
         assert 40 <= inside < 96
         before = [echoed(client) for client in clients[:inside]]
         assert [value for value, _ in before] == list(range(inside))
-        assert all(waits(client) for client in clients[inside:])
+        assert all(not client.readable() for client in clients[inside:])
         # Who is inside can do everything, also what takes descriptors of the service.
         page = clients[0].ask(get("/metrics"))
         assert f"mosec_service_open_connections {inside}.0" in page.body.decode()
         os.kill(before[0][1], signal.SIGKILL)
-        service.wait_outputs(r"<Echo_1\|1> ready", 2)
+        service.wait_outputs(r"<Tells_1\|1> ready", 2)
         clients[1].send(request(b'"again"'))
         value, pid = echoed(clients[1])
         assert (value, pid != before[0][1]) == ("again", True)
@@ -107,7 +101,7 @@ def test_core_loses_its_descriptors_meanwhile(serve: Serve) -> None:
         for number in range(100):
             inside.send(request(b"%d" % number))
             assert echoed(inside)[0] == number
-        assert waits(late)
+        assert not late.readable()
         assert_at_most(20, core)  # it looks again from time to time, and does not spin
         give_descriptors(core)
         assert echoed(late)[0] == "late"
@@ -135,12 +129,12 @@ def test_workers_die_while_core_has_no_descriptors(serve: Serve) -> None:
             value, successor = json.loads(answer.body)
             assert (value, successor != pid) == (number, True)
             pid = successor
-        assert waits(late)
+        assert not late.readable()
         give_descriptors(core)
         assert echoed(late)[0] == "late"
         late.socket.close()
         os.kill(pid, signal.SIGKILL)
-        service.wait_outputs(r"<Echo_1\|1> ready", 5)
+        service.wait_outputs(r"<Tells_1\|1> ready", 5)
         inside.send(request(b"9"))
         assert echoed(inside)[0] == 9
 

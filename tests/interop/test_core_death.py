@@ -6,7 +6,6 @@ import os
 import signal
 import statistics
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy._base.limits import LONGEST_MS
-from mosec_cy._engine.segment import Segment
+from tests.books import assert_nobody_wakes, memory_of
 from tests.interop.core_deaths import (
     BACK,
     CORE,
@@ -26,8 +25,8 @@ from tests.interop.core_deaths import (
     wait_workers,
     workers_of,
 )
-from tests.interop.wakeups import assert_nobody_wakes
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import until
 
 UNLIMITED = {"MOST_DEATHS": "1000", "FIRST_DELAY": "0"}
 
@@ -80,11 +79,12 @@ def ask_once(service: Service) -> httpx.Response:
 def wait_established(service: Service, count: int) -> None:
     """Until so many clients are connected: in the backlog, if nobody accepts them."""
     port = f":{service.port:04X}"
-    while True:
+
+    def established() -> int:
         sockets = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
-        if sum(local.endswith(port) and state == "01" for local, _, state in sockets) >= count:
-            return
-        time.sleep(0.001)
+        return sum(local.endswith(port) and state == "01" for local, _, state in sockets)
+
+    until(lambda: established() >= count)
 
 
 def test_under_load_every_request_is_answered(serve: Serve) -> None:
@@ -102,6 +102,10 @@ def test_under_load_every_request_is_answered(serve: Serve) -> None:
                 wrong.append(answer)
             counts[place] += 1
 
+    def wait_more(before: list[int]) -> None:
+        until(lambda: wrong or all(now > then for now, then in zip(counts, before, strict=True)))
+        assert not wrong
+
     threads = [threading.Thread(target=load, args=(place,)) for place in range(4)]
     for thread in threads:
         thread.start()
@@ -109,9 +113,7 @@ def test_under_load_every_request_is_answered(serve: Serve) -> None:
     for deaths in range(1, 11):
         before = list(counts)
         took.append(recover(service, deaths))
-        while not all(now > then for now, then in zip(counts, before, strict=True)):
-            assert not wrong
-            time.sleep(0.005)
+        wait_more(before)
     done.set()
     for thread in threads:
         thread.join()
@@ -124,10 +126,10 @@ def test_many_deaths_leak_nothing(serve: Serve) -> None:
     recover(service, 1)  # what is loaded once is loaded
     held = descriptors(service)
     took = [recover(service, deaths) for deaths in range(2, 12)]
-    deadline = time.monotonic() + PATIENCE
-    while any(count > held[title] for title, count in descriptors(service).items()):  # core is closing a connection
-        assert time.monotonic() < deadline, (descriptors(service), held)
-        time.sleep(0.01)
+    until(  # core is closing a connection
+        lambda: all(count <= held[title] for title, count in descriptors(service).items()),
+        message=lambda: (descriptors(service), held),
+    )
     print(f"answered again after {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
 
 
@@ -183,8 +185,7 @@ def test_a_page_that_waits_for_the_workers(serve: Serve) -> None:
     thread = threading.Thread(target=scrape)
     segment = memory_of(service)
     thread.start()
-    while segment.stats()["remaining"] == 0:
-        time.sleep(0.001)
+    until(lambda: segment.stats()["remaining"] > 0)
     kill_core(service)
     thread.join()
     assert len(lost) == 1
@@ -195,13 +196,6 @@ def test_a_page_that_waits_for_the_workers(serve: Serve) -> None:
         assert client.post("/inference", json=[]).status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/openapi").status_code in (200, 404)
-
-
-def memory_of(service: Service) -> Segment:
-    for number, target in service.descriptors(service.process.pid).items():
-        if "/memfd:mosec_cy" in target:
-            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{number}", os.O_RDWR))
-    raise AssertionError("no memory")
 
 
 def test_idle_after_a_recovery_nobody_wakes(serve: Serve) -> None:

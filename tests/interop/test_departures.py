@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mosec_cy._engine.segment import Segment
 from tests.books import memory, wait_until
-from tests.engine import MIB, request
+from tests.engine import MIB
+from tests.http_client import Client, chunked, request
 from tests.interop.departures import WATCHFUL
-from tests.interop.http1 import Client, chunked
 from tests.interop.sse_service import STREAMS
 from tests.service import Serve, Service
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.interop.wakeups import assert_nobody_wakes
-from tests.service import ECHO, Serve, Service
+from tests.books import assert_nobody_wakes
+from tests.programs import ECHO_AND_DAEMON, GATED, slow_start
+from tests.service import Serve, Service
 
 TWO_STAGES = """
     import os
@@ -35,22 +36,6 @@ TWO_STAGES = """
         print("run returned")
 """
 
-GATED = """
-    import sys
-    from mosec_cy import Server, Worker, get_logger
-
-    class Gated(Worker):
-        def forward(self, data):
-            get_logger().info("in forward")
-            with open(sys.argv[1]) as gate:  # a FIFO: until somebody writes
-                return gate.read()
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Gated)
-        server.run()
-"""
-
 
 @contextlib.contextmanager
 def request_under_way(service: Service) -> Iterator[list[httpx.Response]]:
@@ -59,11 +44,11 @@ def request_under_way(service: Service) -> Iterator[list[httpx.Response]]:
 
     def ask() -> None:
         with service.client() as client, contextlib.suppress(httpx.TransportError):
-            answers.append(client.post("/inference", json=1))
+            answers.append(client.post("/inference", json="wait"))
 
     thread = threading.Thread(target=ask)
     thread.start()
-    service.wait_output("in forward")
+    service.wait_output("forward of wait")
     try:
         yield answers
     finally:
@@ -82,24 +67,7 @@ def test_shutdown_when_idle(serve: Serve, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_shutdown_during_start(serve: Serve, gate: Path, method: str) -> None:
-    source = f"""
-        import sys
-        from mosec_cy import Server, Worker, get_logger
-
-        class Slow(Worker):
-            def __init__(self):
-                get_logger().info("loading")
-                open(sys.argv[1]).read()
-
-            def forward(self, data):
-                return data
-
-        if __name__ == "__main__":
-            server = Server()
-            server.append_worker(Slow, num=2, start_method="{method}")
-            server.run()
-    """
-    service = serve(source, str(gate))
+    service = serve(slow_start(num=2, start_method=method), str(gate))
     service.wait_output("loading")
     service.stop()
     assert not [record for record in service.records if record["level"] == "ERROR"]
@@ -138,13 +106,8 @@ def test_a_worker_that_does_not_end_is_killed(serve: Serve, gate: Path) -> None:
 @pytest.mark.parametrize("phase", ["start", "ready"])
 def test_death_of_the_master_leaves_nothing(serve: Serve, gate: Path, phase: str) -> None:
     if phase == "start":
-        service = serve(
-            GATED.replace(
-                "        def forward", "        def __init__(self):\n            self.forward(0)\n\n        def forward"
-            ),
-            str(gate),
-        )
-        service.wait_output("in forward")
+        service = serve(slow_start(), str(gate))
+        service.wait_output("loading")
     else:
         service = serve(TWO_STAGES).wait_ready()
         assert len(service.processes()) == 5
@@ -209,23 +172,15 @@ def test_death_of_core_during_a_shutdown_is_a_failure(serve: Serve, gate: Path) 
     assert not [message for message in service.messages if "is back" in message]
 
 
-DAEMON = ECHO.replace(
-    "server.run()",
-    """import subprocess, sys
-        server.register_daemon("helper", subprocess.Popen(sys.argv[1:3]))
-        server.run()""",
-)
-
-
 def test_a_daemon_is_terminated_with_the_server(serve: Serve) -> None:
-    service = serve(DAEMON, "sleep", "1000").wait_ready()
+    service = serve(ECHO_AND_DAEMON, "sleep 1000").wait_ready()
     assert service.pids("sleep 1000")
     service.stop()
 
 
 @pytest.mark.parametrize(("program", "status"), [("true", 0), ("false", 1)])
 def test_the_end_of_a_daemon_ends_the_server(serve: Serve, program: str, status: int) -> None:
-    service = serve(DAEMON, program, "x")
+    service = serve(ECHO_AND_DAEMON, program)
     assert service.wait_end() == status
     service.wait_output(f"daemon helper ended with status {status}: shutting down")
 

@@ -12,11 +12,12 @@ import h11
 import pytest
 
 from tests.books import memory
+from tests.http_client import Client, chunked
 from tests.interop.departures import WATCHFUL
-from tests.interop.http1 import Client, chunked
 from tests.interop.sse_service import STREAMS
 from tests.interop.test_departures import open_gate, post
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import PATIENCE
 
 
 @pytest.fixture

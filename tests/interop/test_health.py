@@ -12,30 +12,29 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine, parse, receive_all
-from tests.interop.restarting import WAITS_IN_RESTART
-from tests.interop.rows import Client, running
-from tests.service import ECHO, PATIENCE, Serve, Service
+from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine
+from tests.http_client import Answer, Client, get
+from tests.interop.rows import running
+from tests.programs import ECHO, WAITS_IN_RESTART, echo
+from tests.service import Serve, Service
+from tests.until import PATIENCE, until
 
 MS = 1_000_000
 BRIEF = {"service_timeout_ns": 100 * MS, "kill_grace_ns": 100 * MS, "stall_margin_ns": 300 * MS}
 
 
-def ask(engine: Engine, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    with engine.connect() as client:
-        client.sendall(f"{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n".encode())
-        return parse(receive_all(client))
+def ask(engine: Engine, path: str, method: str = "GET") -> Answer:
+    with Client(engine) as client:
+        client.send(get(path, "connection: close\r\n", method))
+        return client.last_answer(to_head=method == "HEAD")
 
 
 def wait_for(answer: Callable[[], tuple[int, bytes]], expected: tuple[int, bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while (seen := answer()) != expected:
-        assert time.monotonic() < deadline, f"{seen}, never {expected}"
-        time.sleep(0.01)
+    until(lambda: answer() == expected, message=lambda: f"{answer()}, never {expected}")
 
 
 def probe(engine: Engine, path: str) -> Callable[[], tuple[int, bytes]]:
-    return lambda: ask(engine, path)[::2]
+    return lambda: ask(engine, path).outcome
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
@@ -70,7 +69,7 @@ def test_work_that_waits_for_a_first_worker_is_no_stall() -> None:
     with running(**BRIEF) as engine, Client(engine) as client:
         engine.order(ROW_READY, row=0)
         for _ in range(8):  # each times out: longer together than a stage's patience
-            assert client.post(b"1")[0] == 408
+            assert client.post(b"1").status == 408
             assert probe(engine, "/health/live")() == (200, b"live")
         assert probe(engine, "/health/ready")() == (503, b"not ready: stage_1 has no worker")
 
@@ -80,9 +79,9 @@ def test_a_worker_that_takes_nothing_is_a_stall_until_it_does() -> None:
         engine.order(ROW_READY, row=0)
         channel = engine.channel()
         live = probe(engine, "/health/live")
-        assert client.post(b"1")[0] == 408
+        assert client.post(b"1").status == 408
         wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
-        assert client.post(b"2")[0] == 408  # still, also with news of the clients
+        assert client.post(b"2").status == 408  # still, also with news of the clients
         assert live()[0] == 503
         channel.take_now()
         wait_for(live, (200, b"live"))
@@ -93,10 +92,10 @@ def test_a_worker_that_never_answers_is_a_stall_until_it_does() -> None:
         engine.order(ROW_READY, row=0)
         channel = engine.channel()
         live = probe(engine, "/health/live")
-        client.send(b"1")
+        client.send_post(b"1")
         items = channel.take()
         assert items
-        assert client.answer()[0] == 408
+        assert client.answer().status == 408
         wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
         channel.answer(items[0], 200, b"2", 0)
         wait_for(live, (200, b"live"))
@@ -109,14 +108,14 @@ def test_who_decodes_for_longer_than_forward_may_take_is_no_stall() -> None:
         channel = engine.channel()
         live = probe(engine, "/health/live")
         with Client(engine) as client:
-            client.send(b"1")
+            client.send_post(b"1")
             items = channel.take()
             assert items
             patience = time.monotonic() + 0.6  # s: the stage's time-out, the period of grace, the margin; and some
             while time.monotonic() < patience:
                 assert live() == (200, b"live")
             channel.answer(items[0], 200, b"2", 0)
-            assert client.answer() == (200, b"2")
+            assert client.outcome() == (200, b"2")
 
 
 def test_live_while_it_drains_and_not_ready() -> None:
@@ -124,14 +123,14 @@ def test_live_while_it_drains_and_not_ready() -> None:
         engine.order(ROW_READY, row=0)
         channel = engine.channel()
         with Client(engine) as client:
-            client.send(b"1")
+            client.send_post(b"1")
             items = channel.take()
             assert items
             engine.order(SHUTDOWN, value=time.monotonic_ns() + 30 * SECOND)
             wait_for(probe(engine, "/health/ready"), (503, b"gracefully shutting down"))
             assert probe(engine, "/health/live")() == (200, b"live")
             channel.answer(items[0], 200, b"2", 0)
-            assert client.answer() == (200, b"2")
+            assert client.outcome() == (200, b"2")
 
 
 def test_probes_are_not_counted_as_a_route() -> None:
@@ -187,6 +186,6 @@ def test_a_master_that_hangs_is_reported(serve: Serve) -> None:
 
 
 def test_paths_are_reserved(serve: Serve) -> None:
-    service = serve(ECHO.replace("append_worker(Echo)", 'append_worker(Echo, route="/health/live")'))
+    service = serve(echo(worker='route="/health/live"'))
     assert service.wait_end() == 1
     assert "route '/health/live' is reserved" in service.output

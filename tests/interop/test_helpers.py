@@ -6,13 +6,14 @@ import contextlib
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Serve, Service
+from tests.programs import ECHO_AND_DAEMON
+from tests.service import Serve, Service
+from tests.until import PATIENCE, until
 
 STARTS = """
     import multiprocessing, os, signal, subprocess, sys, time
@@ -95,9 +96,8 @@ def watched(pids: list[int]) -> Iterator[dict[int, int]]:
 
 
 def wait_ends(pidfds: dict[int, int]) -> None:
-    deadline = time.monotonic() + PATIENCE
     for pid, pidfd in pidfds.items():
-        assert select.select([pidfd], [], [], max(deadline - time.monotonic(), 0))[0], f"{pid} still runs"
+        assert select.select([pidfd], [], [], PATIENCE)[0], f"{pid} still runs"
 
 
 def ask(service: Service, route: str) -> dict[str, list[int]]:
@@ -115,13 +115,15 @@ def order(service: Service, route: str, how: str) -> None:
 
 def wait_guard(service: Service) -> int:
     """Its pid. It is in a session of its own."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        for child in Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split():
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+
+    def guards() -> Iterator[int]:
+        for child in children.read_text().split():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"mosec_cy: guard"):
-                    return int(child)
-    raise AssertionError("there is no guard")
+                    yield int(child)
+
+    return until(lambda: next(guards(), 0), message="there is no guard")
 
 
 @pytest.fixture(scope="module")
@@ -180,26 +182,9 @@ def test_a_killed_guard_is_replaced(serve: Serve) -> None:
     os.kill(service.wait_process("sleep 1234"), signal.SIGKILL)
 
 
-DAEMON = """
-    import subprocess
-    from mosec_cy import Server, Worker
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        shell = subprocess.Popen(["sh", "-c", "sleep 1000; :"])
-        server = Server()
-        server.register_daemon("shell", shell)
-        server.append_worker(Echo)
-        server.run()
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_daemon_has_started_ends_with_the_service(serve: Serve, number: signal.Signals) -> None:
-    service = serve(DAEMON).wait_ready()
+    service = serve(ECHO_AND_DAEMON, "sh -c 'sleep 1000; :'").wait_ready()
     with watched(service.pids("sleep 1000")) as helpers:
         assert helpers
         service.signal(number)

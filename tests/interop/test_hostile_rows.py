@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.engine import Engine
+from tests.http_client import Client, clients
 from tests.interop.rogue import BUDGET, NO_BLOCK, ROW, Rogue, answer_to, pause, rogue_row
-from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
+from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
 
 SPOILT = (500, b"inference internal error: the worker sent an impossible answer")
 
@@ -46,37 +47,37 @@ def test_impossible_answers(rogue: tuple[Engine, Rogue, Worker], name: str) -> N
     if fields.get("block") == -1:
         fields["block"] = row.pool.allocate(100, row.lessee)
     with Client(engine) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         row.answer(engine, answer_to(row.task(engine), **fields))
-        assert client.answer() == SPOILT
-        client.send(b"y")
+        assert client.outcome() == SPOILT
+        client.send_post(b"y")
         row.answer(engine, answer_to(row.task(engine)))
-        assert client.answer() == (200, b"")
+        assert client.outcome() == (200, b"")
 
 
 def test_an_answer_in_a_block_of_core(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """The request's own block, and that of another client's request."""
     engine, row, _ = rogue
     with clients(engine, 2) as two:
-        two[0].send(b"mine")
+        two[0].send_post(b"mine")
         mine = row.task(engine)
-        two[1].send(b"the other's")
+        two[1].send_post(b"the other's")
         engine.wait_until(lambda stats: stats["remaining"] == 2)
         other = next(block for block in range(1 << 10) if row.pool.lease(block, row.lessee) == 0 and block != mine[2])
         row.pool.drop_lease(other, row.lessee)
         row.answer(engine, answer_to(mine, block=other, length=11, offset=64))
-        assert two[0].answer() == SPOILT
+        assert two[0].outcome() == SPOILT
         theirs = row.task(engine)
         assert theirs[2] == other
         row.answer(engine, answer_to(theirs, block=theirs[2], length=11, offset=64))
-        assert two[1].answer() == SPOILT
+        assert two[1].outcome() == SPOILT
 
 
 def test_answers_that_are_not_its_to_give(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """Twice the same, one with a wrong sequence, one of a task that is long gone: all but the first are nothing."""
     engine, row, _ = rogue
     with Client(engine) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         task = row.task(engine)
         block = row.pool.allocate(100, row.lessee)
         stale = (task[0] + (1 << 32), *task[1:])
@@ -84,21 +85,21 @@ def test_answers_that_are_not_its_to_give(rogue: tuple[Engine, Rogue, Worker]) -
         row.answer(
             engine, answer_to(stale), answer_to(wrong, block=block), answer_to(task, status=422), answer_to(task)
         )
-        assert client.answer() == (422, b"inference internal error: no shared memory for the answer (--budget)")
-        client.send(b"y")
+        assert client.outcome() == (422, b"inference internal error: no shared memory for the answer (--budget)")
+        client.send_post(b"y")
         row.answer(engine, answer_to(task), answer_to(row.task(engine), status=400))
-        assert client.answer()[0] == 400
+        assert client.answer().status == 400
 
 
 def test_killed_between_answering_and_ringing(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """Core wakes up only for the death, and finds the answer: it counts."""
     engine, row, worker = rogue
     with Client(engine) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         row.answers.push(answer_to(row.task(engine), status=418))
         row.answers.publish()
         worker.kill()
-        assert client.answer()[0] == 418
+        assert client.answer().status == 418
         assert worker.ended() == 0
 
 
@@ -108,7 +109,7 @@ def test_garbage_without_end(rogue: tuple[Engine, Rogue, Worker]) -> None:
     sizes = (64, 32, 32, 64, 32, 32, 32, 16, 16, 32)
     with Client(engine) as client:
         for _ in range(300):
-            client.send(b"x")
+            client.send_post(b"x")
             task = row.task(engine)
             for _ in range(50):
                 fields = [generator.getrandbits(generator.randint(1, bits)) for bits in sizes]
@@ -117,7 +118,7 @@ def test_garbage_without_end(rogue: tuple[Engine, Rogue, Worker]) -> None:
                 fields[2] = generator.choice((fields[2], task[2], NO_BLOCK))
                 row.answers.push(tuple(fields))
             row.answer(engine, answer_to(task, status=418))
-            assert client.answer()[0] == 418
+            assert client.answer().status == 418
             engine.wait_until(lambda stats: row.answers.free() == 256)
     assert engine.process.poll() is None
 
@@ -128,13 +129,13 @@ def test_an_impossible_index_of_answers(rogue: tuple[Engine, Rogue, Worker], hea
     engine, row, worker = rogue
     at = engine.segment.layout()["rings"][ROW][1]
     with Client(engine) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         engine.wait_until(lambda stats: row.tasks.has_news())
         shared_memory(engine)[at : at + 8] = struct.pack("Q", head)
         ring_core(engine)
         assert worker.ended() == 0
         again = Worker(engine, echo, incarnation=2)
-        assert client.answer() == (200, b"x")
+        assert client.outcome() == (200, b"x")
         again.stop()
 
 
@@ -151,17 +152,17 @@ def test_an_impossible_index_of_tasks(rogue: tuple[Engine, Rogue, Worker]) -> No
     memory = shared_memory(engine)
     with Client(engine) as client:
         for _ in range(256):
-            client.send(b"x")
+            client.send_post(b"x")
             engine.wait_until(lambda stats: row.tasks.has_news())
             descriptor = row.tasks.pop()
             assert descriptor is not None
             memory[at : at + 8] = struct.pack("Q", 1 << 50)
             row.answer(engine, answer_to(descriptor, status=418))
-            assert client.answer()[0] == 418
-        client.send(b"y")
+            assert client.answer().status == 418
+        client.send_post(b"y")
         assert worker.ended() == 0
         again = Worker(engine, echo, incarnation=2)
-        assert client.answer() == (200, b"y")
+        assert client.outcome() == (200, b"y")
         again.stop()
 
 
@@ -177,7 +178,7 @@ def test_entries_of_rows_scribbled_over() -> None:
             # Not the words by which a row that sleeps is woken and told to stop: those are its own loss.
             at = victim + generator.choice((72, 128, 132, 136))
             memory[at : at + 4] = generator.randbytes(4)
-            assert client.post(b"%d" % number) == (200, b"%d" % number)
+            assert client.post(b"%d" % number).outcome == (200, b"%d" % number)
         for worker in workers:
             worker.kill()
         for _ in workers:
@@ -200,7 +201,7 @@ def test_everything_scribbled_over(seed: int, streams: bool) -> None:
         layout = engine.segment.layout()
         for _ in range(60):
             for client in eight:
-                client.send(b"x" * generator.randrange(1, 2000))
+                client.send_post(b"x" * generator.randrange(1, 2000))
             for _ in range(200):
                 # Rings and words, and not only payloads; small numbers are more often possible ones.
                 at = generator.randrange(layout["core_bell"], layout["pool"] + 8192) & ~7

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import MIB, Engine, request
-from tests.interop.http1 import BYTES, LEAVING, Client, barrier, chunked, core, echo, get, serving
+from tests.engine import MIB, Engine
+from tests.http_client import Client, chunked, get, request
+from tests.interop.http1 import BYTES, LEAVING, barrier, core, echo, serving
 
 
 @pytest.fixture

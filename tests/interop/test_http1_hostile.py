@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import Engine, receive_all, request
+from tests.engine import Engine
+from tests.http_client import Client, chunked, get, receive_all, request
 from tests.http_vectors import REFUSED
-from tests.interop.http1 import Client, barrier, chunked, echo, get, serving
+from tests.interop.http1 import barrier, echo, serving
 
 HIDDEN = request(b"smuggled")
 SEEN: list[bytes] = []

@@ -8,11 +8,11 @@ import time
 import pytest
 
 from tests.books import assert_at_most, memory, memory_of, status, wait_until
-from tests.crowd import connect, descriptors
-from tests.engine import request
-from tests.interop.http1 import Client, get
+from tests.crowd import descriptors
+from tests.http_client import Client, get, request
 from tests.load import drive, exchange
-from tests.service import ECHO, Serve
+from tests.programs import ECHO
+from tests.service import Serve
 
 MANY = 10_000
 
@@ -29,7 +29,7 @@ def test_ten_thousand_idle_connections(serve: Serve) -> None:
             drive(service.port, [exchange("/inference", b"1", lambda code, _: code == 200)] * 100, 10)
             before = status(core, "RssAnon")
             start = time.monotonic()
-            clients = [stack.enter_context(connect(service.port)) for _ in range(MANY)]
+            clients = [stack.enter_context(service.connect()) for _ in range(MANY)]
             for number, client in enumerate(clients):  # silent ones, idle ones, and pieces of heads
                 client.sendall([b"", get(), b"POST /inference HTTP/1.1\r\nhost: "][number % 3])
             for client in clients[1::3]:
@@ -67,7 +67,7 @@ def test_idle_connections_end_at_their_time_outs(serve: Serve) -> None:
                 assert client.ask(get()).status == 200
             wait_until(segment, lambda stats: stats["connections"] == 0)
             held = service.descriptors(core)
-            clients = [stack.enter_context(connect(service.port)) for _ in range(2000)]
+            clients = [stack.enter_context(service.connect()) for _ in range(2000)]
             for client in clients[1::2]:
                 client.sendall(get())
             answers = []

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from tests.engine import MIB, Engine
-from tests.interop.rows import BYTES, TEXT, Client, blocks_at_rest, running, shared_memory, stopped
+from tests.http_client import Client
+from tests.interop.rows import BYTES, TEXT, blocks_at_rest, running, shared_memory, stopped
 
 MARK = b"\xf1a mark that nothing else holds\xf2"
 
 
 def exchange(engine: Engine, client: Client, channel: Any, body: bytes) -> Any:
     """One request, answered `ok`; its item."""
-    client.send(body)
+    client.send_post(body)
     [item] = channel.take()
     channel.publish(item, [b"ok"], 0, TEXT)
-    assert client.answer() == (200, b"ok")
+    assert client.outcome() == (200, b"ok")
     return item
 
 
@@ -41,7 +42,7 @@ def in_child(work: Callable[[], None]) -> None:
 def test_a_view_outlives_its_request() -> None:
     with running() as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(MARK)
+        client.send_post(MARK)
         [item] = channel.take()
         view = memoryview(item)[2:]
         channel.publish(item, [b"ok"], 0, TEXT)
@@ -69,7 +70,7 @@ def test_what_nobody_looks_into_costs_nothing() -> None:
 def test_several_views_are_one_lease() -> None:
     with running() as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(MARK)
+        client.send_post(MARK)
         [item] = channel.take()
         views = [memoryview(item), np.frombuffer(item, np.uint8), memoryview(item)[3:5]]
         channel.publish(item, [b"ok"], 0, TEXT)
@@ -87,7 +88,7 @@ def test_a_lease_dropped_by_another_thread() -> None:
         channel = engine.channel()
         views = []
         for number in range(64):
-            client.send(b"%d" % number)
+            client.send_post(b"%d" % number)
             [item] = channel.take()
             views.append(memoryview(item))
             channel.publish(item, [b"ok"], 0, TEXT)
@@ -106,12 +107,12 @@ def test_a_lease_dropped_after_core_has_gone() -> None:
     engine = Engine()
     channel = engine.channel()
     with Client(engine) as client:
-        client.send(MARK)
+        client.send_post(MARK)
         [item] = channel.take()
         view = memoryview(item)
         channel.publish(item, [b"ok"], 0, TEXT)
         client.answer()
-        client.send(MARK)
+        client.send_post(MARK)
         [unanswered] = channel.take()
         other = memoryview(unanswered)
         engine.close()
@@ -127,7 +128,7 @@ def test_a_row_that_keeps_too_much_gets_copies() -> None:
         channel = engine.channel()
         views: list[memoryview] = []
         for number in range(40):
-            client.send(bytes([number]) * 60_000)
+            client.send_post(bytes([number]) * 60_000)
             [item] = channel.take()
             views.append(memoryview(item))
             channel.publish(item, [b"ok"], 0, TEXT)
@@ -138,7 +139,7 @@ def test_a_row_that_keeps_too_much_gets_copies() -> None:
         assert all(view == bytes([view[0]]) * 60_000 for view in views)
         del views[:8], item  # there is room for leases again
         assert blocks_at_rest(engine) == (0, 8)
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = channel.take()
         views.append(memoryview(item))
         channel.publish(item, [b"ok"], 0, TEXT)
@@ -150,12 +151,12 @@ def test_a_row_that_keeps_too_much_gets_copies() -> None:
 def test_a_child_of_the_worker_drops_nothing_and_answers_nothing() -> None:
     with running() as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(MARK)
+        client.send_post(MARK)
         [item] = channel.take()
         kept: list[Any] = [memoryview(item)]
         channel.publish(item, [b"ok"], 0, TEXT)
         client.answer()
-        client.send(b"next")
+        client.send_post(b"next")
         [item] = channel.take()
         buffers = [channel.new_buffer(100)]
 
@@ -177,7 +178,7 @@ def test_a_child_of_the_worker_drops_nothing_and_answers_nothing() -> None:
         assert kept[0] == MARK
         assert engine.segment.blocks() == (1, 2)
         channel.publish(item, [b"the parent's"], 0, TEXT)
-        assert client.answer() == (200, b"the parent's")
+        assert client.outcome() == (200, b"the parent's")
         kept.clear()
         buffers.clear()
 
@@ -189,7 +190,7 @@ def test_a_child_of_the_worker_drops_nothing_and_answers_nothing() -> None:
 def asked() -> Iterator[tuple[Engine, Client, Any]]:
     with running(budget=4 * MIB) as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(b"x")
+        client.send_post(b"x")
         yield engine, client, channel
 
 
@@ -213,7 +214,7 @@ def test_a_buffer_is_sent_from_where_it_was_written(asked: tuple[Engine, Client,
         assert copies(engine) == 1
         at = bytes(shared_memory(engine)[:]).find(MARK)
         shared_memory(engine)[at : at + 1] = b"\xf3"  # what lies there is what is sent
-    assert client.answer() == (200, b"\xf3" + MARK[1:])
+    assert client.outcome() == (200, b"\xf3" + MARK[1:])
     assert outputs == [None]
 
 
@@ -225,7 +226,7 @@ def test_a_buffer_that_somebody_keeps_is_copied(asked: tuple[Engine, Client, Any
         channel.publish(item, [kept], 0, BYTES)
         assert copies(engine) == 2
         kept[:] = bytes(len(MARK))
-    assert client.answer() == (200, MARK)
+    assert client.outcome() == (200, MARK)
 
 
 @pytest.mark.parametrize("part", [slice(0, 10), slice(4, None), slice(5, 6)])
@@ -236,13 +237,13 @@ def test_a_part_of_a_buffer(asked: tuple[Engine, Client, Any], part: slice) -> N
     with stopped(engine):
         channel.publish(item, outputs, 0, BYTES)
         assert engine.segment.blocks()[1] == 1
-    assert client.answer() == (200, MARK[part])
+    assert client.outcome() == (200, MARK[part])
 
 
 def test_an_empty_part_of_a_buffer(asked: tuple[Engine, Client, Any]) -> None:
     _, client, channel = asked
     channel.publish(channel.take()[0], [channel.new_buffer(0)], 0, BYTES)
-    assert client.answer() == (200, b"")
+    assert client.outcome() == (200, b"")
 
 
 def test_a_buffer_that_is_not_used(asked: tuple[Engine, Client, Any]) -> None:
@@ -250,7 +251,7 @@ def test_a_buffer_that_is_not_used(asked: tuple[Engine, Client, Any]) -> None:
     [item] = channel.take()
     filled(channel, MIB)
     channel.publish(item, [b"other"], 0, BYTES)
-    assert client.answer() == (200, b"other")
+    assert client.outcome() == (200, b"other")
 
 
 def test_buffers_that_there_cannot_be(asked: tuple[Engine, Client, Any]) -> None:
@@ -277,7 +278,7 @@ BODIES = {
 def test_what_may_be_an_answer(asked: tuple[Engine, Client, Any], kind: str) -> None:
     _, client, channel = asked
     channel.publish(channel.take()[0], [BODIES[kind]], 0, BYTES)
-    assert client.answer() == (200, b"abc")
+    assert client.outcome() == (200, b"abc")
 
 
 @pytest.mark.parametrize("wrong", ["text", 7, None, memoryview(b"abc")[::2], np.zeros((4, 4))[:, 1]])
@@ -289,4 +290,4 @@ def test_what_may_not_be_an_answer(asked: tuple[Engine, Client, Any], wrong: obj
         channel.publish(item, [wrong], 0, BYTES)
     assert not item.answered
     channel.publish_error(item, 500, b"sorry")
-    assert client.answer() == (500, b"sorry")
+    assert client.outcome() == (500, b"sorry")

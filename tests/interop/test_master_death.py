@@ -11,6 +11,7 @@ import pytest
 
 from mosec_cy._master.listener import Listener
 from tests.interop.core_deaths import BACK, kill_core
+from tests.programs import ECHO_AND_DAEMON
 from tests.service import Serve, Service
 
 BUSY = """
@@ -77,28 +78,17 @@ def test_while_workers_are_in_forward(serve: Serve, method: str, recovered: bool
         client.join()
 
 
+KILLED_AT_ONCE = ECHO_AND_DAEMON.replace(
+    "server = Server()",
+    """import os, signal
+        from mosec_cy._master import supervisor
+        supervisor.Engine = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        server = Server()""",
+)
+
+
 def test_before_it_has_started_anything(serve: Serve) -> None:
     """Daemons are there already: the program has started them."""
-    service = serve(
-        """
-        import os, signal, subprocess
-        from mosec_cy import Server, Worker
-        from mosec_cy._master import supervisor
-
-        class Idle(Worker):
-            def forward(self, data):
-                return data
-
-        def killed(*_):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        if __name__ == "__main__":
-            supervisor.Engine = killed
-            server = Server()
-            server.register_daemon("sleep", subprocess.Popen(["sleep", "1000"]))
-            server.append_worker(Idle)
-            server.run()
-        """
-    )
+    service = serve(KILLED_AT_ONCE, "sleep 1000")
     assert service.wait_end() == -signal.SIGKILL
     service.assert_nothing_left()

@@ -9,9 +9,10 @@ import pytest
 
 from mosec_cy._web import swagger_ui
 from tests.interop.described import SOURCE
-from tests.service import PATIENCE, Serve
+from tests.service import Serve
 from tests.tools import environment
 from tests.unit.descriptions import assert_valid
+from tests.until import PATIENCE
 
 FOLDER = Path(swagger_ui.__file__).parent
 LONG = 240.0  # s; hundreds of requests on a busy machine

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import select
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,42 +13,10 @@ import pytest
 
 from mosec_cy._base.limits import LONGEST_MS
 from mosec_cy._config.options import Options
-from tests.engine import read_response, request
-from tests.service import ECHO, PATIENCE, Serve, Service
-
-GATED = """
-    import sys
-    from mosec_cy import Server, Worker, get_logger
-
-    class Gated(Worker):
-        def forward(self, data):
-            get_logger().info("forward of %s", data)
-            if data == "wait":
-                with open(sys.argv[1]) as gate:  # a FIFO: until the test writes
-                    gate.read()
-            return "x" * data if isinstance(data, int) else data
-
-    class Together(Worker):
-        def forward(self, data):
-            return [len(data)] * len(data)
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Gated)
-        server.append_worker(Together, max_batch_size=2, route="/together")
-        server.run()
-"""
-
-
-def connect(service: Service) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from tests.http_client import Client, request
+from tests.programs import ECHO, GATED, LARGE, echo
+from tests.service import Serve, Service
+from tests.until import until
 
 
 def inside(service: Service) -> int:
@@ -63,7 +29,7 @@ def inside(service: Service) -> int:
 WAYS = {
     "command line": lambda option, value: (ECHO, [f"--{option.replace('_', '-')}", value], {}),
     "environment": lambda option, value: (ECHO, [], {f"MOSEC_{option.upper()}": value}),
-    "program": lambda option, value: (ECHO.replace("Server()", f"Server({option}={value})"), [], {}),
+    "program": lambda option, value: (echo(server=f"{option}={value}"), [], {}),
 }
 
 
@@ -79,15 +45,15 @@ def test_max_request_size(serve: Serve, way: Callable[[str, str], tuple[str, lis
 
 def test_capacity(serve: Serve, gate: Path) -> None:
     service = serve(GATED, str(gate), "--timeout", "30000", env={"MOSEC_CAPACITY": "1"}).wait_ready()
-    with connect(service) as runs, connect(service) as waits, service.client() as client:
-        runs.sendall(request(b'"wait"'))
+    with Client(service) as runs, Client(service) as waits, service.client() as client:
+        runs.send_post(b'"wait"')
         service.wait_output("forward of wait")
-        waits.sendall(request(b'"next"'))
+        waits.send_post(b'"next"')
         until(lambda: inside(service) == 2)
         answer = client.post("/inference", json="too much")
         assert (answer.status_code, answer.text) == (429, "too many request: task queue is full")
         gate.write_text("")
-        assert [read_response(each)[0][2] for each in (runs, waits)] == [b'"wait"', b'"next"']
+        assert [each.answer().body for each in (runs, waits)] == [b'"wait"', b'"next"']
 
 
 def test_timeout(serve: Serve, gate: Path) -> None:
@@ -99,11 +65,11 @@ def test_timeout(serve: Serve, gate: Path) -> None:
 def test_wait_is_deprecated_and_works(serve: Serve) -> None:
     service = serve(GATED, "-", "--wait", "30000", "--timeout", "60000").wait_ready()
     assert "--wait is deprecated: pass max_wait_time to append_worker" in service.messages
-    with connect(service) as first, connect(service) as second:
-        first.sendall(request(b"1", "/together"))
+    with Client(service) as first, Client(service) as second:
+        first.send_post(b"1", "/together")
         until(lambda: inside(service) == 1)  # it has come by itself, and waits for another
-        second.sendall(request(b"2", "/together"))
-        assert [read_response(each)[0][2] for each in (first, second)] == [b"2", b"2"]
+        second.send_post(b"2", "/together")
+        assert [each.answer().body for each in (first, second)] == [b"2", b"2"]
 
 
 def test_path_is_ignored(serve: Serve, tmp_path: Path) -> None:
@@ -149,14 +115,13 @@ def test_unix_socket_from_the_environment(serve: Serve, tmp_path: Path) -> None:
 
 def test_max_connections(serve: Serve) -> None:
     service = serve(ECHO, env={"MOSEC_MAX_CONNECTIONS": "1"}).wait_ready()
-    with connect(service) as first, connect(service) as second:
-        second.sendall(request(b"2"))
+    with Client(service) as first, Client(service) as second:
+        second.send_post(b"2")
         for _ in range(10):
-            first.sendall(request(b"1"))
-            assert read_response(first)[0][2] == b"1"
-        assert select.select([second], [], [], 0)[0] == []
-        first.close()
-        assert read_response(second)[0][2] == b"2"
+            assert first.post(b"1").body == b"1"
+        assert not second.readable()
+        first.leave()
+        assert second.answer().body == b"2"
 
 
 @pytest.mark.parametrize(
@@ -169,18 +134,18 @@ def test_max_connections(serve: Serve) -> None:
 )
 def test_time_for_a_client(serve: Serve, variable: str, sent: bytes, status: bytes) -> None:
     service = serve(ECHO, env={variable: "100"}).wait_ready()
-    with connect(service) as client:
+    with service.connect() as client:
         client.sendall(sent)
         said = b"".join(iter(lambda: client.recv(65536), b""))
     assert said[9:12] == status
 
 
 def test_write_timeout(serve: Serve) -> None:
-    service = serve(GATED, "-", env={"MOSEC_WRITE_TIMEOUT": "100"}).wait_ready()
+    service = serve(LARGE, env={"MOSEC_WRITE_TIMEOUT": "100"}).wait_ready()
     core = service.wait_process("mosec_cy: core")
     before = len(service.descriptors(core))
     size = 64 << 20
-    with connect(service) as client:
+    with service.connect() as client:
         client.sendall(request(str(size).encode()))
         until(lambda: len(service.descriptors(core)) > before)
         until(lambda: len(service.descriptors(core)) == before)
@@ -206,9 +171,7 @@ def test_the_longest_times(serve: Serve) -> None:
     times = [field.name for field in dataclasses.fields(Options) if field.metadata["unit"] == "ms"]
     options = [f"--{name.replace('_', '-')}={LONGEST_MS}" for name in times if name != "wait"]
     assert len(options) > 5
-    program = ECHO.replace("append_worker(Echo", f"append_worker(Echo, timeout={LONGEST_MS // 1000}")
-    assert program != ECHO
-    service = serve(program, *options, f"--capacity={1 << 24}").wait_ready()
+    service = serve(echo(worker=f"timeout={LONGEST_MS // 1000}"), *options, f"--capacity={1 << 24}").wait_ready()
     with service.client() as client:
         for _ in range(2):
             assert client.post("/inference", json=1).json() == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.engine import MIB, SECOND, SHUTDOWN, Engine, request
-from tests.interop.http1 import Answer, Client, core
-from tests.interop.rows import TEXT, clients, running
+from tests.engine import MIB, SECOND, SHUTDOWN, Engine
+from tests.http_client import Answer, Client, clients, request
+from tests.interop.http1 import core
+from tests.interop.rows import TEXT, running
+from tests.until import until
 
 MS = 1_000_000
 FULL = (429, b"too many request: task queue is full")
@@ -24,10 +25,6 @@ STOPPING = (503, b"gracefully shutting down")
 UPLOAD = f"POST /inference HTTP/1.1\r\nhost: test\r\ncontent-length: {100 * MIB}\r\n"
 LIMIT = 200 * MIB
 STATUS_503 = 18  # place in the counts of a route
-
-
-def outcome(answer: Answer) -> tuple[int, bytes]:
-    return answer.status, answer.body
 
 
 def retry_after(answer: Answer) -> int:
@@ -42,7 +39,7 @@ def waiting(engine: Engine, count: int) -> Iterator[list[Any]]:
     """So many requests in the queue; for the time of the block."""
     with clients(engine, count) as many:
         for client in many:
-            client.send(b"waits")
+            client.send_post(b"waits")
         engine.wait_until(lambda stats: stats["remaining"] == count)
         yield many
 
@@ -72,11 +69,11 @@ def test_429_comes_before_the_body_and_says_when_to_come_back() -> None:
     with running(capacity=2, max_request_size=LIMIT) as engine, waiting(engine, 2), Client(engine) as client:
         # Nothing of the 100 MB is sent, and the answer is there.
         answer = client.ask(f"{UPLOAD}\r\n".encode())
-        assert (outcome(answer), retry_after(answer)) == (FULL, 1)
+        assert (answer.outcome, retry_after(answer)) == (FULL, 1)
         assert engine.segment.stats()["charged"] < MIB
         with Client(engine) as other:
             answer = other.ask(f"{UPLOAD}expect: 100-continue\r\n\r\n".encode())
-            assert (outcome(answer), retry_after(answer)) == (FULL, 1)
+            assert (answer.outcome, retry_after(answer)) == (FULL, 1)
 
 
 def test_429_at_the_end_of_an_upload() -> None:
@@ -88,7 +85,7 @@ def test_429_at_the_end_of_an_upload() -> None:
         with waiting(engine, 2):
             client.send(whole[-1:])
             answer = client.answer()
-            assert (outcome(answer), retry_after(answer)) == (FULL, 1)
+            assert (answer.outcome, retry_after(answer)) == (FULL, 1)
 
 
 def test_503_of_a_shutdown() -> None:
@@ -100,7 +97,7 @@ def test_503_of_a_shutdown() -> None:
         for late in (request(b"x"), b"GET / HTTP/1.1\r\nhost: test\r\n\r\n", f"{UPLOAD}\r\n".encode()):
             with Client(engine) as other:
                 answer = other.ask(late)
-                assert (outcome(answer), retry_after(answer)) == (STOPPING, 1)
+                assert (answer.outcome, retry_after(answer)) == (STOPPING, 1)
         channel.answer(item, 200, b"done", TEXT)
         assert client.answer().body == b"done"
         assert engine.process.wait(20) == 0
@@ -109,7 +106,7 @@ def test_503_of_a_shutdown() -> None:
 def test_503_for_want_of_memory() -> None:
     with running(budget=16 * MIB, max_request_size=LIMIT) as engine, Client(engine) as client:
         answer = client.ask(f"{UPLOAD}\r\n".encode())
-        assert (outcome(answer), retry_after(answer)) == (NO_ROOM, 1)
+        assert (answer.outcome, retry_after(answer)) == (NO_ROOM, 1)
 
 
 def test_503_to_who_would_wait_too_long() -> None:
@@ -118,11 +115,11 @@ def test_503_to_who_would_wait_too_long() -> None:
     with running(max_request_size=LIMIT, service_timeout_ns=patience) as engine, busy(engine, 0.1, 20) as channel:
         with Client(engine) as client:
             answer = client.ask(request(b"x", headers="x-request-timeout-ms: 1500\r\n"))
-            assert outcome(answer) == HOPELESS
+            assert answer.outcome == HOPELESS
             assert 2 <= retry_after(answer) <= 600
         with Client(engine) as client:  # before its body is sent
             answer = client.ask(f"{UPLOAD}x-request-timeout-ms: 1500\r\n\r\n".encode())
-            assert outcome(answer) == HOPELESS
+            assert answer.outcome == HOPELESS
         with Client(engine) as client:  # the service's own time is enough
             client.send(request(b"patient"))
             engine.wait_until(lambda stats: stats["remaining"] == 21)
@@ -139,24 +136,22 @@ def test_503_by_the_services_own_time() -> None:
     """As many are let in as can be done in time; the next one is told, and the refusal is not run later."""
     with running(service_timeout_ns=4 * SECOND) as engine, busy(engine, 0.4, 1) as channel, clients(engine, 30) as many:
         for client in many:
-            client.send(b"more")
+            client.send_post(b"more")
         engine.wait_until(lambda stats: stats["routes"][0][STATUS_503] + stats["remaining"] == 31)
-        refused = [client for client in many if readable(client, 0.05)]
+        told = engine.segment.stats()["routes"][0][STATUS_503]
+        until(lambda: sum(client.readable() for client in many) == told)
+        refused = [client for client in many if client.readable()]
         assert 10 < len(refused) < 30
-        assert {client.answer() for client in refused} == {HOPELESS}
+        assert {client.outcome() for client in refused} == {HOPELESS}
         assert engine.segment.stats()["remaining"] == 31 - len(refused)
         for _ in range(31 - len(refused)):
             [item] = channel.take()
             channel.publish(item, [b"x"], 0, TEXT)
-        assert {client.answer() for client in many if client not in refused} <= {
+        assert {client.outcome() for client in many if client not in refused} <= {
             (200, b"x"),
             (408, b"inference timeout"),
         }
         assert channel.take_now() == []
-
-
-def readable(client: Any, seconds: float = 0) -> bool:
-    return bool(select.select([client.socket], [], [], seconds)[0])
 
 
 def test_a_later_stage_counts_too() -> None:
@@ -168,7 +163,7 @@ def test_a_later_stage_counts_too() -> None:
                 [item] = first.take()
                 first.publish(item, [b"x"], 0, TEXT)
             answer = client.ask(request(b"x", headers="x-request-timeout-ms: 1500\r\n"))
-            assert outcome(answer) == HOPELESS
+            assert answer.outcome == HOPELESS
 
 
 def test_a_short_queue_refuses_nobody() -> None:
@@ -180,7 +175,7 @@ def test_a_short_queue_refuses_nobody() -> None:
             [item] = channel.take()
             bodies.append(bytes(item))
             channel.publish(item, [b"x"], 0, TEXT)
-        assert outcome(client.answer()) == (200, b"x")
+        assert client.outcome() == (200, b"x")
 
 
 @pytest.mark.timeout(120)
@@ -194,13 +189,13 @@ def test_many_large_uploads_at_once() -> None:
         with Client(engine) as client:
             client.socket.settimeout(60)
             whole = memoryview(request(body))
-            while whole and not readable(client):  # a refusal comes while it sends
+            while whole and not client.readable():  # a refusal comes while it sends
                 client.send(whole[:MIB])
                 whole = whole[MIB:]
             answer = client.answer()
             if answer.status == 503:
                 assert retry_after(answer) == 1
-            answers.append(outcome(answer))
+            answers.append(answer.outcome)
 
     def first_bytes(channel: Any, item: Any) -> None:
         channel.publish(item, [bytes(memoryview(item)[:4])], 0, TEXT)

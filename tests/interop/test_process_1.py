@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Service
+from tests.programs import broken_start, slow_start
+from tests.service import Service
 from tests.tools import environment, require
+from tests.until import until
 
 LEAVES_CHILDREN = """
     import multiprocessing, os, subprocess, sys
@@ -84,16 +85,7 @@ def children(pid: int) -> set[int]:
     return {int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "never came true"
-        time.sleep(0.01)
-
-
-def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
+def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, gate: Path) -> None:
     service = start(LEAVES_CHILDREN, str(gate)).wait_ready()
     service.wait_output("<Careless_2.1> ready")
     master = master_of(service)
@@ -105,35 +97,16 @@ def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, tmp_pa
     orphans = children(master) - before
     assert len(orphans) == 6
     gate.write_text("")
-    wait_until(lambda: not orphans & children(master))
+    until(lambda: not orphans & children(master))
     assert children(master) == before
     os.kill(master, signal.SIGTERM)
     assert service.wait_end() == 0
     assert "statuses 7 9" in service.lines
 
 
-LOADS_LONG = """
-    import threading
-    from mosec_cy import Server, Worker, get_logger
-
-    class Slow(Worker):
-        def __init__(self):
-            get_logger().info("loading")
-            threading.Event().wait()
-
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Slow)
-        server.run()
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_it_also_before_anything_listens(start: Start, number: signal.Signals) -> None:
-    service = start(LOADS_LONG)
+def test_signals_end_it_also_before_anything_listens(start: Start, gate: Path, number: signal.Signals) -> None:
+    service = start(slow_start(), str(gate))
     service.wait_output("loading")
     os.kill(master_of(service), number)
     assert service.wait_end() == 0
@@ -141,29 +114,11 @@ def test_signals_end_it_also_before_anything_listens(start: Start, number: signa
 
 
 def test_the_status_is_seen_outside(start: Start) -> None:
-    service = start(
-        """
-        from mosec_cy import Server, Worker
-
-        class Broken(Worker):
-            def __init__(self):
-                raise OSError("no such model")
-
-            def forward(self, data):
-                return data
-
-        if __name__ == "__main__":
-            server = Server()
-            server.append_worker(Broken)
-            server.run()
-        """
-    )
+    service = start(broken_start())
     assert service.wait_end() == 1
 
 
-def test_its_sudden_death_leaves_nothing(start: Start, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
+def test_its_sudden_death_leaves_nothing(start: Start, gate: Path) -> None:
     service = start(LEAVES_CHILDREN, str(gate)).wait_ready()
     with service.client() as client:
         assert client.post("/inference", json=2).json() == 1

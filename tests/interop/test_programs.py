@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ECHO, Serve, Service
+from tests.programs import ECHO, echo
+from tests.service import Serve, Service
 
 MAIN = """
     {imports}
@@ -63,7 +64,7 @@ def test_it_serves(serve: Serve, programs: Path, start: str, method: str, monkey
     served(serve(Path(arguments[0]), *arguments[1:], method), method)
 
 
-TYPED_IN = textwrap.dedent(ECHO).replace("append_worker(Echo)", "append_worker(Echo, start_method=sys.argv[1])")
+TYPED_IN = textwrap.dedent(echo(worker="start_method=sys.argv[1]"))
 
 
 def test_without_a_file_it_says_what_to_do(serve: Serve) -> None:

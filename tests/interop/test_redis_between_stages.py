@@ -1,8 +1,6 @@
 """RedisShmIPCMixin in a service: what waits in Redis, and what is left there."""
 
 import http.client
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import PATIENCE
+from tests.until import PATIENCE, until
 
 redis = pytest.importorskip("redis", reason="needs the extra 'redis'")
 
@@ -102,14 +100,6 @@ HELD = """
 """
 
 
-def eventually(what: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def remaining(client: httpx.Client) -> float:
     families = text_string_to_metric_families(client.get("/metrics").text)
     return sum(family.samples[0].value for family in families if family.name == "mosec_service_remaining_task")
@@ -122,9 +112,9 @@ def test_a_result_that_nobody_fetches_expires(serve: Any, redis_url: str) -> Non
         stays = pool.submit(client.post, "/inference", content=b"1")
         assert looker.blpop("begun", 30) == (b"begun", b"1")
         leaver.request("POST", "/inference", b"2")  # waits: the only worker of the second stage is busy
-        eventually(lambda: looker.keys("mosec_cy:ipc:*") != [])
+        until(lambda: looker.keys("mosec_cy:ipc:*") != [])
         leaver.close()
-        eventually(lambda: remaining(client) == 1)
+        until(lambda: remaining(client) == 1)
         looker.rpush("go", "1", "3")
         assert (stays.result().text, client.post("/inference", content=b"3").text) == ("1", "3")
         [key] = looker.keys("mosec_cy:ipc:*")

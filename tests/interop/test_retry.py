@@ -12,8 +12,8 @@ import pytest
 from mosec_cy import SSEWorker
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
-from tests.engine import receive_all, request
-from tests.interop.rows import JSON, TEXT, Client, Worker, blocks_at_rest, clients, running
+from tests.http_client import Client, clients, receive_all, request
+from tests.interop.rows import JSON, TEXT, Worker, blocks_at_rest, running
 
 DIED = (500, b"inference internal error: the worker process died")
 RETRY = {"retry": 1}
@@ -37,7 +37,7 @@ def test_mates_of_a_poisonous_request_survive_it() -> None:
     with running(stage=FOUR) as engine, clients(engine, 4) as four:
         worker = Worker(engine, careful)
         for number, body in enumerate((b"a", b"poison", b"b", b"c"), 1):
-            four[number - 1].send(body)
+            four[number - 1].send_post(body)
             engine.wait_until(lambda stats, number=number: stats["remaining"] == number)
         assert worker.said() == b"a poison b c"
         assert worker.ended() == 0  # nobody was failed by that
@@ -46,7 +46,7 @@ def test_mates_of_a_poisonous_request_survive_it() -> None:
         assert again.ended() == 1
         last = Worker(engine, careful, incarnation=3)
         assert [last.said(), last.said()] == [b"b", b"c"]
-        assert [client.answer() for client in four] == [(200, b"a"), DIED, (200, b"b"), (200, b"c")]
+        assert [client.outcome() for client in four] == [(200, b"a"), DIED, (200, b"b"), (200, b"c")]
         last.stop()
 
 
@@ -54,7 +54,7 @@ def test_two_rows_share_what_is_run_again() -> None:
     with running(stage=FOUR, rows=2) as engine, clients(engine, 4) as four:
         first = Worker(engine, careful, row=1)
         for number, client in enumerate(four, 1):
-            client.send(b"hold")
+            client.send_post(b"hold")
             engine.wait_until(lambda stats, number=number: stats["remaining"] == number)
         assert first.said() == b"hold hold hold hold"
         first.kill()
@@ -71,19 +71,19 @@ def test_two_rows_share_what_is_run_again() -> None:
             assert worker.said() == b"hold"
             worker.kill()
             assert worker.ended() == 1
-        assert [client.answer() for client in four] == 4 * [DIED]
+        assert [client.outcome() for client in four] == 4 * [DIED]
 
 
 def test_an_expired_request_is_not_run_again() -> None:
     with running(stage=RETRY, service_timeout_ns=100_000_000) as engine, Client(engine) as client:
         worker = Worker(engine, careful)
-        client.send(b"hold")
+        client.send_post(b"hold")
         assert worker.said() == b"hold"
         worker.kill()
         assert worker.ended() == 0
-        assert client.answer() == (408, b"inference timeout")  # it had waited for another process
+        assert client.outcome() == (408, b"inference timeout")  # it had waited for another process
         again = Worker(engine, careful, incarnation=2)
-        assert client.post(b"next") == (200, b"next")
+        assert client.post(b"next").outcome == (200, b"next")
         assert again.said() == b"next"
         again.stop()
 
@@ -93,18 +93,18 @@ def test_what_nobody_waits_for_is_not_run_again(left: bool) -> None:
     with running(stage=RETRY, service_timeout_ns=200_000_000) as engine, Client(engine) as other:
         client = Client(engine)
         worker = Worker(engine, careful)
-        client.send(b"hold")
+        client.send_post(b"hold")
         assert worker.said() == b"hold"
         if left:
-            client.leave()
+            client.reset()
         else:
-            assert client.answer() == (408, b"inference timeout")
-            client.close()
+            assert client.outcome() == (408, b"inference timeout")
+            client.leave()
         engine.wait_until(lambda stats: stats["remaining"] == 0)
         worker.kill()
         assert worker.ended() == 0
         again = Worker(engine, careful, incarnation=2)
-        assert other.post(b"next") == (200, b"next")
+        assert other.post(b"next").outcome == (200, b"next")
         assert again.said() == b"next"
         again.stop()
 
@@ -159,10 +159,10 @@ def test_the_second_run_sees_what_the_first_one_saw(worker_class: type[Spoiler])
     first_life, second_life = lives(worker_class, is_first=True)
     with running(stage=RETRY) as engine, Client(engine) as client:
         first = Worker(engine, first_life)
-        client.send(b"the body")
+        client.send_post(b"the body")
         assert first.ended() == 0
         second = Worker(engine, second_life, incarnation=2)
-        assert client.answer() == (200, b'"the body"')
+        assert client.outcome() == (200, b'"the body"')
         second.stop()
 
 
@@ -172,11 +172,11 @@ def test_between_stages_too() -> None:
     with running(stages=2, stage=RETRY) as engine, Client(engine) as client:
         channel = engine.channel(1)
         first = Worker(engine, first_life, row=2)
-        client.send(b"x")
+        client.send_post(b"x")
         channel.publish_pickle(channel.take()[0], np.frombuffer(b"the array" * 1000, np.uint8).copy())
         assert first.ended() == 0
         second = Worker(engine, second_life, row=2, incarnation=2)
-        assert client.answer() == (200, b'"%s"' % (b"the array" * 1000))
+        assert client.outcome() == (200, b'"%s"' % (b"the array" * 1000))
         second.stop()
         assert blocks_at_rest(engine) == (0, 0)
 
@@ -199,7 +199,7 @@ def test_a_stream_is_not_begun_again_after_its_first_event() -> None:
     """It ends with an event that says so, for there is no status any more; one that is still silent is run again."""
     with running(stage=RETRY, streams=True) as engine, Client(engine) as client:
         worker = Worker(engine, stream)
-        client.socket.sendall(request(b'"speak"', headers="connection: close\r\n"))
+        client.send(request(b'"speak"', headers="connection: close\r\n"))
         assert worker.said() == b"in forward"
         worker.kill()
         assert worker.ended() == 1
@@ -212,7 +212,7 @@ def test_a_stream_is_not_begun_again_after_its_first_event() -> None:
 def test_a_stream_that_has_said_nothing_is_run_again() -> None:
     with running(stage=RETRY, streams=True) as engine, Client(engine) as client:
         worker = Worker(engine, stream)
-        client.socket.sendall(request(b'"silent"', headers="connection: close\r\n"))
+        client.send(request(b'"silent"', headers="connection: close\r\n"))
         assert worker.said() == b"in forward"
         worker.kill()
         assert worker.ended() == 0

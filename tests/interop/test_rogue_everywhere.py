@@ -11,8 +11,9 @@ import pytest
 
 from mosec_cy._engine.segment import Segment
 from tests.engine import MIB, ROW_DEAD, Engine
+from tests.http_client import Client, clients
 from tests.interop.rogue import pause
-from tests.interop.rows import TEXT, Client, Worker, clients, ring_core, running, shared_memory
+from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
 
 BUDGET = 4 * MIB
 ROUNDS, WORDS = 12, 150
@@ -95,20 +96,20 @@ def test_core_survives_and_serves_again(region: int) -> None:
     scribbler = Scribbler(engine, region)
     replicas = Replicas(engine)
     with clients(engine, 4) as four:
-        assert four[0].post(b"x") == (200, b"x")  # core and row 2 have begun
+        assert four[0].post(b"x").outcome == (200, b"x")  # core and row 2 have begun
         for _ in range(ROUNDS):
             for client in four:
-                client.send(b"x" * scribbler.chance.randrange(1, 3000))
+                client.send_post(b"x" * scribbler.chance.randrange(1, 3000))
             scribbler.scribble(start, end, WORDS)
             ring_core(engine)
             for client in four:
-                status, _ = client.answer()
+                status, _ = client.outcome()
                 assert status in CLEAN, name
     assert engine.process.poll() is None, name
     replicas.replace_all(echo)
     with Client(engine) as client:
         for number in range(20):
-            assert client.post(b"%d" % number) == (200, b"%d" % number), name
+            assert client.post(b"%d" % number).outcome == (200, b"%d" % number), name
     # Blocks whose words were written over may stay claimed by nobody, as many as words were written; no others.
     most = ROUNDS * WORDS if name == "claims" else 0
     engine.wait_until(lambda stats: sum(engine.segment.blocks()) <= most)
@@ -125,11 +126,11 @@ def test_a_row_whose_bell_was_written_over_is_roused() -> None:
         memory = shared_memory(engine)
         sleeping = engine.segment.layout()["rows"][1] + 4
         with Client(engine) as client:
-            assert client.post(b"x") == (200, b"x")
+            assert client.post(b"x").outcome == (200, b"x")
             engine.wait_until(lambda stats: memory[sleeping] == 1)
             memory[sleeping] = 0
-            assert client.post(b"y")[0] == 408
-            assert client.post(b"z") == (200, b"z")
+            assert client.post(b"y").status == 408
+            assert client.post(b"z").outcome == (200, b"z")
         worker.stop()
 
 
@@ -144,7 +145,7 @@ def test_an_order_that_is_none_keeps_nobody_awake() -> None:
     with running() as engine, Client(engine) as client:
         worker = Worker(engine, serve)
         shared_memory(engine)[engine.segment.layout()["rows"][1] + 64] = 2  # the word for orders
-        assert client.post(b"x") == (200, b"x")
+        assert client.post(b"x").outcome == (200, b"x")
         os.write(writer, b"heard")
         assert worker.said() == b"heard"
         worker.stop()

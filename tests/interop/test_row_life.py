@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import select
 import signal
-import socket
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import ROW_DEAD, ROW_DRAIN, ROW_IDLE, ROW_READY, ROW_STARTED, SECOND, Engine, read_response, request
+from tests.books import status
+from tests.engine import ROW_DEAD, ROW_DRAIN, ROW_IDLE, ROW_KILLED, ROW_OVERDUE, ROW_READY, ROW_STARTED, SECOND, Engine
+from tests.http_client import Client
+from tests.interop.rows import TEXT, Worker, running
 
 
 @pytest.fixture
@@ -35,38 +38,30 @@ def test_a_row_that_is_called_ready_after_its_death_gets_no_work(engine: Engine)
     os.waitpid(dead, 0)
     assert engine.news()[:3] == (ROW_DEAD, 1, 1)
     engine.order(ROW_READY, 1, 1)  # master had heard of its readiness before its death, and core hears of it now
-    with engine.connect() as client:
-        client.sendall(request(b"first"))
+    with Client(engine) as client:
+        client.send_post(b"first")
         # A new process in the dead one's place finds an empty ring: nothing was put there for the dead one.
         engine.wait_until(lambda stats: stats["remaining"] == 1)
         engine.segment.begin_row(1, 2)
         ring = Channel(engine.segment, 1, 2, engine.core_bell)
         assert ring.take_now() == []
         living = engine.fork_worker(echo, row=2)
-        assert read_response(client)[0][2] == b"%d first" % living
+        assert client.answer().body == b"%d first" % living
     engine.segment.stop_row(2)
     os.waitpid(living, 0)
 
 
-def switches(pid: int) -> int:
-    """How often a process has gone to sleep so far."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("voluntary_ctxt_switches:"):
-            return int(line.split()[1])
-    raise AssertionError("no count of switches")
-
-
 def test_core_sleeps_when_a_client_has_left_before_its_task_was_started(engine: Engine) -> None:
     engine.channel(1)  # never takes anything
-    with engine.connect() as client:
-        client.sendall(request(b"who leaves"))
+    with Client(engine) as client:
+        client.send_post(b"who leaves")
         engine.wait_until(lambda stats: stats["remaining"] == 1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # leaves by a reset
+        client.reset()
     engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["connections"] == 0)
     select.select([], [], [], 0.1)  # for what was due already, and then for ten times the stage's time-out
-    before = switches(engine.process.pid)
+    before = status(engine.process.pid, "voluntary_ctxt_switches")
     select.select([], [], [], 0.2)
-    assert switches(engine.process.pid) == before
+    assert status(engine.process.pid, "voluntary_ctxt_switches") == before
 
 
 def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> None:
@@ -77,15 +72,15 @@ def test_a_row_is_made_anew_when_its_tasks_words_are_spoilt(engine: Engine) -> N
         echo(channel)
 
     pid = engine.fork_worker(serve, row=1)
-    with engine.connect() as client:
-        client.sendall(request(b"lost"))
+    with Client(engine) as client:
+        client.send_post(b"lost")
         with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
             words = slice(engine.segment.layout()["words"], engine.segment.layout()["words"] + 64)
             engine.wait_until(lambda _: any(memory[words]))  # the task is handed out
             memory[words] = bytes(64)  # now nobody can start it
         os.write(go, b"!")
         assert engine.news()[:3] == (ROW_DEAD, 1, 1)  # or it would have no work any more, since it holds a task
-        assert read_response(client)[0][0] == 500
+        assert client.answer().status == 500
     os.waitpid(pid, 0)
     os.close(start)
     os.close(go)
@@ -97,37 +92,69 @@ def test_a_row_that_is_to_end_is_reported_when_it_holds_nothing(engine: Engine) 
     engine.order(ROW_DRAIN, 1, 1)
     assert engine.news()[:3] == (ROW_IDLE, 1, 1)
     leaving = engine.channel(2)
-    with engine.connect() as first, engine.connect() as second:
-        first.sendall(request(b"begun"))
+    with Client(engine) as first, Client(engine) as second:
+        first.send_post(b"begun")
         (begun,) = leaving.take()
         engine.order(ROW_DRAIN, 2, 1)
-        second.sendall(request(b"late"))
+        second.send_post(b"late")
         successor = engine.channel(1, 2)
         (late,) = successor.take()
         successor.answer(late, 200, b"by the successor", 0)
-        (status, _, body), _ = read_response(second)
-        assert (status, body) == (200, b"by the successor")
+        assert second.outcome() == (200, b"by the successor")
         engine.control.setblocking(False)
         with pytest.raises(BlockingIOError):
             engine.control.recv(64)
         leaving.answer(begun, 200, b"by the one that leaves", 0)
-        (status, _, body), _ = read_response(first)
-        assert (status, body) == (200, b"by the one that leaves")
+        assert first.outcome() == (200, b"by the one that leaves")
         assert engine.news()[:3] == (ROW_IDLE, 2, 1)
 
 
 def test_a_replica_that_moves_to_another_row_goes_on_counting(engine: Engine) -> None:
-    with engine.connect() as client:
+    with Client(engine) as client:
         for row, counts_of in ((1, 0), (2, 1)):  # 0: the row's own
             engine.segment.begin_row(row, 1)
             engine.order(ROW_STARTED, row, 1, value=counts_of)
             engine.order(ROW_READY, row, 1)
             channel = Channel(engine.segment, row, 1, engine.core_bell)
-            client.sendall(request(b"x"))
+            client.send_post(b"x")
             (item,) = channel.take()
             channel.answer(item, 200, b"y", 0)
-            assert read_response(client)[0][0] == 200
+            assert client.answer().status == 200
             engine.order(ROW_DRAIN, row, 1)
             assert engine.news()[:2] == (ROW_IDLE, row)
     counted = [sum(row["duration"]["buckets"]) for row in engine.segment.stats()["rows"]]
     assert counted == [0, 2, 0]
+
+
+# ---- a row that core cannot watch yet ------------------------------------------------------------
+
+
+MS = 1_000_000
+
+
+def serve(channel: Any, say: Any) -> None:
+    """Answers, but for `hang`: that keeps it in `forward`, deaf to the signal of its overrun."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    while (items := channel.take()) is not None:
+        channel.begin_forward()
+        while bytes(items[0]) == b"hang":
+            signal.pause()
+        channel.end_forward()
+        channel.publish(items[0], [b"done"], 0, TEXT)
+
+
+def test_a_worker_that_hangs_is_killed_once_there_is_a_descriptor_for_it() -> None:
+    with running(stage={"timeout_ns": 50 * MS}, kill_grace_ns=50 * MS) as engine, Client(engine) as client:
+        assert client.send_post(b"x", "/nowhere").answer().status == 404  # it is accepted
+        soft, hard = resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        hanging = Worker(engine, serve)
+        assert client.post(b"hang").status == 408
+        assert [engine.news()[:3] for _ in range(2)] == [(ROW_OVERDUE, 1, 1), (ROW_KILLED, 1, 1)]
+        assert os.waitid(os.P_PID, hanging.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        resource.prlimit(engine.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert engine.news()[:3] == (ROW_DEAD, 1, 1)
+        hanging.reap()
+        again = Worker(engine, serve, incarnation=2)
+        assert client.post(b"x").outcome == (200, b"done")
+        again.stop()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
-from tests.engine import read_response, request
+from tests.http_client import clients
 from tests.service import Serve, Service
 
 BATCHES = """
@@ -91,17 +89,11 @@ BATCHES = """
 
 def together(service: Service, route: str, bodies: list[str], raw: bool = False) -> list[tuple[int, Any]]:
     """Status and answer (JSON, or text of an error) of requests that are sent at once."""
-    with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=30)) for _ in bodies
-        ]
-        for client, body in zip(clients, bodies, strict=True):
-            client.sendall(request(body.encode() if raw else json.dumps(body).encode(), route))
-        answers = []
-        for client in clients:
-            (status, _, answer), _ = read_response(client)
-            answers.append((status, json.loads(answer) if status == 200 else answer.decode()))
-        return answers
+    with clients(service, len(bodies)) as many:
+        for client, body in zip(many, bodies, strict=True):
+            client.send_post(body.encode() if raw else json.dumps(body).encode(), route)
+        outcomes = [client.outcome() for client in many]
+    return [(status, json.loads(answer) if status == 200 else answer.decode()) for status, answer in outcomes]
 
 
 def test_batches(serve: Serve) -> None:

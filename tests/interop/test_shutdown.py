@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine, parse, receive_all, request
-from tests.interop.rows import Client, stopped
+from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine
+from tests.http_client import Client, receive_all, request
+from tests.interop.rows import stopped
 
 MS = 1_000_000
 REFUSED = (503, "close", b"gracefully shutting down")
@@ -21,7 +22,7 @@ def shut_down(engine: Engine, within: int = 30 * SECOND) -> None:
 
 def rest_of(client: socket.socket) -> tuple[int, str | None, bytes]:
     """Status, connection header and body of the last answer on a connection that the server then closes in order."""
-    status, headers, body = parse(receive_all(client))
+    status, headers, body = Client(client).last_answer()
     return status, headers.get("connection"), body
 
 
@@ -56,12 +57,12 @@ def test_with_nothing_under_way_it_ends() -> None:
 def test_who_asks_in_that_moment_is_answered() -> None:
     with ended_by_test() as engine, Client(engine) as idle, Client(engine) as fresh:
         engine.channel()
-        assert idle.post(b"")[0] == 200
+        assert idle.post(b"").status == 200
         with stopped(engine):
             shut_down(engine)
-            idle.send(b"1")
-            fresh.send(b"1")
-            unaccepted = Client(engine).send(b"1")
+            idle.send_post(b"1")
+            fresh.send_post(b"1")
+            unaccepted = Client(engine).send_post(b"1")
         with unaccepted:
             for client in (idle, fresh, unaccepted):
                 assert rest_of(client.socket) == REFUSED
@@ -71,12 +72,12 @@ def test_who_asks_in_that_moment_is_answered() -> None:
 def test_who_asks_a_moment_later_is_answered() -> None:
     with ended_by_test() as engine, Client(engine) as idle, Client(engine) as busy:
         channel = engine.channel()
-        assert idle.post(b"")[0] == 200
-        busy.send(b"1")
+        assert idle.post(b"").status == 200
+        busy.send_post(b"1")
         (item,) = channel.take() or ()
         shut_down(engine)
         with Client(engine) as fresh:  # by its answer the shutdown is known to have begun
-            assert rest_of(fresh.send(b"1").socket) == REFUSED
+            assert rest_of(fresh.send_post(b"1").socket) == REFUSED
         assert receive_all(idle.socket) == b""
         channel.answer(item, 200, b"2", 0)
         assert rest_of(busy.socket) == (200, "close", b"2")
@@ -86,8 +87,8 @@ def test_who_asks_a_moment_later_is_answered() -> None:
 def test_who_has_not_asked_is_not_reset() -> None:
     with ended_by_test() as engine, Client(engine) as idle, Client(engine) as silent, Client(engine) as slow:
         engine.channel()
-        assert idle.post(b"")[0] == 200
-        slow.socket.sendall(b"POST /inference HTTP/1.1\r\nhost: ")
+        assert idle.post(b"").status == 200
+        slow.send(b"POST /inference HTTP/1.1\r\nhost: ")
         shut_down(engine)
         for client in (idle, silent, slow):
             assert receive_all(client.socket) == b""
@@ -97,7 +98,7 @@ def test_who_has_not_asked_is_not_reset() -> None:
 def test_queued_requests_are_finished() -> None:
     with ended_by_test() as engine, contextlib.ExitStack() as stack:
         channel = engine.channel()
-        clients = [stack.enter_context(Client(engine)).send(b"%d" % number) for number in range(5)]
+        clients = [stack.enter_context(Client(engine)).send_post(b"%d" % number) for number in range(5)]
         items = list(channel.take() or ())
         engine.wait_until(lambda stats: stats["remaining"] == 5)
         shut_down(engine)
@@ -113,8 +114,8 @@ def test_queued_requests_are_finished() -> None:
 def test_who_waits_for_a_stage_without_a_worker_is_told_at_once() -> None:
     with ended_by_test(stages=2) as engine, Client(engine) as first, Client(engine) as second:
         channel = engine.channel(1)
-        first.send(b"1")
-        second.send(b"2")
+        first.send_post(b"1")
+        second.send_post(b"2")
         (item,) = channel.take() or ()
         shut_down(engine)
         channel.answer(item, 200, b"3", 0)  # it goes on to where nobody will ever take it
@@ -128,10 +129,10 @@ def test_who_waits_for_a_stage_without_a_worker_is_told_at_once() -> None:
 def test_who_is_late_is_told() -> None:
     with ended_by_test() as engine, Client(engine) as running, Client(engine) as queued, Client(engine) as sending:
         channel = engine.channel()
-        running.send(b"1")
+        running.send_post(b"1")
         assert channel.take()
-        queued.send(b"2")
-        sending.socket.sendall(request(b"123")[:-1])
+        queued.send_post(b"2")
+        sending.send(request(b"123")[:-1])
         engine.wait_until(lambda stats: stats["remaining"] == 2)
         shut_down(engine, 200 * MS)
         assert rest_of(running.socket) == REFUSED

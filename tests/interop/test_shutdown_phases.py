@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import collections
 import os
-import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.engine import read_response, request
-from tests.interop.restarting import WAITS_IN_RESTART
-from tests.service import ECHO, PATIENCE, Serve, Service
+from tests.http_client import Client
+from tests.programs import ECHO, STREAM, WAITS_IN_RESTART, echo, slow_start
+from tests.service import Serve, Service
+from tests.until import PATIENCE, until
 
 STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "program": lambda shown: True,
@@ -24,45 +23,7 @@ STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "interpreter of a worker": lambda shown: any("_process.main" in title for title in shown.values()),
     "worker": lambda shown: any("mosec_cy: Echo" in title for title in shown.values()),
 }
-IN_WARM_UP = """
-    import threading
-    from mosec_cy import Server, Worker, get_logger
-
-    class Slow(Worker):
-        example = 1
-
-        def forward(self, data):
-            get_logger().info("warming up")
-            threading.Event().wait()
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Slow)
-        server.run()
-"""
 FAILS_IN_RESTART = WAITS_IN_RESTART.replace("open(sys.argv[1]).read()", 'raise OSError("not again")')
-STREAM = """
-    import sys
-    from mosec_cy import SSEWorker, Server
-
-    class Teller(SSEWorker):
-        def forward(self, data):
-            self.send_stream_event("first")
-            with open(sys.argv[1]) as gate:  # a FIFO: until somebody writes
-                self.send_stream_event(gate.read())
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Teller)
-        server.run()
-"""
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "never came true"
-        time.sleep(0.001)
 
 
 def caught_in(stage: str, service: Service) -> bool:
@@ -90,9 +51,9 @@ def test_at_any_moment_of_the_start(serve: Serve, stage: str, number: signal.Sig
     service.assert_nothing_left()
 
 
-def test_in_the_warm_up(serve: Serve) -> None:
-    service = serve(IN_WARM_UP)
-    service.wait_output("warming up")
+def test_in_the_warm_up(serve: Serve, gate: Path) -> None:
+    service = serve(slow_start("warm-up"), str(gate))
+    service.wait_output("loading")
     service.stop()
 
 
@@ -100,12 +61,12 @@ def test_while_a_worker_is_started_again(serve: Serve, gate: Path) -> None:
     service = serve(WAITS_IN_RESTART, str(gate), "--timeout", "60000").wait_ready()
     (worker,) = service.pids("mosec_cy: Echo_1")
     os.kill(worker, signal.SIGKILL)
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
-        wait_until(lambda: service.pids("mosec_cy: Echo_1") not in ([], [worker]))
-        client.sendall(request(b"1"))
-        wait_until(lambda: remaining(service) == 1)
+    with Client(service) as client:
+        until(lambda: service.pids("mosec_cy: Echo_1") not in ([], [worker]))
+        client.send_post(b"1")
+        until(lambda: remaining(service) == 1)
         service.signal(signal.SIGTERM)
-        assert read_response(client)[0][0] == 503  # at once: nobody is coming to serve it
+        assert client.answer().status == 503  # at once: nobody is coming to serve it
     assert service.wait_end() == 0
 
 
@@ -131,8 +92,8 @@ def test_a_stream_is_finished(serve: Serve, gate: Path) -> None:
         assert next(lines) == "data: first"
         service.signal(signal.SIGTERM)
         service.wait_output("shutting down")
-        gate.write_text("second")
-        assert [line for line in lines if line] == ["data: second"]
+        gate.write_text("1")
+        assert [line for line in lines if line] == ["data: next"]
     assert service.wait_end() == 0
 
 
@@ -140,10 +101,10 @@ def test_a_worker_that_stands_still_does_not_hold_it_up(serve: Serve) -> None:
     service = serve(ECHO, "--timeout", "300", "--kill-grace", "300").wait_ready()
     (worker,) = service.pids("mosec_cy: Echo_1")
     os.kill(worker, signal.SIGSTOP)
-    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
-        client.sendall(request(b"1"))
+    with Client(service) as client:
+        client.send_post(b"1")
         service.signal(signal.SIGTERM)
-        assert read_response(client)[0][0] in (408, 503)
+        assert client.answer().status in (408, 503)
     assert service.wait_end() == 0
 
 
@@ -170,28 +131,27 @@ class Caller(threading.Thread):
     def _use_connection(self) -> bool:
         """False: nobody listens any more."""
         try:
-            client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            client = Client(socket.create_connection(("127.0.0.1", self.port), PATIENCE))
         except ConnectionRefusedError:
             return False
         with client:
             for turn in range(1 << 30):
-                if select.select([client], [], [], 0)[0]:
-                    assert client.recv(1) == b""  # closed before anything was asked
+                if client.readable():
+                    assert client.ended()  # closed before anything was asked
                     return True
-                client.sendall(request(b"[%d]" % turn))
-                (status, headers, body), rest = read_response(client)
-                assert rest == b""
-                assert (status, body) in ((200, b"[%d]" % turn), (503, b"gracefully shutting down"))
-                self.statuses[status] += 1
+                answer = client.post(b"[%d]" % turn)
+                assert client.rest == b""
+                assert answer.outcome in ((200, b"[%d]" % turn), (503, b"gracefully shutting down"))
+                self.statuses[answer.status] += 1
                 if turn == 10:
                     self.under_way.wait()
-                if headers.get("connection") == "close":
+                if answer.closes:
                     return True
         return True
 
 
 def test_under_load_each_request_is_answered(serve: Serve) -> None:
-    service = serve(ECHO.replace("append_worker(Echo)", "append_worker(Echo, num=2, max_batch_size=4)")).wait_ready()
+    service = serve(echo(worker="num=2, max_batch_size=4")).wait_ready()
     statuses: collections.Counter[int] = collections.Counter()
     under_way = threading.Barrier(17)
     callers = [Caller(service.port, statuses, under_way) for _ in range(16)]

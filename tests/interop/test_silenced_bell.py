@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 
-from tests.interop.rows import TEXT, Client, running
+from tests.books import wait_asleep
+from tests.http_client import Client
+from tests.interop.rows import TEXT, running
 
 FULL = 0xFFFFFFFFFFFFFFFE
 
@@ -15,11 +16,11 @@ def test_a_silenced_bell_holds_up_no_answer() -> None:
     with running() as engine, Client(engine) as client:
         channel = engine.channel()
         for number in range(3):
-            client.send(b"%d" % number)
+            client.send_post(b"%d" % number)
             [item] = channel.take()
             with contextlib.suppress(BlockingIOError):  # it has been rung
                 os.eventfd_read(engine.core_bell)
             os.eventfd_write(engine.core_bell, FULL)
-            select.select([], [], [], 0.05)  # for core to go to sleep after that last ring
+            wait_asleep(engine.process.pid)  # after that last ring
             channel.publish(item, [b"x"], 0, TEXT)
-            assert client.answer() == (200, b"x")
+            assert client.outcome() == (200, b"x")

@@ -9,8 +9,9 @@ import pytest
 
 from tests.interop.browser import opened
 from tests.interop.sse_service import STREAMS
-from tests.service import PATIENCE, Serve
+from tests.service import Serve
 from tests.tools import require
+from tests.until import PATIENCE
 
 LINES = ["plain", " lead", "two\nlines", "ä €", "last"]
 BODY = json.dumps({"texts": LINES, "then": "invalid"})

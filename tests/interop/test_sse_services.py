@@ -13,8 +13,9 @@ import pytest
 from httpx_sse import EventSource, connect_sse
 
 from tests.interop.sse_service import STREAMS, error, message, read
-from tests.service import PATIENCE, Service
+from tests.service import Service
 from tests.tools import environment, require
+from tests.until import PATIENCE
 
 LINES = ["plain", " lead", "two\nlines", "a\r\nb\rc", "", "end\n", "ä €", "data: x\n\nevent: y"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ECHO, Serve
+from tests.programs import ECHO, echo
+from tests.service import Serve
 
 ABOUT = """
     import os, sys, threading
@@ -171,7 +172,7 @@ def test_warm_up_examples(serve: Serve) -> None:
 
 @pytest.mark.parametrize(("env", "namespace"), [({}, "of_the_program"), ({"MOSEC_NAMESPACE": "of_env"}, "of_env")])
 def test_the_programs_own_defaults_and_the_environment(serve: Serve, env: dict[str, str], namespace: str) -> None:
-    service = serve(ECHO.replace("Server()", 'Server(namespace="of_the_program")'), env=env).wait_ready()
+    service = serve(echo(server='namespace="of_the_program"'), env=env).wait_ready()
     with service.client() as client:
         assert f"\n{namespace}_remaining_task " in client.get("/metrics").text
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ECHO, Serve
+from tests.programs import ECHO, broken_start
+from tests.service import Serve
 
 FAILING_WARM_UP = """
     from mosec_cy import Server, Worker
@@ -38,27 +39,7 @@ def test_a_failing_warm_up_stops_a_strict_server(serve: Serve) -> None:
 
 
 def test_a_worker_that_never_starts(serve: Serve) -> None:
-    source = """
-        from mosec_cy import Server, Worker
-
-        class Good(Worker):
-            def forward(self, data):
-                return data
-
-        class Broken(Worker):
-            def __init__(self):
-                raise OSError("no such model")
-
-            def forward(self, data):
-                return data
-
-        if __name__ == "__main__":
-            server = Server()
-            server.append_worker(Good)
-            server.append_worker(Broken)
-            server.run()
-    """
-    service = serve(source)
+    service = serve(broken_start())
     assert service.wait_end() == 1
     failures = [message for message in service.messages if message.startswith("<Broken_2|1> failed to start")]
     assert len(failures) == 3
@@ -75,23 +56,7 @@ def test_a_worker_that_never_starts(serve: Serve) -> None:
 
 @pytest.mark.parametrize("ending", ["sys.exit('why')", "os._exit(7)", "os.kill(os.getpid(), 11)"])
 def test_a_worker_that_ends_in_its_start(serve: Serve, ending: str) -> None:
-    source = f"""
-        import os, sys
-        from mosec_cy import Server, Worker
-
-        class Broken(Worker):
-            def __init__(self):
-                {ending}
-
-            def forward(self, data):
-                return data
-
-        if __name__ == "__main__":
-            server = Server()
-            server.append_worker(Broken)
-            server.run()
-    """
-    service = serve(source)
+    service = serve(broken_start(ending))
     assert service.wait_end() == 1
     reason = {"sys.exit('why')": "SystemExit: why", "os._exit(7)": "status 7"}.get(ending, "SIGSEGV")
     assert sum(reason in message for message in service.messages) == 3

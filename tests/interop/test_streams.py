@@ -11,8 +11,9 @@ import pytest
 
 from mosec_cy._engine.segment import STATUS_CODES
 from mosec_cy._engine.worker import Sender
-from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine, receive_all, request
-from tests.interop.http1 import barrier, get
+from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine
+from tests.http_client import get, receive_all, request
+from tests.interop.http1 import barrier
 from tests.interop.streams import TIMED_OUT, Gate, Reader, data, streaming
 
 

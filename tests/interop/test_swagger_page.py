@@ -9,7 +9,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from mosec_cy._web import swagger_ui
 from tests.interop.described import SOURCE
 from tests.interop.swagger import Page, page
-from tests.service import PATIENCE, Serve
+from tests.service import Serve
+from tests.until import PATIENCE
 
 __all__ = ["page"]
 

@@ -14,7 +14,8 @@ import pytest
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
 from tests.engine import ROW_DEAD, ROW_KILLED, ROW_OVERDUE, SECOND
-from tests.interop.rows import JSON, TEXT, Client, Worker, clients, running
+from tests.http_client import Client, clients
+from tests.interop.rows import JSON, TEXT, Worker, running
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")
@@ -24,51 +25,51 @@ FOREVER = 1 << 20  # s
 
 def test_what_expires_in_the_queue_is_never_run() -> None:
     with running(service_timeout_ns=50 * MS) as engine, Client(engine) as client:
-        client.send(b"too late")
-        assert client.answer() == EXPIRED
+        client.send_post(b"too late")
+        assert client.outcome() == EXPIRED
         channel = engine.channel()
-        client.send(b"in time")
+        client.send_post(b"in time")
         [item] = channel.take()
         assert bytes(item) == b"in time"
         channel.publish(item, [b"x"], 0, TEXT)
-        assert client.answer() == (200, b"x")
+        assert client.outcome() == (200, b"x")
         assert engine.segment.stats()["late"] == 0
 
 
 def test_what_expires_in_a_ring_is_never_run() -> None:
     with running(service_timeout_ns=50 * MS) as engine, clients(engine, 2) as two:
         channel = engine.channel()  # handed to its ring, but not taken
-        assert two[0].send(b"too late").answer() == EXPIRED
-        two[1].send(b"in time")
+        assert two[0].send_post(b"too late").outcome() == EXPIRED
+        two[1].send_post(b"in time")
         [item] = channel.take()
         assert bytes(item) == b"in time"
         channel.publish(item, [b"x"], 0, TEXT)
-        assert two[1].answer() == (200, b"x")
+        assert two[1].outcome() == (200, b"x")
 
 
 @pytest.mark.parametrize("stages", [1, 2])
 def test_what_expires_while_it_runs_is_dropped(stages: int) -> None:
     with running(stages=stages, service_timeout_ns=50 * MS) as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(b"slow")
+        client.send_post(b"slow")
         [item] = channel.take()
-        assert client.answer() == EXPIRED
+        assert client.outcome() == EXPIRED
         assert channel.is_cancelled(item)
         channel.publish(item, [b"late"], 0, TEXT)
         engine.wait_until(lambda stats: stats["late"] == 1)
         assert engine.segment.stats()["routes"][0][5] == 1  # 408s
-        client.send(b"next")  # the connection lives on
+        client.send_post(b"next")  # the connection lives on
         [item] = channel.take()
         channel.publish_error(item, 500, b"x")
-        assert client.answer() == (500, b"x")
+        assert client.outcome() == (500, b"x")
 
 
 def test_time_runs_over_all_stages_together() -> None:
     with running(stages=2, service_timeout_ns=200 * MS) as engine, Client(engine) as client:
         first = engine.channel(1)
-        client.send(b"x")
+        client.send_post(b"x")
         first.publish(first.take()[0], [b"y"], 0, TEXT)
-        assert client.answer() == EXPIRED  # no row ever came to the second stage
+        assert client.outcome() == EXPIRED  # no row ever came to the second stage
         second = engine.channel(2)
         assert second.take_now() == []
 
@@ -108,10 +109,10 @@ STAGE = {"timeout_ns": 100 * MS}
 def test_forward_that_overruns_is_interrupted(how: str) -> None:
     with running(stage=STAGE, kill_grace_ns=60 * SECOND) as engine, Client(engine) as client:
         worker = Worker(engine, behave)
-        before = client.post(b"1")
-        assert client.post(b'"%s"' % how.encode()) == OVERRUN
-        assert client.post(b"1") == before  # by the same process
-        assert client.post(b'"cleaned?"') == (200, b"true" if how == "ends well" else b"false")
+        before = client.post(b"1").outcome
+        assert client.post(b'"%s"' % how.encode()).outcome == OVERRUN
+        assert client.post(b"1").outcome == before  # by the same process
+        assert client.post(b'"cleaned?"').outcome == (200, b"true" if how == "ends well" else b"false")
         assert engine.news()[:2] == (ROW_OVERDUE, 1)
         worker.stop()
 
@@ -119,14 +120,14 @@ def test_forward_that_overruns_is_interrupted(how: str) -> None:
 def test_forward_that_does_not_yield_is_killed() -> None:
     with running(stage=STAGE, kill_grace_ns=100 * MS) as engine, clients(engine, 2) as two:
         deaf = Worker(engine, behave)
-        two[0].send(b'"deaf"')
+        two[0].send_post(b'"deaf"')
         engine.wait_until(lambda stats: stats["remaining"] == 1)
-        two[1].send(b"1")  # waits in the queue for another process
-        assert two[0].answer() == OVERRUN
+        two[1].send_post(b"1")  # waits in the queue for another process
+        assert two[0].outcome() == OVERRUN
         assert [engine.news()[:3] for _ in range(3)] == [(kind, 1, 1) for kind in (ROW_OVERDUE, ROW_KILLED, ROW_DEAD)]
         deaf.reap()
         again = Worker(engine, behave, incarnation=2)
-        assert two[1].answer() == (200, b"%d" % again.pid)
+        assert two[1].outcome() == (200, b"%d" % again.pid)
         again.stop()
 
 
@@ -134,7 +135,7 @@ def test_the_death_after_an_overrun_fails_nobody_twice() -> None:
     """Its client had its 408: the report counts only clients that the death has failed."""
     with running(stage=STAGE, kill_grace_ns=100 * MS) as engine, Client(engine) as client:
         worker = Worker(engine, behave)
-        assert client.post(b'"deaf"') == OVERRUN
+        assert client.post(b'"deaf"').outcome == OVERRUN
         assert worker.ended() == 0
 
 
@@ -152,11 +153,11 @@ def test_a_batch_that_overruns_fails_as_a_whole() -> None:
     with running(stage=stage) as engine, clients(engine, 3) as three:
         worker = Worker(engine, serve_batches)
         for body, client in zip((b"1", b'"spin"', b"2"), three, strict=True):
-            client.send(body)
-        assert [client.answer() for client in three] == 3 * [OVERRUN]
+            client.send_post(body)
+        assert [client.outcome() for client in three] == 3 * [OVERRUN]
         for client in three:
-            client.send(b"1")
-        assert [client.answer() for client in three] == 3 * [(200, b"%d" % worker.pid)]
+            client.send_post(b"1")
+        assert [client.outcome() for client in three] == 3 * [(200, b"%d" % worker.pid)]
         worker.stop()
 
 
@@ -164,7 +165,7 @@ def test_only_forward_is_timed() -> None:
     """A pause of the row elsewhere, or an old deadline, does not count against the next batch."""
     with running(stage=STAGE) as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(b"x")
+        client.send_post(b"x")
         [item] = channel.take()
         client.socket.settimeout(0.3)
         with pytest.raises(TimeoutError):  # it is being decoded for longer than `forward` may take
@@ -174,4 +175,4 @@ def test_only_forward_is_timed() -> None:
         assert not channel.overdue()
         channel.end_forward()
         channel.publish(item, [b"x"], 0, TEXT)
-        assert client.answer() == (200, b"x")
+        assert client.outcome() == (200, b"x")

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.interop.scrape import Samples, scrape, scrape_until
 from tests.service import Serve
+from tests.until import until
 
 COUNTING = """
     import ctypes, os, sys, time
@@ -128,8 +128,7 @@ def test_a_worker_whose_gil_is_held_is_represented_by_what_it_said_last(
         assert ask(client).status_code == 200
         scrape_until(client, {"calls_total kind=plain stage=First": 1})
         stuck = pool.submit(ask, second, kind="hold the GIL", fifo=str(fifo), mark=str(mark))
-        while not mark.exists():
-            threading.Event().wait(0.01)
+        until(mark.exists)
         for count in range(2, 5):
             assert ask(client).status_code == 200
             samples = scrape_until(client, {"calls_total kind=plain stage=Second": count})

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.engine import ROW_DEAD, ROW_DRAIN
-from tests.interop.rows import TEXT, Client, Worker, blocks_at_rest, clients, running, shared_memory, stopped
+from tests.http_client import Client, clients
+from tests.interop.rows import TEXT, Worker, blocks_at_rest, running, shared_memory, stopped
 
 DIED = (500, b"inference internal error: the worker process died")
 
@@ -31,10 +32,10 @@ def sleeper(channel: Any, say: Any) -> None:
 
 
 def kill_in_forward(worker: Worker, client: Client) -> None:
-    client.send(b"hold")
+    client.send_post(b"hold")
     assert worker.said() == b"holds"
     worker.kill()
-    assert client.answer() == DIED
+    assert client.outcome() == DIED
     assert worker.ended() == 1
 
 
@@ -48,12 +49,12 @@ def test_killed_before_it_started() -> None:
     """The request lay in its ring: another process answers, the client notices nothing."""
     with running(rows=2) as engine, Client(engine) as client:
         first = Worker(engine, sleeper, row=1)
-        client.send(b"x")
+        client.send_post(b"x")
         engine.wait_until(lambda stats: stats["remaining"] == 1)
         first.kill()
         assert first.ended() == 0
         second = Worker(engine, echo, row=2)
-        assert client.answer() == (200, b"%d x" % second.pid)
+        assert client.outcome() == (200, b"%d x" % second.pid)
         second.stop()
 
 
@@ -64,7 +65,7 @@ def test_killed_with_several_handed_ahead() -> None:
             six[0].post(b"x")
         with stopped(engine):
             for client in six:
-                client.send(b"hold")
+                client.send_post(b"hold")
         assert first.said() == b"holds"
         engine.wait_until(lambda stats: stats["remaining"] == 6)
         submit = engine.segment.layout()["rings"][1][0]
@@ -86,7 +87,7 @@ def test_killed_with_several_handed_ahead() -> None:
             assert worker.said() == b"holds"
             worker.kill()
             assert worker.ended() == 1
-        assert [client.answer() for client in six] == 6 * [DIED]
+        assert [client.outcome() for client in six] == 6 * [DIED]
 
 
 def publish_and_die(channel: Any, say: Any) -> None:
@@ -102,12 +103,12 @@ def test_killed_after_it_has_answered() -> None:
         engine.wait_until(lambda stats: stats["connections"] == 1)
         with stopped(engine):
             os.kill(worker.pid, signal.SIGSTOP)
-            client.send(b"x")
+            client.send_post(b"x")
         engine.wait_until(lambda stats: stats["remaining"] == 1)
         with stopped(engine):
             os.kill(worker.pid, signal.SIGCONT)
             os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-        assert client.answer() == (200, b"last words")
+        assert client.outcome() == (200, b"last words")
         assert worker.ended() == 0
 
 
@@ -123,11 +124,11 @@ def test_killed_between_writing_and_publishing() -> None:
 
     with running() as engine, Client(engine) as client:
         worker = Worker(engine, write)
-        client.send(b"x")
+        client.send_post(b"x")
         assert worker.said() == b"written"
         assert engine.segment.blocks() == (1, 1)
         worker.kill()
-        assert client.answer() == DIED
+        assert client.outcome() == DIED
         worker.ended()
         assert engine.segment.blocks() == (0, 0)
 
@@ -146,11 +147,11 @@ def test_killed_in_the_middle_of_a_batch() -> None:
     with running(stage=stage) as engine, clients(engine, 4) as four:
         worker = Worker(engine, half)
         for number, client in enumerate(four):
-            client.send(b"%d" % number)
+            client.send_post(b"%d" % number)
             engine.wait_until(lambda stats, number=number: stats["remaining"] == number + 1 or number >= 2)
         assert worker.said() == b"half done"
         worker.kill()
-        answers = [client.answer() for client in four]
+        answers = [client.outcome() for client in four]
         assert answers == [(200, b"0"), (200, b"1"), DIED, DIED]
         assert worker.ended() == 2
 
@@ -159,17 +160,17 @@ def test_a_death_in_the_second_stage() -> None:
     with running(stages=2) as engine, clients(engine, 2) as two:
         first = engine.channel(1)
         second = Worker(engine, echo, row=2)
-        two[0].send(b"x")
+        two[0].send_post(b"x")
         first.publish(first.take()[0], [b"hold"], 0, TEXT)
         assert second.said() == b"holds"
-        two[1].send(b"y")
+        two[1].send_post(b"y")
         first.publish(first.take()[0], [b"y"], 0, TEXT)
         engine.wait_until(lambda stats: stats["remaining"] == 2)
         second.kill()
-        assert two[0].answer() == DIED
+        assert two[0].outcome() == DIED
         assert second.ended() == 1
         again = Worker(engine, echo, row=2, incarnation=2)
-        assert two[1].answer() == (200, b"%d y" % again.pid)
+        assert two[1].outcome() == (200, b"%d y" % again.pid)
         again.stop()
 
 
@@ -179,7 +180,7 @@ def test_each_life_of_a_row_begins_with_empty_rings() -> None:
         for incarnation, requests in enumerate((1, 300, 7, 600), 1):
             worker = Worker(engine, echo, incarnation=incarnation)
             for number in range(requests):
-                assert client.post(b"%d" % number) == (200, b"%d %d" % (worker.pid, number))
+                assert client.post(b"%d" % number).outcome == (200, b"%d %d" % (worker.pid, number))
             kill_in_forward(worker, client)
 
 
@@ -206,7 +207,7 @@ def test_a_lease_ends_with_the_process() -> None:
 def test_a_death_that_core_hears_of_late(told: bool) -> None:
     """It had ended before its start was reported, or before it was reported ready."""
     with running() as engine, Client(engine) as client:
-        client.send(b"x")
+        client.send_post(b"x")
         engine.segment.begin_row(1, 1)
         pid = os.posix_spawn("/bin/true", ["true"], {})
         pidfd = os.pidfd_open(pid)
@@ -217,7 +218,7 @@ def test_a_death_that_core_hears_of_late(told: bool) -> None:
         assert engine.news()[:3] == (ROW_DEAD, 1, 1)
         os.waitpid(pid, 0)
         worker = Worker(engine, echo, incarnation=2)
-        assert client.answer() == (200, b"%d x" % worker.pid)
+        assert client.outcome() == (200, b"%d x" % worker.pid)
         worker.stop()
 
 
@@ -225,13 +226,13 @@ def test_drained_by_order_of_the_master() -> None:
     """A row that is to end gets nothing more; what waits in its ring goes to another."""
     with running(rows=2) as engine, clients(engine, 2) as two:
         first = Worker(engine, echo, row=1)
-        two[0].send(b"hold")
+        two[0].send_post(b"hold")
         assert first.said() == b"holds"
         engine.order(ROW_DRAIN, 1, 1)
-        two[1].send(b"x")
+        two[1].send_post(b"x")
         second = Worker(engine, echo, row=2)
-        assert two[1].answer() == (200, b"%d x" % second.pid)
+        assert two[1].outcome() == (200, b"%d x" % second.pid)
         first.kill()
-        assert two[0].answer() == DIED
+        assert two[0].outcome() == DIED
         first.ended()
         second.stop()

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service import PATIENCE, Service
+from tests.service import Service
+from tests.until import PATIENCE
 
 PEER = "0.9.8"
 TEXT = "text/plain; charset=utf-8"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.parity.peer import Pair, running, write
-from tests.service import PATIENCE, ROOT
+from tests.service import ROOT
+from tests.until import PATIENCE
 
 PROGRAM = """
     import os

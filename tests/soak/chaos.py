@@ -12,6 +12,7 @@ import time
 
 from tests.service import Service
 from tests.soak.ledger import Fault, Ledger
+from tests.until import until
 
 WORKER = re.compile(r"mosec_cy: (\S+) \[(\d+)\]")
 ROUTES = {"Make": "pipeline", "Double": "pipeline", "Sum": "pipeline", "Count": "stream"}  # of other stages: its name
@@ -118,13 +119,14 @@ class Chaos:
 
     def _wait_served(self) -> None:
         """Until a request is answered again."""
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(Exception), self.service.client(timeout=5) as client:
-                if client.post("/echo", json={"id": 0}).status_code == 200:
-                    return
+
+        def served() -> bool:
             assert self.service.process.poll() is None, "the service has ended"
-            assert time.monotonic() < deadline, "the service does not answer"
+            with contextlib.suppress(Exception), self.service.client(timeout=5) as client:
+                return client.post("/echo", json={"id": 0}).status_code == 200
+            return False
+
+        until(served, message="the service does not answer")
 
     def _stop_worker(self) -> None:
         """Nobody dies of it: its requests wait, those handed to it ahead are served by others."""

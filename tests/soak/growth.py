@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
-from mosec_cy._engine.segment import Segment
+from tests.books import memory_of
 from tests.service import Service
 
 RSS_LIMIT = 24 << 20  # bytes a process may grow: arenas of the interpreter, buffers of the largest bodies
@@ -17,20 +16,13 @@ def settle(service: Service, patience: float = 60.0) -> dict[str, int]:
     """Wait until nothing is under way; tasks, blocks of core and charged bytes then. All but leases should be 0."""
     deadline = time.monotonic() + patience
     while True:
-        segment = _memory_of(service)
+        segment = memory_of(service)
         stats = segment.stats()
         held, leased = segment.blocks()
         books = {"tasks": stats["remaining"], "charged": stats["charged"], "held": held, "leased": leased}
         if books["tasks"] == books["charged"] == 0 or time.monotonic() > deadline:
             return books
         time.sleep(0.05)
-
-
-def _memory_of(service: Service) -> Segment:
-    for fd, target in service.descriptors(service.process.pid).items():
-        if target.startswith("/memfd:mosec_cy "):
-            return Segment.attach(os.open(f"/proc/{service.process.pid}/fd/{fd}", os.O_RDWR))
-    raise AssertionError("the master has no shared memory")
 
 
 def sample(service: Service) -> dict[str, dict[str, int]]:

@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import random
 import socket
-import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
 
+from tests.http_client import RESET, parse_answer
 from tests.soak.ledger import Attempt, Fault, Ledger
 from tests.soak.requests import Request, draw
 
 PATIENCE = 45.0  # s; more than the service's time-out
-RESET = struct.pack("ii", 1, 0)
 LEAVES = 0.04  # of the requests: the client leaves
 SLOW = 0.05  # of them: it takes its time to read the answer
 HALF_CLOSES = 0.03  # of them: it says at once that it will ask for nothing more
 GONE = (ConnectionError, asyncio.IncompleteReadError)
-WRONG = (ValueError, OSError, EOFError, zlib.error)  # no JSON, MessagePack or gzip, or no HTTP at all
+WRONG = (ValueError, OSError, EOFError, zlib.error, AssertionError)  # no JSON, MessagePack or gzip, or no HTTP at all
 
 
 class Client:
@@ -125,20 +124,20 @@ async def answer(reader: asyncio.StreamReader, go_on: Callable[[], None]) -> tup
     Raises ConnectionError or IncompleteReadError where the connection ends before the answer's end.
     """
     while True:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        status = int(head.split(" ", 2)[1])
-        if status >= 200:
+        parsed = parse_answer(await reader.readuntil(b"\r\n\r\n"), to_head=True)
+        assert parsed, "a whole head"
+        head, _ = parsed
+        if head.status >= 200:
             break
         go_on()
-    fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
-    keep = fields.get("connection") != "close"
-    if fields.get("transfer-encoding") != "chunked":
-        return status, await reader.readexactly(int(fields.get("content-length", "0"))), keep
+    if head.headers.get("transfer-encoding") != "chunked":
+        body = await reader.readexactly(int(head.headers.get("content-length", "0")))
+        return head.status, body, not head.closes
     parts = []
     while size := int(await reader.readuntil(b"\r\n"), 16):
         parts.append((await reader.readexactly(size + 2))[:-2])
     await reader.readuntil(b"\r\n")
-    return status, b"".join(parts), keep
+    return head.status, b"".join(parts), not head.closes
 
 
 async def drive(port: int, ledger: Ledger, seed: int, seconds: float, clients: int, rate: float) -> None:

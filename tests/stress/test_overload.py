@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.engine import request
+from tests.books import at_rest, memory_of
+from tests.http_client import request
 from tests.load import Exchange, drive
 from tests.service import Serve
-from tests.stress.test_service_load import at_rest, memory_of
 
 SERVICE = """
     import time

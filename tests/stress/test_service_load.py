@@ -6,15 +6,13 @@ import json
 import os
 import random
 import signal
-import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.books import at_rest, memory_of
-from tests.engine import request
+from tests.books import assert_nobody_wakes, at_rest, memory_of, status
+from tests.http_client import clients, request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service
 
@@ -95,38 +93,12 @@ class Books:
     def __init__(self, service: Service) -> None:
         self.titles = service.processes()
         self.descriptors = {title: len(service.descriptors(pid)) for pid, title in self.titles.items()}
-        self.memory = {title: anonymous(pid) for pid, title in self.titles.items()}
-
-
-def anonymous(pid: int) -> int:
-    """Private memory in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0])
+        self.memory = {title: status(pid, "RssAnon") for pid, title in self.titles.items()}
 
 
 def wait_ready(service: Service, count: int = WORKERS) -> None:
     """Until that many workers have been ready, counted from the start."""
     service.wait_outputs(r"<\w+\|\d> ready", count)
-
-
-def assert_asleep(service: Service) -> None:
-    """For a whole second nobody wakes; a few seconds are allowed for memory to be tidied up after the load."""
-    for _ in range(30):
-        before = switches(service)
-        threading.Event().wait(1.0)  # what is measured is this second
-        if switches(service) == before:
-            return
-    raise AssertionError(f"{before} became {switches(service)}")
-
-
-def switches(service: Service) -> dict[int, str]:
-    """How often each process has gone to sleep."""
-    found = {}
-    for pid in service.processes():
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            status = (task / "status").read_text()
-            found[int(task.name)] = status.split("voluntary_ctxt_switches:")[1].split()[0]
-    return found
 
 
 @pytest.mark.timeout(180)
@@ -152,7 +124,7 @@ def test_a_hundred_thousand_mixed_requests(serve: Serve) -> None:
     assert core_held == 0
     assert leased <= 20
     assert segment.stats()["connections"] == 0
-    assert_asleep(service)
+    assert_nobody_wakes(service, attempts=30)
     segment.close()
 
 
@@ -244,18 +216,10 @@ def test_pipelined_requests_and_batches(serve: Serve) -> None:
     """Many requests in one segment on each of many connections: the answers come in their order."""
     service = serve(SERVICE).wait_ready()
     with_id = [b'{"id": %d}' % number for number in range(2000)]
-    sockets = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in range(20)]
-    try:
-        for index, client in enumerate(sockets):
-            client.sendall(b"".join(request(body, "/echo") for body in with_id[index::20]))
-        for index, client in enumerate(sockets):
-            got, expected = b"", [json.loads(body) for body in with_id[index::20]]
-            while got.count(b'{"id"') < len(expected) or not got.endswith(b"}"):
-                part = client.recv(1 << 16)
-                assert part
-                got += part
-            bodies = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in got.split(b"HTTP/1.1 200 OK\r\n")[1:]]
-            assert bodies == expected
-    finally:
-        for client in sockets:
-            client.close()
+    with clients(service, 20) as many:
+        for index, client in enumerate(many):
+            client.send(b"".join(request(body, "/echo") for body in with_id[index::20]))
+        for index, client in enumerate(many):
+            asked = with_id[index::20]
+            assert [client.outcome() for _ in asked] == [(200, body.replace(b" ", b"")) for body in asked]
+            assert client.rest == b""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Sender
-from tests.engine import SECOND, request
+from tests.engine import SECOND
+from tests.http_client import request
 from tests.interop.rows import Worker, running
 from tests.interop.streams import Reader
 

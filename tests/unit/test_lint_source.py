@@ -68,10 +68,10 @@ def test_breach_is_found(tmp_path: Path, name: str, text: str, line: int) -> Non
         ("a.pyx", "if link.shared.overdue == 1 and s.statistics.late >= 2:\n    x = link.shared.bell\n"),
         (
             "a.pyx",
-            "link.statistics = NULL     # as RowShared.command and Service.report, not numpy.float64 or Server.run\n",
+            "link.statistics = NULL     # as RowShared.command and Channel.take, not numpy.float64 or Server.run\n",
         ),
         ("a.pml", "x = 1     /* Channel._sleep: looks again */\n"),
-        ("a.pyx", "from mosec_cy._linux cimport fence_seq_cst, load_acquire_u64\n"),
+        ("a.pyx", "from mosec_cy._engine.linux cimport fence_seq_cst, load_acquire_u64\n"),
     ],
 )
 def test_what_keeps_the_rules_passes(tmp_path: Path, name: str, text: str) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from mosec_cy._base import output as output_module
 from mosec_cy._base.output import Output
-from tests.service import PATIENCE
+from tests.until import PATIENCE
 
 LONG = 10_000  # bytes of a line that a pipe may take in part
 LIMIT = 1 << 18  # bytes that wait at most

@@ -48,9 +48,9 @@ def test_orders_are_those_of_the_engine() -> None:
         "store_release_u64(rl::atomic<uint64_t> *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }"
         in atomics
     )
-    assert atomics.count("static inline") == (engine_cpp.SOURCES / "mosec_cy" / "linux.pxd").read_text().count(
-        "__atomic_"
-    ), "each has one operation, and all are here"
+    assert atomics.count("static inline") == (engine_cpp.ENGINE / "linux.pxd").read_text().count("__atomic_"), (
+        "each has one operation, and all are here"
+    )
 
 
 def test_what_is_not_in_the_engine_is_not_checked() -> None:

@@ -4,14 +4,16 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
 from mosec_cy._engine.linux cimport epoll_event
+from mosec_cy._engine.list cimport List, ListLink
 from mosec_cy._engine.ring cimport Bell
 
 cdef enum:
     NO_CONNECTION = 0xFFFFFFFF
     SEND_DONE = 0                 # all is with the kernel
     SEND_AGAIN = 1                # the socket is full: the rest is kept, wait for EPOLLOUT
+    SEND_GONE = -1                # reset, or another error: the connection is of no more use
     RECEIVE_AGAIN = -1            # nothing to read now
-    RECEIVE_GONE = -2             # reset, or another error: the connection is of no more use
+    RECEIVE_GONE = -2             # as SEND_GONE
 
 cdef enum Timer:                  # each kind has one duration, so that its list is ordered by deadline
     TIMER_NONE = 0
@@ -33,8 +35,7 @@ ctypedef struct Connection:
     bint readable                 # an edge was seen and the socket was not found empty since
     bint read_closed              # the client has sent FIN
     bint listed                   # in the ready list
-    uint32_t timer_previous
-    uint32_t timer_next
+    ListLink timer_link           # in the list of its timer; free: next free slot
     uint64_t deadline             # ns
     uint64_t moved                # body or answer bytes moved since the timer was armed
     uint64_t unread               # bytes that the kernel still held for the client when TIMER_WRITE was armed
@@ -53,8 +54,7 @@ ctypedef struct Connections:
     uint32_t used                 # slots that were ever used
     uint32_t free_head
     uint32_t open
-    uint32_t[TIMER_KINDS] timer_head
-    uint32_t[TIMER_KINDS] timer_tail
+    List[TIMER_KINDS] timers      # of each kind, by deadline
     uint64_t[TIMER_KINDS] duration    # ns
     uint32_t *ready               # connections to look at again without waiting for an event
     uint32_t ready_n
@@ -75,7 +75,7 @@ cdef int64_t connection_receive(Connection *c, void *buffer, size_t n) noexcept 
 cdef int connection_keep_input(Connection *c, const char *data, size_t n) noexcept nogil   # copies; 0, or -1: no memory
 cdef void connection_consume(Connection *c, size_t n) noexcept nogil             # the first `n` bytes of what was kept
 cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil    # moves what was kept into `buffer`
-# Head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, RECEIVE_GONE.
+# Head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, SEND_GONE.
 cdef int connection_send(
     Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
 ) noexcept nogil
@@ -103,7 +103,7 @@ ctypedef struct Loop:
     Bell *bell                     # core's, in shared memory
     bint coarse                    # the kernel has no epoll_pwait2: milliseconds
     uint64_t now                   # ns, CLOCK_MONOTONIC, read once a wake-up
-    epoll_event events[256]
+    epoll_event[LOOP_EVENTS] events
 
 cdef int loop_open(Loop *loop, int bell_fd, Bell *bell) noexcept nogil          # 0 or -errno
 cdef void loop_close(Loop *loop) noexcept nogil

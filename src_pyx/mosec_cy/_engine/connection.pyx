@@ -19,6 +19,7 @@ from mosec_cy._engine.linux cimport (
     mosec_epoll_pwait2,
     mosec_now_ns,
 )
+from mosec_cy._engine.list cimport NO_INDEX, list_insert, list_remove
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
@@ -57,8 +58,7 @@ cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil:
     t.free_head = NO_CONNECTION
     cdef uint32_t kind
     for kind in range(<uint32_t>TIMER_KINDS):
-        t.timer_head[kind] = NO_CONNECTION
-        t.timer_tail[kind] = NO_CONNECTION
+        t.timers[kind] = List(head=NO_INDEX, tail=NO_INDEX)
     return 0
 
 
@@ -77,7 +77,7 @@ cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil:
     cdef uint32_t slot = t.free_head
     cdef uint32_t generation
     if slot != NO_CONNECTION:
-        t.free_head = t.all[slot].timer_next
+        t.free_head = t.all[slot].timer_link.next
     elif t.used < t.capacity:
         slot = t.used
         t.used += 1
@@ -116,7 +116,7 @@ cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil:
     c.input_start = c.input_n = c.output_n = c.output_sent = 0
     c.payload = NULL
     c.payload_n = 0
-    c.timer_next = t.free_head
+    c.timer_link.next = t.free_head
     t.free_head = slot
     t.open -= 1
 
@@ -135,14 +135,7 @@ cdef uint64_t connection_progress(const Connection *c) noexcept nogil:
 cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil:
     cdef Connection *c = &t.all[slot]
     if c.timer != TIMER_NONE:
-        if c.timer_previous == NO_CONNECTION:
-            t.timer_head[c.timer] = c.timer_next
-        else:
-            t.all[c.timer_previous].timer_next = c.timer_next
-        if c.timer_next == NO_CONNECTION:
-            t.timer_tail[c.timer] = c.timer_previous
-        else:
-            t.all[c.timer_next].timer_previous = c.timer_previous
+        list_remove(&t.timers[c.timer], &t.all[0].timer_link, sizeof(Connection), slot)
     c.timer = timer
     c.moved = 0
     if timer == TIMER_WRITE:
@@ -150,19 +143,13 @@ cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t 
     if timer == TIMER_NONE:
         return
     c.deadline = now + t.duration[timer]
-    c.timer_next = NO_CONNECTION
-    c.timer_previous = t.timer_tail[timer]
-    if c.timer_previous == NO_CONNECTION:
-        t.timer_head[timer] = slot
-    else:
-        t.all[c.timer_previous].timer_next = slot
-    t.timer_tail[timer] = slot
+    list_insert(&t.timers[timer], &t.all[0].timer_link, sizeof(Connection), slot, NO_INDEX)
 
 
 cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil:
     cdef uint32_t kind, slot
     for kind in range(1, <uint32_t>TIMER_KINDS):
-        slot = t.timer_head[kind]
+        slot = t.timers[kind].head
         if slot != NO_CONNECTION and t.all[slot].deadline <= now:
             return slot
     return NO_CONNECTION
@@ -172,7 +159,7 @@ cdef uint64_t connections_deadline(const Connections *t) noexcept nogil:
     cdef uint64_t soonest = NEVER
     cdef uint32_t kind, slot
     for kind in range(1, <uint32_t>TIMER_KINDS):
-        slot = t.timer_head[kind]
+        slot = t.timers[kind].head
         if slot != NO_CONNECTION and t.all[slot].deadline < soonest:
             soonest = t.all[slot].deadline
     return soonest
@@ -232,7 +219,7 @@ cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil:
 cdef int _keep_output(Connection *c, const char *head, size_t n) noexcept nogil:
     cdef char *grown = <char *>realloc(c.output, c.output_n + n)
     if grown == NULL:
-        return RECEIVE_GONE
+        return SEND_GONE
     memcpy(grown + c.output_n, head, n)
     c.output = grown
     c.output_n += <uint32_t>n
@@ -240,7 +227,7 @@ cdef int _keep_output(Connection *c, const char *head, size_t n) noexcept nogil:
 
 
 cdef ssize_t _send(int fd, const void *head, size_t head_n, const void *payload, size_t payload_n) noexcept nogil:
-    # Bytes sent (0 when the socket is full), or RECEIVE_GONE.
+    # Bytes sent (0 when the socket is full), or SEND_GONE.
     cdef iovec parts[2]
     cdef msghdr message
     cdef ssize_t sent
@@ -258,7 +245,7 @@ cdef ssize_t _send(int fd, const void *head, size_t head_n, const void *payload,
         if errno == EAGAIN:
             return 0
         if errno != EINTR:
-            return RECEIVE_GONE
+            return SEND_GONE
 
 
 cdef int connection_send(
@@ -266,19 +253,19 @@ cdef int connection_send(
 ) noexcept nogil:
     cdef ssize_t sent
     if connection_has_output(c):         # an interim response (100) still waits
-        if _keep_output(c, head, head_n) == RECEIVE_GONE:
-            return RECEIVE_GONE
+        if _keep_output(c, head, head_n) == SEND_GONE:
+            return SEND_GONE
         c.payload = payload
         c.payload_n = payload_n
         return connection_flush(c)
     sent = _send(c.fd, head, head_n, payload, payload_n)
     if sent < 0:
-        return RECEIVE_GONE
+        return SEND_GONE
     if <size_t>sent == head_n + payload_n:
         return SEND_DONE
     if <size_t>sent < head_n:
-        if _keep_output(c, head + sent, head_n - sent) == RECEIVE_GONE:
-            return RECEIVE_GONE
+        if _keep_output(c, head + sent, head_n - sent) == SEND_GONE:
+            return SEND_GONE
         sent = <ssize_t>head_n
     c.payload = payload + (<size_t>sent - head_n)
     c.payload_n = payload_n - (<size_t>sent - head_n)
@@ -294,7 +281,7 @@ cdef int connection_flush(Connection *c) noexcept nogil:
     else:
         sent = _send(c.fd, c.payload, c.payload_n, NULL, 0)
     if sent < 0:
-        return RECEIVE_GONE
+        return SEND_GONE
     c.moved += sent
     if <size_t>sent < head_n:
         c.output_sent += <uint32_t>sent

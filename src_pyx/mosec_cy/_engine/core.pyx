@@ -3,7 +3,7 @@
 import os
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ESRCH, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from libc.time cimport time
@@ -22,6 +22,7 @@ from mosec_cy._engine.connection cimport (
     TOKEN_CONTROL,
     TOKEN_LISTENER,
     TOKEN_PROCESS,
+    Loop,
     connections_deadline,
     loop_add,
     loop_close,
@@ -52,6 +53,7 @@ from mosec_cy._engine.dispatch cimport (
     row_started,
 )
 from mosec_cy._engine.http1 cimport (
+    Http1Io,
     http1_accept,
     http1_answer,
     http1_close,
@@ -93,10 +95,6 @@ from mosec_cy._engine.service cimport (
     service_expire,
     service_refuse_all,
 )
-
-# ---- the loop ------------------------------------------------------------------------------------
-
-# The core's loop: events to connections and service, orders of the master, accepting.
 
 cdef extern from "<signal.h>" nogil:
     int SIGKILL
@@ -169,6 +167,24 @@ ctypedef struct ControlMessage:        # "=IIIiQ"; both directions
     uint32_t incarnation
     int32_t pid
     uint64_t value
+
+cdef enum:
+    MAX_LISTENERS = 16
+
+ctypedef struct Core:
+    Loop loop
+    Http1Io io
+    Service service
+    int control
+    int[MAX_LISTENERS] listeners
+    uint32_t listener_count
+    bint accepting
+    uint64_t resume_at                 # ns: when to accept again at the latest; 0: accept is not paused
+    uint32_t paused_open               # connections when it was paused
+    uint64_t stop_at                   # ns; shutting down: when at the latest
+    bint leaving                       # nobody waits for an answer any more, and nobody else may connect
+    uint64_t shut_at                   # ns: when to shut the port, after that; 0: it is shut, or not yet time
+    bint done
 
 
 # ---- control -------------------------------------------------------------------------------------
@@ -423,6 +439,7 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
 
 
 cdef void core_run(Core *core) noexcept nogil:
+    # Until the master has said stop and nothing is in flight, or the master is gone.
     cdef int i, n
     core_report(core, REPORT_RUNNING, 0, 0)
     while not core.done:

@@ -72,7 +72,9 @@ ctypedef struct Dispatcher:
     Statistics *statistics
     RowStatistics *row_statistics  # one each row
     uint64_t *acknowledged         # a word each task slot, in shared memory: as Task.acknowledged
-    uint32_t *scratch              # room for all tasks: as many may one row have started
+    # Tasks of the batch that goes out, or of the row that has died: room for all. It holds while clients are answered:
+    # that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.
+    uint32_t *scratch
     uint64_t now                   # ns, set by the loop
     uint64_t timeout               # ns, of the whole service
     uint64_t kill_grace            # ns

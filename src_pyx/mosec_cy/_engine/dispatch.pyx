@@ -133,44 +133,51 @@ cdef const char *_coding_lines(uint32_t flags) noexcept nogil:
     return b"vary: accept-encoding\r\n"
 
 
-cdef bint _answer(Dispatcher *d, uint32_t connection, uint32_t generation, int status, uint32_t content_type,
-                  const uint8_t *payload, uint64_t length, uint32_t block, uint32_t flags) noexcept nogil:
-    # False if that client is there no more: the block is still ours.
+cdef Answer _text_answer(const Dispatcher *d, int status, const uint8_t *text, uint64_t n) noexcept nogil:
     cdef Answer answer
     answer.status = status
-    answer.content_type = d.content_types[content_type].text
-    answer.content_type_n = d.content_types[content_type].n
-    answer.payload = payload
-    answer.payload_n = length
-    answer.block = block
+    answer.content_type = d.content_types[0].text
+    answer.content_type_n = d.content_types[0].n
+    answer.payload = text
+    answer.payload_n = n
+    answer.block = NO_BLOCK
     answer.extra = NULL
     answer.extra_n = 0
-    if flags & ANSWER_VARIES:
-        answer.extra = _coding_lines(flags)
+    return answer
+
+
+cdef Answer _worker_answer(const Dispatcher *d, const Descriptor *item) noexcept nogil:
+    # What a worker's descriptor says, which has been checked.
+    cdef const uint8_t *payload = NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset
+    cdef Answer answer = _text_answer(d, item.status, payload, item.length)
+    answer.content_type = d.content_types[item.content_type].text
+    answer.content_type_n = d.content_types[item.content_type].n
+    answer.block = item.block
+    if item.status == 200 and item.flags & ANSWER_VARIES:
+        answer.extra = _coding_lines(item.flags)
         answer.extra_n = strlen(answer.extra)
-    return d.answer(d.io, connection, generation, &answer)
+    return answer
 
 
-cdef void task_end(Dispatcher *d, uint32_t slot, int status, uint32_t content_type, const uint8_t *payload,
-                   uint64_t length, uint32_t block) noexcept nogil:
-    # The answer to the client, if it still waits; `block` is core's and goes with it. The task ends.
+cdef void _end_task(Dispatcher *d, uint32_t slot, const Answer *answer) noexcept nogil:
+    # The answer to the client, if it still waits; its block is core's and goes with it. The task ends.
     cdef Task *task = &d.batcher.tasks[slot]
     cdef bint taken = False
     if task.connection != NO_INDEX:
         _stop_waiting(d, slot)
-        if status == 200:
+        if answer.status == 200:
             histogram_add_ns(&d.statistics.total, d.now - task.arrived_at)
-        taken = _answer(d, task.connection, task.connection_generation, status, content_type, payload, length, block,
-                        task.flags if status == 200 else 0)
+        taken = d.answer(d.io, task.connection, task.connection_generation, answer)
     else:
         store_relaxed_u64(&d.statistics.late, d.statistics.late + 1)       # relaxed: core alone writes
     if not taken:
-        block_drop(d, block)
+        block_drop(d, answer.block)
     task_free(&d.batcher, slot)
 
 
-cdef void task_end_text(Dispatcher *d, uint32_t slot, int status, const char *text) noexcept nogil:
-    task_end(d, slot, status, 0, <const uint8_t *>text, strlen(text), NO_BLOCK)
+cdef void _end_task_with_text(Dispatcher *d, uint32_t slot, int status, const char *text) noexcept nogil:
+    cdef Answer answer = _text_answer(d, status, <const uint8_t *>text, strlen(text))
+    _end_task(d, slot, &answer)
 
 
 cdef void task_leave(Dispatcher *d, uint32_t slot) noexcept nogil:
@@ -190,8 +197,9 @@ cdef void task_leave(Dispatcher *d, uint32_t slot) noexcept nogil:
 cdef void task_fail(Dispatcher *d, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil:
     cdef uint32_t connection = d.batcher.tasks[slot].connection
     cdef uint32_t generation = d.batcher.tasks[slot].connection_generation
+    cdef Answer answer = _text_answer(d, status, text, n)
     task_leave(d, slot)                # first: no row shall start what the client has been told is over
-    _answer(d, connection, generation, status, 0, text, n, NO_BLOCK, 0)
+    d.answer(d.io, connection, generation, &answer)
 
 
 cdef void task_time_out(Dispatcher *d, uint32_t slot, const char *text) noexcept nogil:
@@ -329,14 +337,14 @@ cdef void _settle(Dispatcher *d, uint32_t slot, const Descriptor *item) noexcept
     # A checked completion of a task that is core's again: on to the next stage, or to the client.
     cdef Task *task = &d.batcher.tasks[slot]
     cdef const Pipeline *pipeline = &d.pipelines[task.route]
+    cdef Answer answer
     cdef uint32_t stage
     if task.connection == NO_INDEX or item.status != 200 or task.position + 1u >= pipeline.stage_count:
         if item.block == NO_BLOCK and item.status != 200:
-            task_end_text(d, slot, item.status, NO_MEMORY)
+            _end_task_with_text(d, slot, item.status, NO_MEMORY)
         else:
-            task.flags = item.flags
-            task_end(d, slot, item.status, item.content_type,
-                     NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset, item.length, item.block)
+            answer = _worker_answer(d, item)
+            _end_task(d, slot, &answer)
         return
     task.position += 1
     task.block = item.block
@@ -416,7 +424,7 @@ cdef void _complete(Dispatcher *d, uint32_t row, Descriptor *item) noexcept nogi
         _settle(d, slot, item)
     else:
         block_drop(d, item.block)
-        task_end_text(d, slot, 500, SPOILT)
+        _end_task_with_text(d, slot, 500, SPOILT)
 
 
 cdef void row_give_up(Dispatcher *d, uint32_t row) noexcept nogil:
@@ -728,7 +736,7 @@ cdef void row_dead(Dispatcher *d, uint32_t row) noexcept nogil:
         failed += d.batcher.tasks[slot].connection != NO_INDEX
         block_drop(d, d.batcher.tasks[slot].block)
         d.batcher.tasks[slot].block = NO_BLOCK
-        task_end_text(d, slot, 500, WORKER_DIED)
+        _end_task_with_text(d, slot, 500, WORKER_DIED)
     pool_sweep(&d.pool, link.lessee)
     ring_reset(&link.submit)
     ring_reset(&link.complete)

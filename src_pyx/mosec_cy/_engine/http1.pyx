@@ -12,6 +12,7 @@ from mosec_cy._engine.connection cimport (
     RECEIVE_GONE,
     SEND_AGAIN,
     SEND_DONE,
+    SEND_GONE,
     TIMER_BODY,
     TIMER_HEADER,
     TIMER_IDLE,
@@ -190,7 +191,7 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
         c.readable = True
     if events & <uint32_t>EPOLLOUT and connection_has_output(c):
         rc = connection_flush(c)
-        if rc == RECEIVE_GONE:
+        if rc == SEND_GONE:
             http1_shut(io, slot)
         elif io.states[slot].phase == HTTP1_STREAM:
             _stream_sent(io, slot, rc)
@@ -807,7 +808,7 @@ cdef void _write(Http1Io *io, uint32_t slot, const Answer *answer) noexcept nogi
 
 
 cdef bint _write_continue(Http1Io *io, uint32_t slot) noexcept nogil:
-    if connection_send(&io.connections.all[slot], CONTINUE, strlen(CONTINUE), NULL, 0) == RECEIVE_GONE:
+    if connection_send(&io.connections.all[slot], CONTINUE, strlen(CONTINUE), NULL, 0) == SEND_GONE:
         http1_shut(io, slot)
         return False
     return True
@@ -886,7 +887,7 @@ cdef void _begin_stream(Http1Io *io, uint32_t slot) noexcept nogil:
 cdef void _stream_sent(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
-    if rc == RECEIVE_GONE:
+    if rc == SEND_GONE:
         http1_shut(io, slot)
         return
     stream_acknowledge(&io.service.dispatcher, h.task, c.payload_n)
@@ -994,7 +995,7 @@ cdef void _finish(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
     cdef Connection *c = &io.connections.all[slot]
     if rc == SEND_DONE:
         _sent(io, slot)
-    elif rc == RECEIVE_GONE:
+    elif rc == SEND_GONE:
         http1_shut(io, slot)
     elif not _is_blocked(c):
         connection_arm(&io.connections, slot, TIMER_WRITE, io.now)
@@ -1075,7 +1076,7 @@ cdef void _evict(Http1Io *io, uint32_t slot) noexcept nogil:
 cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes) noexcept nogil:
     # How many it has evicted. The list is in the order in which the transfers began to be watched.
     cdef Connections *t = &io.connections
-    cdef uint32_t slot = t.timer_head[timer]
+    cdef uint32_t slot = t.timers[timer].head
     cdef uint32_t following
     cdef uint32_t evicted = 0
     cdef uint64_t watched
@@ -1085,7 +1086,7 @@ cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes)
         watched = io.now + t.duration[timer] - t.all[slot].deadline
         if watched < t.duration[timer] // WATCHED_PART:
             break
-        following = t.all[slot].timer_next
+        following = t.all[slot].timer_link.next
         if slot != but and _is_slow(io, slot, watched):
             _evict(io, slot)
             evicted += 1

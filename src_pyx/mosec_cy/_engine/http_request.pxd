@@ -17,12 +17,8 @@ cdef enum HttpMethod:
     METHOD_GET
     METHOD_HEAD
     METHOD_POST
-    METHOD_PUT
-    METHOD_DELETE
     METHOD_OPTIONS
-    METHOD_PATCH
     METHOD_CONNECT
-    METHOD_TRACE
 
 cdef enum HttpBody:
     BODY_NONE = 0              # no body, or one that is declared to have 0 bytes
@@ -42,7 +38,7 @@ cdef enum HttpFacts:           # what was seen of fields whose meaning depends o
     SAW_CLOSE = 2
     SAW_KEEP_ALIVE = 4
     HAS_AUTHORITY = 8          # the target names the host
-    SAW_REQUEST_TIMEOUT = 16   # x-request-timeout-ms, see _http_timeout
+    SAW_REQUEST_TIMEOUT = 16   # x-request-timeout-ms, see http_request_timeout
 
 cdef enum:
     TOKEN_READ = 1             # within the parser: go on with the next token
@@ -81,11 +77,10 @@ ctypedef struct HttpRequest:
     HttpSpan query             # after '?', length 0 if there is none
     # Headers that the engine acts on; length 0: absent. Of the codings, lists that may stand on several lines, the
     # last line that is not empty.
-    HttpSpan content_type, content_encoding, accept_encoding
-    HttpSpan upgrade           # HTTP/1.1 only (RFC 9110 section 7.8)
+    HttpSpan content_encoding, accept_encoding
     HttpSpan host              # the target's authority if it has one, else Host (RFC 9112 section 3.2.2)
     uint32_t header_count
-    HttpHeader headers[100]    # the first header_count are defined; the rest is not written, nor cleared for a new head
+    HttpHeader headers[HTTP_MAX_HEADERS]    # the first header_count are defined; the rest is not written, nor cleared for a new head
 
 # The whole head or HTTP_PARTIAL or a refusal, as early as the bytes allow. Empty lines before the request line are
 # skipped (RFC 9112 section 2.2). Never reads outside data[0:n]. After HTTP_PARTIAL the same *request continues, with
@@ -100,15 +95,6 @@ cdef size_t http_request_size(const HttpRequest *request) noexcept nogil
 cdef int http_decode_path(const char *data, size_t n, char *out) noexcept nogil
 # Is `token` a member of a comma-separated list header? Letters compare without case.
 cdef bint http_has_token(const char *data, size_t n, const char *token, size_t token_n) noexcept nogil
-
-# ---- the request line ----------------------------------------------------------------------------
-# Request lines (RFC 9112 section 3): the first part of _http_parser, over the same struct.
-
-# TOKEN_READ with state IN_NAME and `seen` behind the line, or HTTP_PARTIAL, or a refusal.
-cdef int read_request_line(HttpRequest *request, const uint8_t *base, size_t n, const HttpLimits *limits) noexcept nogil
-
-# uri-host [":" port] (RFC 3986 section 3.2.2), where the host may be empty.
-cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept nogil
 
 # ---- chunked bodies ------------------------------------------------------------------------------
 # Chunked request bodies (RFC 9112 section 7.1): finds the data in the bytes, and copies nothing. Pure.

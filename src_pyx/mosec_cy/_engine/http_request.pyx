@@ -131,15 +131,9 @@ cdef inline int known_header(HttpRequest *r, const uint8_t *base, const HttpHead
     elif n == 6:
         if scan_same(name, b"expect", 6):
             on_expect(r, base, header.value)
-    elif n == 7:
-        if scan_same(name, b"upgrade", 7) and r.minor == 1:
-            r.upgrade = header.value
     elif n == 10:
         if scan_same(name, b"connection", 10):
             on_connection(r, base, header.value)
-    elif n == 12:
-        if scan_same(name, b"content-type", 12):
-            r.content_type = header.value
     elif n == 14:
         if scan_same(name, b"content-length", 14):
             return on_content_length(r, base, header.value)
@@ -290,6 +284,7 @@ cdef inline Window window_of(const uint8_t *base, size_t n, size_t limit, int re
 
 
 cdef int read_request_line(HttpRequest *r, const uint8_t *base, size_t n, const HttpLimits *limits) noexcept nogil:
+    # TOKEN_READ with state IN_NAME and `seen` behind the line, or HTTP_PARTIAL, or a refusal.
     cdef Window w = window_of(base, n, limits.head, -431)
     cdef int result
     if r.state == AT_START:
@@ -351,20 +346,11 @@ cdef HttpMethod method_of(const uint8_t *p, size_t n) noexcept nogil:
     if n == 3:
         if memcmp(p, b"GET", 3) == 0:
             return METHOD_GET
-        if memcmp(p, b"PUT", 3) == 0:
-            return METHOD_PUT
     elif n == 4:
         if memcmp(p, b"POST", 4) == 0:
             return METHOD_POST
         if memcmp(p, b"HEAD", 4) == 0:
             return METHOD_HEAD
-    elif n == 5:
-        if memcmp(p, b"PATCH", 5) == 0:
-            return METHOD_PATCH
-        if memcmp(p, b"TRACE", 5) == 0:
-            return METHOD_TRACE
-    elif n == 6 and memcmp(p, b"DELETE", 6) == 0:
-        return METHOD_DELETE
     elif n == 7:
         if memcmp(p, b"OPTIONS", 7) == 0:
             return METHOD_OPTIONS
@@ -473,6 +459,7 @@ cdef int split_odd_target(HttpRequest *r, const uint8_t *base, size_t start, siz
 
 
 cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept nogil:
+    # uri-host [":" port] (RFC 3986 section 3.2.2), where the host may be empty.
     """uri-host [":" port] (RFC 3986 section 3.2.2), where the host may be empty."""
     cdef const uint8_t *end = p + n
     cdef const uint8_t *literal

@@ -128,8 +128,8 @@ cdef char *put_status(char *to, int status) noexcept nogil:
 
 
 cdef const char *http_reason(int status) noexcept nogil:
-    if status < 400:
-        return reason_of_success(status)
+    if status == 200: return b"OK"
+    if status == 204: return b"No Content"
     if status == 400: return b"Bad Request"
     if status == 401: return b"Unauthorized"
     if status == 403: return b"Forbidden"
@@ -153,22 +153,6 @@ cdef const char *http_reason(int status) noexcept nogil:
     if status == 503: return b"Service Unavailable"
     if status == 504: return b"Gateway Timeout"
     if status == 505: return b"HTTP Version Not Supported"
-    return b""
-
-
-cdef const char *reason_of_success(int status) noexcept nogil:
-    if status == 100: return b"Continue"
-    if status == 101: return b"Switching Protocols"
-    if status == 200: return b"OK"
-    if status == 201: return b"Created"
-    if status == 202: return b"Accepted"
-    if status == 204: return b"No Content"
-    if status == 301: return b"Moved Permanently"
-    if status == 302: return b"Found"
-    if status == 303: return b"See Other"
-    if status == 304: return b"Not Modified"
-    if status == 307: return b"Temporary Redirect"
-    if status == 308: return b"Permanent Redirect"
     return b""
 
 

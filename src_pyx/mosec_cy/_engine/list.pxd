@@ -1,4 +1,4 @@
-# Intrusive lists: items of an array that has a ListLink in each, by their index. Inline, for the batcher alone.
+# Intrusive lists: items of an array that has a ListLink in each, by their index. Inline.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t

@@ -4,6 +4,9 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
+cdef inline uint64_t align_up(uint64_t value, uint64_t alignment) noexcept nogil:      # to a power of two
+    return (value + alignment - 1) & ~(alignment - 1)
+
 cdef enum:
     POOL_MIN_SHIFT = 10            # smallest block: 1 KiB
     POOL_MAX_CLASSES = 32

@@ -20,10 +20,6 @@ cdef uint32_t LARGEST_PERIOD = 32  # allocations after which a scan starts from 
 cdef uint32_t RECENT_CAPACITY = 4096
 
 
-cdef uint64_t align_up(uint64_t value, uint64_t alignment) noexcept nogil:
-    return (value + alignment - 1) & ~(alignment - 1)
-
-
 cdef uint32_t log2_up(uint32_t value) noexcept nogil:
     cdef uint32_t shift = 0
     while (<uint64_t>1 << shift) < value:

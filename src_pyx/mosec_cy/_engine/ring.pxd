@@ -30,7 +30,7 @@ ctypedef struct Descriptor:
     uint64_t reserved2
 
 cdef enum:                             # Descriptor.flags
-    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see _frame; else it has nothing beside it
+    PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see FrameHeader; else it has nothing beside it
     TASK_FIRST = 2                     # to a row: the payload is the request's body
     TASK_LAST = 4                      # to a row: the result is the client's answer
     STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
@@ -41,7 +41,7 @@ cdef enum:                             # Descriptor.flags
     ANSWER_ZSTD = 2048
     ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
     ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
-    ANSWER_WISHES = 7168               # ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
+    ANSWER_WISHES = ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 # In shared memory: head (written by the producer), tail (by the consumer), each on its own cache line,
 # then `capacity` descriptors. Both indices are unbounded and masked on use.

@@ -42,7 +42,7 @@ ctypedef struct RowShared:
     uint64_t stream_padding[7]
 
 ctypedef struct Histogram:
-    uint64_t buckets[32]           # bucket k: values <= unit * 2^k (unit: 1 ms, or 1); the last: all above
+    uint64_t buckets[HISTOGRAM_BUCKETS]           # bucket k: values <= unit * 2^k (unit: 1 ms, or 1); the last: all above
     uint64_t sum                   # ns, or the plain sum
 
 ctypedef struct RowStatistics:

@@ -15,7 +15,7 @@ from mosec_cy._engine.linux cimport (
     store_relaxed_u64,
     store_release_u32,
 )
-from mosec_cy._engine.pool cimport pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
+from mosec_cy._engine.pool cimport align_up, pool_attach, pool_count, pool_data_bytes, pool_layout, pool_words_bytes
 from mosec_cy._engine.ring cimport bell_force, ring_attach, ring_bytes
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -72,10 +72,6 @@ cdef void histogram_add_ns(Histogram *histogram, uint64_t ns) noexcept nogil:
 
 cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nogil:
     _histogram_add(histogram, value, 1)
-
-
-cdef inline uint64_t _page_up(uint64_t n) noexcept nogil:
-    return (n + PAGE - 1) & ~(<uint64_t>PAGE - 1)
 
 
 cdef void row_rouse(RowShared *shared) noexcept nogil:
@@ -165,22 +161,22 @@ cdef class Segment:
         self.capacities = <uint32_t *>calloc(2 * rows, sizeof(uint32_t))
         if self.at_rings == NULL or self.capacities == NULL:
             raise MemoryError
-        self.at_bell = _page_up(sizeof(Header) + 8 * rows)
+        self.at_bell = align_up(sizeof(Header) + 8 * rows, PAGE)
         self.at_rows = self.at_bell + PAGE
-        self.at_words = _page_up(self.at_rows + rows * sizeof(RowShared))
-        self.at_acknowledged = _page_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t))
-        self.at_statistics = _page_up(self.at_acknowledged + <uint64_t>task_slots * sizeof(uint64_t))
+        self.at_words = align_up(self.at_rows + rows * sizeof(RowShared), PAGE)
+        self.at_acknowledged = align_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t), PAGE)
+        self.at_statistics = align_up(self.at_acknowledged + <uint64_t>task_slots * sizeof(uint64_t), PAGE)
         self.at_row_statistics = self.at_statistics + sizeof(Statistics)
         self.at_status_counts = self.at_row_statistics + rows * sizeof(RowStatistics)
-        at = _page_up(
-            self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t))
+        at = align_up(
+            self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t), PAGE)
         for i in range(2 * rows):
             self.capacities[i] = capacities[i]
             self.at_rings[i] = at
-            at += _page_up(ring_bytes(self.capacities[i]))
+            at += align_up(ring_bytes(self.capacities[i]), PAGE)
         self.at_pool_words = at
-        self.at_pool_data = _page_up(at + pool_words_bytes(&pool))
-        self.size = _page_up(self.at_pool_data + pool_data_bytes(&pool))
+        self.at_pool_data = align_up(at + pool_words_bytes(&pool), PAGE)
+        self.size = align_up(self.at_pool_data + pool_data_bytes(&pool), PAGE)
         return 0
 
     cdef int _map(self) except -1:

@@ -24,6 +24,7 @@ from mosec_cy._engine.linux cimport (
     store_release_u32,
 )
 from mosec_cy._engine.pool cimport (
+    align_up,
     POOL_OK,
     POOL_PAYLOAD_OFFSET,
     pool_allocate,
@@ -81,18 +82,14 @@ cdef enum:
     ALIGNMENT = 64                     # of the buffers; a block's payload begins at a multiple of it
 
 
-cdef inline uint64_t _aligned(uint64_t n) noexcept nogil:
-    return (n + ALIGNMENT - 1) & ~(<uint64_t>ALIGNMENT - 1)
-
-
 cdef inline uint64_t _buffers_start(Py_ssize_t count, Py_ssize_t pickle_n) noexcept nogil:
-    return _aligned(sizeof(FrameHeader) + <uint64_t>count * sizeof(FrameEntry) + <uint64_t>pickle_n)
+    return align_up(sizeof(FrameHeader) + <uint64_t>count * sizeof(FrameEntry) + <uint64_t>pickle_n, ALIGNMENT)
 
 
 cdef uint64_t frame_bytes(bytes pickled, list views) except? 0:
     cdef uint64_t n = _buffers_start(len(views), PyBytes_GET_SIZE(pickled))
     for view in views:
-        n = _aligned(n + <uint64_t>view.nbytes)
+        n = align_up(n + <uint64_t>view.nbytes, ALIGNMENT)
     return n
 
 
@@ -112,7 +109,7 @@ cdef int frame_write(Payloads payloads, uint8_t *room, bytes pickled, list views
         entries[i].offset = at
         entries[i].length = buffer.len
         payloads.copy(room + at, buffer.buf, buffer.len)
-        at = _aligned(at + <uint64_t>buffer.len)
+        at = align_up(at + <uint64_t>buffer.len, ALIGNMENT)
         PyBuffer_Release(&buffer)
     return 0
 

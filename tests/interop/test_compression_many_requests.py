@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import random
-import select
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.codings import DECODERS, ENCODERS, MIB, frame
-from tests.engine import read_response, request
+from tests.http_client import Client, clients, request
 from tests.interop.coded import LARGE, LARGE_JSON, LIMIT, ask, exchange, running
-from tests.service import ECHO, Serve, Service
+from tests.programs import echo
+from tests.service import Serve, Service
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +50,10 @@ def test_batches_of_items_with_a_coding_each(service: Service) -> None:
     heads = [
         "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()) for _, headers in bodies
     ]
-    sockets = [socket.create_connection(("127.0.0.1", service.port), timeout=30) for _ in bodies]
-    try:
-        for client, (body, _), head in zip(sockets, bodies, heads):
-            client.sendall(request(body, "/batches", head))
-        answers = [read_response(client)[0] for client in sockets]
-    finally:
-        for client in sockets:
-            client.close()
+    with clients(service, len(bodies)) as many:
+        for client, (body, _), head in zip(many, bodies, heads):
+            client.send_post(body, "/batches", head)
+        answers = [client.answer() for client in many]
     assert [status for status, _, _ in answers] == [200, 200, 413, 400]
     for (_, headers, body), coding in zip(answers, ["zstd", "gzip"]):
         assert headers["content-encoding"] == coding
@@ -68,7 +63,7 @@ def test_batches_of_items_with_a_coding_each(service: Service) -> None:
 
 HELD = """
     import os, sys, zlib
-    from mosec_cy import Server, Worker, get_logger
+    from mosec_cy import get_logger
 
     def held(real, what):
         def hold(*arguments):
@@ -79,16 +74,7 @@ HELD = """
 
     zlib.decompressobj = held(zlib.decompressobj, "decodes")
     zlib.compressobj = held(zlib.compressobj, "encodes")
-
-    class Echo(Worker):
-        def forward(self, data):
-            return data
-
-    if __name__ == "__main__":
-        server = Server()
-        server.append_worker(Echo, num=2)
-        server.run()
-"""
+""" + echo(worker="num=2")
 
 
 def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serve, tmp_path: Path) -> None:
@@ -98,21 +84,21 @@ def test_others_are_served_while_a_large_body_is_decoded_and_encoded(serve: Serv
     for replica in (1, 2):
         service.wait_output(f"<Echo_1.{replica}> ready")
     text = json.dumps("x" * (10 * MIB - 2)).encode()
-    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as client:
+    with Client(service) as client:
         lines = "content-encoding: gzip\r\naccept-encoding: gzip\r\n"
-        client.sendall(request(gzip.compress(text, 1), "/inference", lines))
+        client.send_post(gzip.compress(text, 1), "/inference", lines)
         for what in ("decodes", "encodes"):
             service.wait_output(f'"{what}"')
             assert [ask(service, b"[1]", "/inference")[2] for _ in range(10)] == [b"[1]"] * 10
-            assert select.select([client], [], [], 0)[0] == []
+            assert not client.readable()
             gate.read_text()
-        (status, headers, body), _ = read_response(client)
+        status, headers, body = client.answer()
     assert (status, headers["content-encoding"]) == (200, "gzip")
     assert gzip.decompress(body) == text
 
 
 def test_two_workers_and_many_clients(serve: Serve) -> None:
-    service = serve(ECHO.replace("Echo)", "Echo, num=2)"), env={"MOSEC_COMPRESSION": "1"}).wait_ready()
+    service = serve(echo(worker="num=2"), env={"MOSEC_COMPRESSION": "1"}).wait_ready()
 
     def ask_often(seed: int) -> None:
         chance = random.Random(seed)

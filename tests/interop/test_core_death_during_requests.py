@@ -13,6 +13,31 @@ import pytest
 from tests.interop.core_deaths import BACK, ask, kill_core, wait_attached
 from tests.service import Serve, Service
 
+HANGS = """
+    import os, signal, sys
+    from mosec_cy import Server, Worker, get_logger
+
+    class Slow(Worker):
+        def deserialize(self, data):
+            if data == b"decode":
+                get_logger().info("decoding")
+                with open(sys.argv[1]) as gate:
+                    gate.read()
+            return data
+
+        def forward(self, data):
+            if data == b"hang":
+                get_logger().info("in forward")
+                while True:
+                    signal.pause()
+            return os.getpid()
+
+    if __name__ == "__main__":
+        server = Server(timeout=60_000)
+        server.append_worker(Slow, num=int(sys.argv[2]), timeout=0.3)
+        server.run()
+"""
+
 
 @contextmanager
 def lost_request(service: Service, value: object, sign: str = "in forward") -> Iterator[None]:
@@ -74,65 +99,17 @@ def test_a_worker_that_is_in_forward(serve: Serve, gate: Path, batch_size: int) 
 
 
 def test_a_worker_that_hangs_is_replaced(serve: Serve) -> None:
-    service = serve(
-        """
-        import os, signal
-        from mosec_cy import Server, Worker, get_logger
-
-        class Hanging(Worker):
-            def forward(self, data):
-                if data == "hang":
-                    get_logger().info("in forward")
-                    while True:
-                        signal.pause()
-                return os.getpid()
-
-        if __name__ == "__main__":
-            server = Server(timeout=60_000)
-            server.append_worker(Hanging, timeout=0.5)
-            server.run()
-        """,
-        "--kill-grace",
-        "100",
-    ).wait_ready()
-    worker = service.wait_process("mosec_cy: Hanging")
-    with lost_request(service, "hang"):
+    service = serve(HANGS, "-", "1", "--kill-grace", "100").wait_ready()
+    worker = service.wait_process("mosec_cy: Slow")
+    with lost_request(service, b"hang"):
         kill_core(service)
     assert ask(service, "else").json() != worker
-    service.wait_output(r"<Hanging_1.1> killed, it did not take up the work of the new core")
+    service.wait_output(r"<Slow_1.1> killed, it did not take up the work of the new core")
 
 
 def test_a_worker_that_decodes_for_long_is_not(serve: Serve, gate: Path) -> None:
     """The time-out of the stage is that of `forward`."""
-    service = serve(
-        """
-        import os, signal, sys
-        from mosec_cy import Server, Worker, get_logger
-
-        class Slow(Worker):
-            def deserialize(self, data):
-                if data == b"decode":
-                    get_logger().info("decoding")
-                    with open(sys.argv[1]) as gate:
-                        gate.read()
-                return data
-
-            def forward(self, data):
-                if data == b"hang":
-                    get_logger().info("in forward")
-                    while True:
-                        signal.pause()
-                return os.getpid()
-
-        if __name__ == "__main__":
-            server = Server(timeout=60_000)
-            server.append_worker(Slow, num=2, timeout=0.3)
-            server.run()
-        """,
-        str(gate),
-        "--kill-grace",
-        "100",
-    ).wait_ready()
+    service = serve(HANGS, str(gate), "2", "--kill-grace", "100").wait_ready()
     service.wait_outputs(r"\|\d> ready", 2)
     workers = service.pids("mosec_cy: Slow")
     with lost_request(service, b"decode", "decoding"), lost_request(service, b"hang"):

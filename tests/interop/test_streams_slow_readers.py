@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,12 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel, Sender
-from tests.engine import SECOND, receive_all
-from tests.interop.http1 import core, get
+from tests.engine import SECOND
+from tests.http_client import get, receive_all
+from tests.interop.http1 import core
 from tests.interop.rows import shared_memory, stopped
 from tests.interop.streams import TIMED_OUT, WINDOW, Gate, Reader, data, streaming
+from tests.until import until
 
 BIG = "x" * (WINDOW // 4)
 
@@ -134,8 +135,7 @@ def test_more_events_than_the_ring_holds() -> None:
         memory, ring = shared_memory(engine), engine.segment.layout()["rings"][1][1]
         with stopped(engine):
             gate.go.set()
-            while entries(memory, ring) < 128:
-                select.select([], [], [], 0.001)
+            until(lambda: entries(memory, ring) >= 128)
             assert entries(memory, ring) == 128  # half of it
         assert reader.rest_of_stream() == data(*texts)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -21,44 +20,17 @@ from tests.interop.core_deaths import (
     wait_workers,
     workers_of,
 )
-from tests.service import PATIENCE, Serve, Service
+from tests.programs import slow_start
+from tests.service import Serve, Service
+from tests.until import until
 
 DEATH = "core ended with SIGKILL: its connections are lost"
 
 
 @pytest.mark.parametrize(("method", "place"), [("spawn", "__init__"), ("fork", "warm-up")])
-def test_during_the_start_of_a_worker(serve: Serve, tmp_path: Path, method: str, place: str) -> None:
+def test_during_the_start_of_a_worker(serve: Serve, gate: Path, method: str, place: str) -> None:
     """Its model is loaded once; it goes over to the new core when it is ready."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    service = serve(
-        f"""
-        import os, sys
-        from mosec_cy import Server, Worker, get_logger
-
-        class Slow(Worker):
-            example = "example"
-
-            def __init__(self):
-                self.load("__init__")
-
-            def load(self, place):
-                if place == "{place}":
-                    get_logger().info("loading")
-                    open(sys.argv[1]).read()
-
-            def forward(self, data):
-                if data == "example":
-                    self.load("warm-up")
-                return os.getpid()
-
-        if __name__ == "__main__":
-            server = Server(timeout=60_000)
-            server.append_worker(Slow, start_method="{method}")
-            server.run()
-        """,
-        str(gate),
-    )
+    service = serve(slow_start(place, start_method=method), str(gate))
     service.wait_output("loading")
     core = kill_core(service)
     service.wait_outputs(BACK, 1)
@@ -188,11 +160,8 @@ def test_the_system_has_no_descriptors_for_a_while(serve: Serve) -> None:
 
 def wait_handled(service: Service) -> None:
     """Until the master sleeps again, after a signal."""
-    deadline = time.monotonic() + PATIENCE
     status = Path(f"/proc/{service.process.pid}/status")
-    while "SigPnd:\t0000000000000000" not in status.read_text() or "State:\tS" not in status.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: "SigPnd:\t0000000000000000" in status.read_text() and "State:\tS" in status.read_text())
 
 
 def test_shutdown_right_after_the_death(serve: Serve) -> None:

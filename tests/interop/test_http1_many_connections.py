@@ -6,13 +6,14 @@ import contextlib
 import os
 import select
 import time
-from pathlib import Path
 
 from mosec_cy._engine.worker import Channel
-from tests.books import status, switches
+from tests.books import status, switches, wait_asleep
 from tests.crowd import descriptors, give_descriptors, take_descriptors
-from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine, request
-from tests.interop.http1 import Client, barrier, core, echo, get, serving
+from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine
+from tests.http_client import Client, get, request
+from tests.interop.http1 import barrier, core, echo, serving
+from tests.until import until
 
 RETRIES = 20  # wake-ups, each with the tick of a timer, in which core tries in half a second whether it may open more
 
@@ -20,17 +21,10 @@ RETRIES = 20  # wake-ups, each with the tick of a timer, in which core tries in 
 def assert_quiet(engine: Engine, wakes: int = 0) -> None:
     """Core sleeps, and is woken so often at most during half a second."""
     pid = engine.process.pid
-    for _ in range(1000):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
-            break
-        select.select([], [], [], 0.001)
+    wait_asleep(pid)
     before = switches(pid)
     select.select([], [], [], 0.5)
     assert switches(pid) - before <= wakes
-
-
-def waits(client: Client) -> bool:
-    return not select.select([client.socket], [], [], 0)[0]
 
 
 def test_a_thousand_connections() -> None:
@@ -59,7 +53,7 @@ def test_more_than_the_connections_that_are_allowed() -> None:
             client.send(request(b"late %d" % i))
         for client in clients:  # those inside are served while accepting is paused
             assert client.post(b"x").body == b"x"
-        assert all(waits(client) for client in late)
+        assert all(not client.readable() for client in late)
         assert_quiet(engine)
         for i, client in enumerate(late):
             clients[i].socket.close()
@@ -83,7 +77,7 @@ def test_no_descriptors_left() -> None:
         late.send(request(b"late"))
         for client in clients:
             assert client.post(b"x").body == b"x"
-        assert waits(late)
+        assert not late.readable()
         assert_quiet(engine, RETRIES)
         clients[4].socket.close()
         assert late.answer().body == b"late"
@@ -95,7 +89,7 @@ def test_no_descriptors_left() -> None:
         last = stack.enter_context(Client(engine))
         last.send(request(b"last"))
         assert clients[0].post(b"x").body == b"x"
-        assert waits(last)
+        assert not last.readable()
         give_descriptors(engine.process.pid)  # and nobody goes
         assert last.answer().body == b"last"
 
@@ -109,9 +103,8 @@ def test_no_descriptors_and_no_connection() -> None:
         with Client(engine) as client:
             client.send(get())
             ticks = status(engine.process.pid, "voluntary_ctxt_switches")
-            while status(engine.process.pid, "voluntary_ctxt_switches") < ticks + 3:
-                assert waits(client)
-                select.select([], [], [], 0.01)
+            until(lambda: status(engine.process.pid, "voluntary_ctxt_switches") >= ticks + 3)
+            assert not client.readable()
             give_descriptors(engine.process.pid)
             assert client.answer().status == 200
 
@@ -135,7 +128,7 @@ def test_some_descriptors_are_kept_back() -> None:
         try:
             assert clients[0].answer().body == b"x"
             clients[-1].send(request(b"y"))
-            assert waits(clients[-1])
+            assert not clients[-1].readable()
             engine.segment.stop_row(1)
             assert engine.news()[:2] == (ROW_DEAD, 1)
         finally:

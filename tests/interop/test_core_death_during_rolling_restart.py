@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ import pytest
 from tests.interop.core_deaths import BACK, CORE, ask, kill_core, wait_attached
 from tests.interop.held import HELD, PATIENT, Gates, waiting_at
 from tests.interop.rolled import troubles
-from tests.service import PATIENCE as LONG
 from tests.service import Serve, Service
+from tests.until import until
 
 MODES = pytest.mark.parametrize("mode", ["surge", "replace"])
 DEATH = "core ended with SIGKILL: its connections are lost"
@@ -95,10 +94,11 @@ def assert_whole(service: Service) -> None:
     wait_attached(service)
     assert len(service.pids("mosec_cy: Held")) == len(service.pids("mosec_cy: After")) == 1
     (core,) = service.pids(CORE)
-    deadline = time.monotonic() + LONG
-    while (watched := sum("pidfd" in target for target in service.descriptors(core).values())) != 2:
-        assert time.monotonic() < deadline, f"core watches {watched} processes"
-        time.sleep(0.01)
+
+    def watched() -> int:
+        return sum("pidfd" in target for target in service.descriptors(core).values())
+
+    until(lambda: watched() == 2, message=lambda: f"core watches {watched()} processes")
 
 
 @MODES

@@ -13,7 +13,8 @@ import pytest
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
 from tests.engine import ROW_DEAD, ROW_KILLED, RUNNING
-from tests.interop.rows import JSON, TEXT, Client, Worker, clients, running
+from tests.http_client import Client, clients
+from tests.interop.rows import JSON, TEXT, Worker, running
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")
@@ -54,12 +55,12 @@ def expect_kill(engine: Any, row: int = 1) -> None:
 def test_a_worker_that_hangs_in_a_codec_is_killed(where: bytes) -> None:
     with running(stage=STAGE, **LIMITS) as engine, Client(engine) as client:
         hanging = Worker(engine, behave)
-        assert client.post(b"before") == (200, b"before")
-        assert client.post(where) == EXPIRED
+        assert client.post(b"before").outcome == (200, b"before")
+        assert client.post(where).outcome == EXPIRED
         expect_kill(engine)
         hanging.reap()
         again = Worker(engine, behave, incarnation=2)
-        assert client.post(b"after") == (200, b"after")
+        assert client.post(b"after").outcome == (200, b"after")
         again.stop()
 
 
@@ -69,16 +70,16 @@ def test_a_stopped_process_is_killed(rows: int) -> None:
     limits = {**LIMITS, "service_timeout_ns": 1500 * MS}  # a busy machine may need long to take it to another
     with running(stage=STAGE, rows=rows, **limits) as engine, Client(engine) as client:
         first = Worker(engine, behave)
-        assert client.post(b"before") == (200, b"before")
+        assert client.post(b"before").outcome == (200, b"before")
         others = [Worker(engine, behave, row=row) for row in range(2, rows + 1)]
         os.kill(first.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
         for _ in range(rows):  # idle rows take turns
-            assert client.post(b"x") == ((200, b"x") if others else EXPIRED)
+            assert client.post(b"x").outcome == ((200, b"x") if others else EXPIRED)
         expect_kill(engine)
         first.reap()
         again = Worker(engine, behave, incarnation=2)
-        assert client.post(b"after") == (200, b"after")
+        assert client.post(b"after").outcome == (200, b"after")
         again.stop()
         for other in others:
             other.stop()
@@ -87,24 +88,24 @@ def test_a_stopped_process_is_killed(rows: int) -> None:
 def test_requests_that_come_and_go_keep_no_stopped_process() -> None:
     with running(stage=STAGE, **LIMITS) as engine, clients(engine, 2) as two:
         stopped = Worker(engine, behave)
-        assert two[0].post(b"before") == (200, b"before")
+        assert two[0].post(b"before").outcome == (200, b"before")
         os.kill(stopped.pid, signal.SIGSTOP)
         assert engine.control.recv(64)[0] == RUNNING
         engine.control.settimeout(0)
-        two[0].send(b"x")
+        two[0].send_post(b"x")
         for turn in range(200):  # never without one that waits
-            two[1 - turn % 2].send(b"x")
+            two[1 - turn % 2].send_post(b"x")
             try:
                 message = engine.control.recv(64)
             except BlockingIOError:
-                assert two[turn % 2].answer() == EXPIRED
+                assert two[turn % 2].outcome() == EXPIRED
             else:
                 break
         assert int.from_bytes(message[:4], "little") == ROW_KILLED
         assert engine.news()[:3] == (ROW_DEAD, 1, 1)
         stopped.reap()
         for client in two:
-            assert client.answer() == EXPIRED
+            assert client.outcome() == EXPIRED
 
 
 def test_a_batch_that_waited_long_before_it_was_taken_has_its_time_to_be_decoded() -> None:
@@ -112,16 +113,16 @@ def test_a_batch_that_waited_long_before_it_was_taken_has_its_time_to_be_decoded
     limits = {"service_timeout_ns": 1500 * MS, "kill_grace_ns": 50 * MS}
     with running(stage=STAGE, **limits) as engine, Client(engine) as client:
         channel = engine.channel()
-        client.send(b"x").socket.settimeout(1)
+        client.send_post(b"x").socket.settimeout(1)
         with pytest.raises(TimeoutError):
             client.answer()
         [item] = channel.take()  # now it decodes
         client.socket.settimeout(20)
-        assert client.answer() == EXPIRED
+        assert client.outcome() == EXPIRED
         assert engine.control.recv(64)[0] == RUNNING
         assert select.select([engine.control], [], [], 0.3)[0] == []  # nobody is reported as killed
         channel.publish(item, [b"late"], 0, TEXT)
-        client.send(b"y")
+        client.send_post(b"y")
         [item] = channel.take()
         channel.publish(item, [b"y"], 0, TEXT)
-        assert client.answer() == (200, b"y")
+        assert client.outcome() == (200, b"y")

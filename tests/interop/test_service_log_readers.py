@@ -8,13 +8,13 @@ import os
 import re
 import select
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service import PATIENCE, Serve, Service
+from tests.service import Serve, Service
+from tests.until import PATIENCE, until
 
 TALKATIVE = """
     import os
@@ -66,22 +66,20 @@ class Log:
 
     def wait(self, pattern: str) -> re.Match[str]:
         """Read until the expression is found."""
-        deadline = time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.text)):
-            self.read(deadline)
+            self.read()
         return found
 
-    def read(self, deadline: float) -> bool:
-        """Read something; False at the end."""
-        readable, _, _ = select.select([self.fd], [], [], deadline - time.monotonic())
+    def read(self) -> bool:
+        """Wait for something and read it; False at the end."""
+        readable, _, _ = select.select([self.fd], [], [], PATIENCE)
         assert readable, f"nothing more came in time after:\n{self.text}"
         data = os.read(self.fd, 1 << 16)
         self.text += data.decode()
         return bool(data)
 
     def read_to_the_end(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while self.read(deadline):
+        while self.read():
             pass
 
     def fill(self) -> None:
@@ -121,10 +119,7 @@ def assert_serves(service: Service) -> None:
         for size in (10, LONG):
             pids = {client.post("/inference", json=size).raise_for_status().json() for _ in range(4)}
         os.kill(pids.pop(), signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE
-        while len(service.pids("Talkative_1")) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: len(service.pids("Talkative_1")) == 2)
         for _ in range(600):  # several times what may wait
             client.post("/inference", json=10).raise_for_status()
         assert "mosec_service" in client.get("/metrics").raise_for_status().text

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.worker import Channel
-from tests.engine import MIB, SECOND, Engine, request
-from tests.interop.http1 import BYTES, Client, barrier, chunked, core, serving
+from tests.engine import MIB, SECOND, Engine
+from tests.http_client import Client, chunked, request
+from tests.interop.http1 import BYTES, barrier, core, serving
+from tests.until import until
 
 NO_ROOM = b"service is out of memory for request bodies (--budget)"
 SMALL = 64 * MIB  # half of it is for requests
@@ -36,15 +38,14 @@ def hoard(engine: Engine, stack: contextlib.ExitStack, raw: bytes, count: int = 
 
 def post_until_accepted(engine: Engine, body: bytes) -> None:
     """Refused while those who hold the memory are still being watched; then there is room."""
-    for _ in range(1000):
+
+    def accepted() -> bool:
         with Client(engine) as client:
             answer = client.post(body)
-        if answer.status == 200:
-            assert answer.body == body
-            return
-        assert (answer.status, answer.body) == (503, NO_ROOM)
-        select.select([], [], [], 0.01)
-    raise AssertionError("never accepted")
+        assert answer.outcome in ((200, body), (503, NO_ROOM))
+        return answer.status == 200
+
+    until(accepted, message="never accepted")
 
 
 DECLARED = request(bytes(8 * MIB - 64))
@@ -61,7 +62,7 @@ def test_uploads_that_stand_still_make_way(kind: str) -> None:
         clients = hoard(engine, stack, HOARDED[kind])
         post_until_accepted(engine, bytes(5 * MIB))
         # One was enough; it is told, long before its time-out.
-        gone = [client for client in clients if select.select([client.socket], [], [], 0)[0]]
+        gone = [client for client in clients if client.readable()]
         assert len(gone) == 1
         answer = gone[0].answer()
         assert (answer.status, answer.closes, answer.body) == (503, True, NO_ROOM)
@@ -94,7 +95,7 @@ def test_no_more_make_way_than_must() -> None:
         hoard(engine, stack, HOARDED["declared"], 1)
         engine.wait_until(lambda now: now["charged"] == 28 * MIB)
         post_until_accepted(engine, bytes(5 * MIB))
-        assert sum(bool(select.select([client.socket], [], [], 0)[0]) for client in clients) == 1
+        assert sum(client.readable() for client in clients) == 1
 
 
 def test_nobody_makes_way_for_what_never_fits() -> None:
