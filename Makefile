@@ -89,6 +89,7 @@ check: $(VENV)/.group-check $(ENGINE_STAMP) ## linters, types, Cython with warni
 	@$(BIN)/python setup.py --quiet check_engine
 	$(call say,rules of the house)
 	@$(BIN)/python tools/lint_source.py
+	@$(BIN)/python tools/layers.py
 
 fuzz: $(VENV)/.group-test $(DRIVERS_STAMP) ## fuzz what reads hostile bytes, guided by coverage (needs clang): each target for FUZZ_SECONDS
 	$(call say,random tests with other seeds and ten times the examples)

@@ -81,7 +81,7 @@ if __name__ == "__main__":
 # In place of the interpreter: that of core is run by callgrind, those of workers are not.
 PYTHON = """#!/bin/sh
 case "$*" in
-*mosec_cy.core_process*)
+*mosec_cy._process.core*|*mosec_cy.core_process*)
     exec valgrind --log-file={counts}.log --tool=callgrind --callgrind-out-file={counts} \\
         --toggle-collect='__pyx_pw_*run_core' {python} "$@" ;;
 *) exec {python} "$@" ;;

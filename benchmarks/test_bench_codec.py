@@ -6,7 +6,7 @@ import random
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mosec_cy import json_codec
+from mosec_cy._codecs import json_codec
 
 NUMBERS = random.Random(7)
 DOCUMENTS = {

@@ -11,7 +11,7 @@ _HOMES = {
     "Worker": "worker",
     "SSEWorker": "worker",
     "Runtime": "runtime",
-    "ParseTarget": "forward_types",
+    "ParseTarget": "_codecs.forward_types",
     "get_logger": "log",
     "MosecError": "errors",
     "MosecTimeoutError": "errors",
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mosec_cy import runtime as runtime
     from mosec_cy import server as server
     from mosec_cy import worker as worker
+    from mosec_cy._codecs.forward_types import ParseTarget
     from mosec_cy.errors import (
         ClientError,
         DecodingError,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         ServerError,
         ValidationError,
     )
-    from mosec_cy.forward_types import ParseTarget
     from mosec_cy.log import get_logger
     from mosec_cy.runtime import Runtime
     from mosec_cy.server import Server

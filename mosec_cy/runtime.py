@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Literal
 
-from mosec_cy import main_module
-from mosec_cy.limits import LONGEST_MS
+from mosec_cy._base import main_module
+from mosec_cy._base.limits import LONGEST_MS
+from mosec_cy._base.mistakes import OneSentence
 from mosec_cy.log import get_logger
-from mosec_cy.mistakes import OneSentence
 from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mosec_cy import child, log, options, standard_streams
-from mosec_cy.codec_marks import check_first_stage
-from mosec_cy.daemon import Daemon, DaemonProcess
-from mosec_cy.mistakes import OneSentence
-from mosec_cy.plan import check_route, make_plan
+from mosec_cy import log
+from mosec_cy._base import output
+from mosec_cy._base.mistakes import OneSentence
+from mosec_cy._codecs.codec_marks import check_first_stage
+from mosec_cy._config import options
+from mosec_cy._config.plan import check_route, make_plan
+from mosec_cy._master import child
+from mosec_cy._master.daemon import Daemon, DaemonProcess
 from mosec_cy.runtime import Runtime
 from mosec_cy.worker import BaseWorker
 
@@ -121,7 +124,10 @@ class Server:
             RuntimeError: not called from the main thread of the program's main process, or called a second time.
             SystemExit: the server could not go on (status 1); the reason is in the log.
         """
-        from mosec_cy import dry_run, supervisor  # the engine with them, which only the process that runs needs
+        from mosec_cy._master import (
+            dry_run,  # the engine with them, which only the process that runs needs
+            supervisor,
+        )
 
         with OneSentence():
             supervisor.check_place()
@@ -129,9 +135,9 @@ class Server:
             if self._has_run:
                 raise RuntimeError("run() of this server has been called before: make another Server to run again")
         self._has_run = True
-        standard_streams.open_missing()  # what the program has closed meanwhile
+        output.open_missing()  # what the program has closed meanwhile
         if not self._options.dry_run:  # its output is for a person, who may read slowly
-            standard_streams.guard()
+            output.guard()
         serve = dry_run.run if self._options.dry_run else supervisor.serve
         status = serve(plan, self._options, self._daemons)
         if status:

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mosec_cy import json_codec, json_schema, replica
-from mosec_cy.forward_types import ParseTarget
+from mosec_cy._base import replica
+from mosec_cy._codecs import forward_types, json_codec
+from mosec_cy._codecs.forward_types import ParseTarget
 
 
 class BaseWorker(ABC):
@@ -16,7 +17,7 @@ class BaseWorker(ABC):
     after it. After it they decide nothing that `Worker` has a default for, as in Mosec.
 
     The engine reads and writes no attributes of a worker but those that are documented here; what it needs beside them
-    is in `mosec_cy.replica`.
+    is in `mosec_cy._base.replica`.
     """
 
     example: Any = None
@@ -96,7 +97,7 @@ class BaseWorker(ABC):
         Raises:
             TypeError: the annotation cannot be read, or is no list although `forward` gets one.
         """
-        return json_schema.of_forward(cls, target, replica.described_batch_size() > 1, ref_template)
+        return forward_types.of_forward(cls, target, replica.described_batch_size() > 1, ref_template)
 
     def deserialize(self, data: Any) -> Any:
         """Decode the body of a request (first stage); JSON unless overridden.

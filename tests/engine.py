@@ -6,25 +6,25 @@ Tests of the core drive it through real sockets, while they decide themselves wh
 from __future__ import annotations
 
 import contextlib
-import marshal
+import dataclasses
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mosec_cy._config.plan import RouteConfig, StageConfig
 from mosec_cy._engine.process import die_with_parent
 from mosec_cy._engine.segment import Segment
 from mosec_cy._engine.worker import Channel
+from mosec_cy._master.core import MESSAGE, CoreConfig, FromCore, ToCore
 from tests.http_client import Answer, Client
 from tests.until import until
 
-MESSAGE = struct.Struct("=IIIiQ")
-ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = 1, 2, 3, 4, 5
-ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING, ROW_IDLE = 101, 102, 103, 104, 105, 106
+ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = ToCore
+ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING, ROW_IDLE = FromCore
 MIB = 1 << 20
 SECOND = 1_000_000_000
 CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]
@@ -32,17 +32,6 @@ RUN = (
     "import marshal, os, sys; from mosec_cy._engine.core import run_core;"
     "sys.exit(run_core(marshal.loads(os.read(int(sys.argv[1]), 1 << 16))))"
 )
-
-
-def stage_config(name: str, first_row: int, rows: int) -> dict[str, Any]:
-    return {
-        "max_batch_size": 1,
-        "max_wait_ns": 0,
-        "timeout_ns": 0,
-        "first_row": first_row,
-        "rows": rows,
-        "name": name,
-    }
 
 
 class Engine:
@@ -66,39 +55,37 @@ class Engine:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.listener.setblocking(False)
         self.port: int = self.listener.getsockname()[1]
-        config: dict[str, Any] = {
-            "listen_fds": [self.listener.fileno()],
-            "segment_fd": self.segment.fd,
-            "bell_fd": self.core_bell,
-            "master_bell_fd": self.master_bell,
-            "control_fd": theirs.fileno(),
-            "master_pid": os.getpid(),
-            "server": "mosec_cy/test",
-            "max_request_size": 10 * MIB,
-            "service_timeout_ns": 30 * SECOND,
-            "capacity": 1024,
-            "max_connections": 4096,
-            "budget": budget,
-            "header_timeout_ns": 30 * SECOND,
-            "body_timeout_ns": 30 * SECOND,
-            "write_timeout_ns": 30 * SECOND,
-            "idle_timeout_ns": 60 * SECOND,
-            "stream_comment_ns": 30 * SECOND,
-            "kill_grace_ns": SECOND,
-            "stall_margin_ns": SECOND,
-            "content_types": CONTENT_TYPES,
-            "codings": [],
-            "stages": [
-                stage_config("master", 0, 1),
-                *(stage_config(f"stage_{i + 1}", 1 + i * rows, rows) | (stage or {}) for i in range(stages)),
+        config = CoreConfig(
+            server="mosec_cy/test",
+            stages=[
+                StageConfig("master", 0, 1),
+                *(StageConfig(f"stage_{i + 1}", 1 + i * rows, rows, **(stage or {})) for i in range(stages)),
             ],
-            "routes": routes(stages, options.pop("streams", False)),
-            **options,
-        }
+            routes=routes(stages, options.pop("streams", False)),
+            content_types=CONTENT_TYPES,
+            codings=[],
+            max_request_size=10 * MIB,
+            capacity=1024,
+            max_connections=4096,
+            service_timeout_ns=30 * SECOND,
+            header_timeout_ns=30 * SECOND,
+            body_timeout_ns=30 * SECOND,
+            write_timeout_ns=30 * SECOND,
+            idle_timeout_ns=60 * SECOND,
+            stream_comment_ns=30 * SECOND,
+            kill_grace_ns=SECOND,
+            stall_margin_ns=SECOND,
+            listen_fds=[self.listener.fileno()],
+            segment_fd=self.segment.fd,
+            bell_fd=self.core_bell,
+            master_bell_fd=self.master_bell,
+            control_fd=theirs.fileno(),
+        )
+        config = dataclasses.replace(config, **options)
         reader, writer = os.pipe()
-        os.write(writer, marshal.dumps(config))
+        os.write(writer, config.encoded())
         os.close(writer)
-        inherited = [*config["listen_fds"], self.segment.fd, self.core_bell, self.master_bell, theirs.fileno(), reader]
+        inherited = [*config.descriptors, reader]
         self.process = subprocess.Popen([sys.executable, "-c", RUN, str(reader)], pass_fds=inherited)
         os.close(reader)
         theirs.close()
@@ -190,7 +177,7 @@ class Engine:
         self.segment.close()
 
 
-def routes(stages: int, streams: bool) -> list[dict[str, Any]]:
+def routes(stages: int, streams: bool) -> list[RouteConfig]:
     """One through all stages, and the master's."""
-    users = {"path": "/inference", "method": "POST", "prefix": False, "stages": list(range(1, stages + 1))}
-    return [{**users, "streams": streams}, {"path": "/metrics", "method": "GET", "prefix": True, "stages": [0]}]
+    users = RouteConfig("/inference", "POST", list(range(1, stages + 1)), streams=streams)
+    return [users, RouteConfig("/metrics", "GET", [0], prefix=True)]

@@ -23,7 +23,7 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from mosec_cy.options import Options
+from mosec_cy._config.options import Options
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _OPTIONS = {"--" + field.name.replace("_", "-"): field for field in dataclasses.fields(Options)}

@@ -6,7 +6,7 @@ import os
 import secrets
 from typing import Any, TypeVar
 
-from mosec_cy.codec_marks import reads_in_place
+from mosec_cy._codecs.codec_marks import reads_in_place
 from mosec_cy.errors import ServerError
 from mosec_cy.mixin._extras import load_extra
 from mosec_cy.worker import BaseWorker

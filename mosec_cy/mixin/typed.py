@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from mosec_cy import json_codec, replica
-from mosec_cy.codec_marks import checked_by, reads_in_place
-from mosec_cy.encoding_faults import encoding_error
+from mosec_cy._base import replica
+from mosec_cy._codecs import json_codec
+from mosec_cy._codecs.codec_marks import checked_by, reads_in_place
+from mosec_cy._codecs.plain_values import encoding_error, plain_but_bytes
+from mosec_cy._codecs.typed_decoding import Decode, Format
 from mosec_cy.mixin import msgpack as untyped
-from mosec_cy.plain_values import plain_but_bytes
-from mosec_cy.typed_decoding import Decode, Format
 from mosec_cy.worker import BaseWorker
 
 _unpack = msgspec.msgpack.Decoder().decode

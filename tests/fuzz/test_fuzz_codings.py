@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mosec_cy import content_coding
-from mosec_cy.content_coding import BodyTooLarge
+from mosec_cy._process import codings
+from mosec_cy._process.codings import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS
 from tests.drivers.http_request import accepted_coding
@@ -56,9 +56,9 @@ def test_bodies(coding: str, parts: list[bytes], limit: int) -> None:
     plain = b"".join(parts)
     if len(plain) > limit:
         with pytest.raises(BodyTooLarge):
-            content_coding.decode(coding, body, limit)
+            codings.decode(coding, body, limit)
     else:
-        assert content_coding.decode(coding, body, limit) == plain
+        assert codings.decode(coding, body, limit) == plain
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -68,7 +68,7 @@ def test_spoilt_bodies(coding: str, parts: list[bytes], changes: list[tuple[int,
     for at, length, new in changes:
         body = body[:at] + new + body[at + length :]
     try:
-        decoded = content_coding.decode(coding, body, limit)
+        decoded = codings.decode(coding, body, limit)
     except (BodyTooLarge, DecodingError):
         return
     assert len(decoded) <= limit

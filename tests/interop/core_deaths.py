@@ -19,7 +19,8 @@ BACK = r"core is back after (\d+) ms"
 
 PIPELINE = """
     import os, signal, sys
-    from mosec_cy import Server, Worker, core_life, get_logger
+    from mosec_cy import Server, Worker, get_logger
+    from mosec_cy._master import core
 
     class Stage(Worker):
         def __init__(self):
@@ -39,12 +40,12 @@ PIPELINE = """
 
     def fail(number, frame):
         sys.executable = os.environ["NO_PYTHON"]
-        core_life.PATIENCE = 0.2
+        core.PATIENCE = 0.2
 
     if __name__ == "__main__":
         for name in ("MOST_DEATHS", "FIRST_DELAY"):
             if name in os.environ:
-                setattr(core_life, name, float(os.environ[name]))
+                setattr(core, name, float(os.environ[name]))
         signal.signal(signal.SIGUSR1, fail)
         server = Server(timeout=60_000)
         server.append_worker(First, num=2)

@@ -7,7 +7,7 @@ import os
 from msgspec import Struct
 
 from mosec_cy import ClientError, DecodingError, Server, SSEWorker, ValidationError, Worker
-from mosec_cy.json_codec import decode, encode
+from mosec_cy._codecs.json_codec import decode, encode
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
 
 

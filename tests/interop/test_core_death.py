@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mosec_cy.limits import LONGEST_MS
+from mosec_cy._base.limits import LONGEST_MS
 from tests.books import assert_nobody_wakes, memory_of
 from tests.interop.core_deaths import (
     BACK,

@@ -36,10 +36,14 @@ TWO_STAGES = HELD.replace(
 
     messages.DescriptorInbox = Late
     if __name__ == "__main__":
-        core_life.FIRST_DELAY = float(os.environ["FIRST_DELAY"])
+        core.FIRST_DELAY = float(os.environ["FIRST_DELAY"])
 """,
 ).replace("        server.run()", "        server.append_worker(After)\n        server.run()")
-TWO_STAGES = TWO_STAGES.replace("import Server", "import core_life, messages, Server").replace(
+TWO_STAGES = TWO_STAGES.replace(
+    "from mosec_cy import",
+    "from mosec_cy._base import messages\n    from mosec_cy._master import core\n    from mosec_cy import",
+    1,
+).replace(
     "def __init__(self):",
     """def __init__(self):
             if os.path.exists(os.path.join(sys.argv[1], "fail")):

@@ -9,7 +9,7 @@ import threading
 import httpx
 import pytest
 
-from mosec_cy.listener import Listener
+from mosec_cy._master.listener import Listener
 from tests.interop.core_deaths import BACK, kill_core
 from tests.programs import ECHO_AND_DAEMON
 from tests.service import Serve, Service
@@ -81,7 +81,7 @@ def test_while_workers_are_in_forward(serve: Serve, method: str, recovered: bool
 KILLED_AT_ONCE = ECHO_AND_DAEMON.replace(
     "server = Server()",
     """import os, signal
-        from mosec_cy import supervisor
+        from mosec_cy._master import supervisor
         supervisor.Engine = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         server = Server()""",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy import swagger_ui
+from mosec_cy._web import swagger_ui
 from tests.interop.described import SOURCE
 from tests.service import Serve
 from tests.tools import environment

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mosec_cy.limits import LONGEST_MS
-from mosec_cy.options import Options
+from mosec_cy._base.limits import LONGEST_MS
+from mosec_cy._config.options import Options
 from tests.http_client import Client, request
 from tests.programs import ECHO, GATED, LARGE, echo
 from tests.service import Serve, Service

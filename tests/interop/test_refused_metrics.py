@@ -58,7 +58,8 @@ def test_clashes_are_logged_once_and_the_page_is_whole(serve: Serve) -> None:
 
 HOSTILE = """
     import os, stat
-    from mosec_cy import Server, Worker, messages
+    from mosec_cy import Server, Worker
+    from mosec_cy._base import messages
 
     class Liar(Worker):
         def forward(self, data):

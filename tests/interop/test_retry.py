@@ -11,7 +11,7 @@ import pytest
 
 from mosec_cy import SSEWorker
 from mosec_cy import Worker as UserWorker
-from mosec_cy.stage_loop import serve
+from mosec_cy._process.loop import serve
 from tests.http_client import Client, clients, receive_all, request
 from tests.interop.rows import JSON, TEXT, Worker, blocks_at_rest, running
 

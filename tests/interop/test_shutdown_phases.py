@@ -20,7 +20,7 @@ from tests.until import PATIENCE, until
 STAGES_OF_START: dict[str, Callable[[dict[int, str]], bool]] = {
     "program": lambda shown: True,
     "core": lambda shown: len(shown) > 1,
-    "interpreter of a worker": lambda shown: any("worker_process" in title for title in shown.values()),
+    "interpreter of a worker": lambda shown: any("_process.main" in title for title in shown.values()),
     "worker": lambda shown: any("mosec_cy: Echo" in title for title in shown.values()),
 }
 FAILS_IN_RESTART = WAITS_IN_RESTART.replace("open(sys.argv[1]).read()", 'raise OSError("not again")')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mosec_cy import swagger_ui
+from mosec_cy._web import swagger_ui
 from tests.interop.described import SOURCE
 from tests.interop.swagger import Page, page
 from tests.service import Serve

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy import progress
+from mosec_cy._master import progress
 from tests.interop.screen import Screen
 from tests.service import TERMINAL, Serve, Service
 
 LOADING = """
     import sys
-    from mosec_cy import Server, Worker, get_logger, progress
+    from mosec_cy import Server, Worker, get_logger
+    from mosec_cy._master import progress
 
     class Quick(Worker):
         example = [1]

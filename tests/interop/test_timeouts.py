@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mosec_cy import Worker as UserWorker
-from mosec_cy.stage_loop import serve
+from mosec_cy._process.loop import serve
 from tests.engine import ROW_DEAD, ROW_KILLED, ROW_OVERDUE, SECOND
 from tests.http_client import Client, clients
 from tests.interop.rows import JSON, TEXT, Worker, running

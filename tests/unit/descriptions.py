@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from mosec_cy import Runtime, Worker
-from mosec_cy.forward_types import ParseTarget
-from mosec_cy.openapi import describe
-from mosec_cy.options import Options
-from mosec_cy.plan import make_plan
+from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._config.options import Options
+from mosec_cy._config.plan import make_plan
+from mosec_cy._web.openapi import describe
 
 Description = dict[str, Any]
 

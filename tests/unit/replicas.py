@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from mosec_cy.rolling import Rolling
+from mosec_cy._master.rolling import Rolling
 
 
 class Row:
@@ -43,7 +43,7 @@ class Service:
             for number, replicas in enumerate(stages, 1)
             for worker_id in [*range(1, replicas + 1), *([None] if surge else [])]
         ]
-        self.rolling: Rolling[Row] = Rolling(self.rows, surge, self)
+        self.rolling = Rolling(self.rows, surge, self.begin, self.retire)  # type: ignore[arg-type]
         for row in self.rows:
             if row.worker_id is not None:
                 self.begin(row)

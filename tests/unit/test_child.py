@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-from mosec_cy import child
+from mosec_cy._master import child
 
 
 @contextmanager

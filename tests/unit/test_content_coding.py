@@ -11,8 +11,8 @@ import tracemalloc
 
 import pytest
 
-from mosec_cy import content_coding
-from mosec_cy.content_coding import BodyTooLarge
+from mosec_cy._process import codings
+from mosec_cy._process.codings import BodyTooLarge
 from mosec_cy.errors import DecodingError
 from tests.codings import ENCODERS, MIB, bombs, frame
 
@@ -23,7 +23,7 @@ BODIES = {
     "words": WORDS,
     "zeros": bytes(3 * MIB),
     "noise": random.Random(2).randbytes(300_000),
-    "a piece": bytes(content_coding._PIECE),
+    "a piece": bytes(codings._PIECE),
 }
 
 both = pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -32,7 +32,7 @@ both = pytest.mark.parametrize("coding", ["gzip", "zstd"])
 @both
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_decode(coding: str, body: bytes) -> None:
-    decoded = content_coding.decode(coding, ENCODERS[coding](body), 4 * MIB)
+    decoded = codings.decode(coding, ENCODERS[coding](body), 4 * MIB)
     assert type(decoded) is bytearray
     assert decoded == body
 
@@ -40,28 +40,28 @@ def test_decode(coding: str, body: bytes) -> None:
 @both
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_encode(coding: str, body: bytes) -> None:
-    coded = content_coding.encode(coding, memoryview(body))
-    assert content_coding.decode(coding, coded, len(body)) == body
+    coded = codings.encode(coding, memoryview(body))
+    assert codings.decode(coding, coded, len(body)) == body
 
 
 def test_gzip_is_read_by_others() -> None:
-    assert gzip.decompress(content_coding.encode("gzip", WORDS)) == WORDS
+    assert gzip.decompress(codings.encode("gzip", WORDS)) == WORDS
 
 
 @both
 @pytest.mark.parametrize("parts", [[b"a", b"b"], [WORDS, b"", WORDS], [b"", b""], [bytes(MIB), b"x"] * 3])
 def test_several_members_or_frames(coding: str, parts: list[bytes]) -> None:
     body = b"".join(map(ENCODERS[coding], parts))
-    assert content_coding.decode(coding, body, 4 * MIB + len(WORDS)) == b"".join(parts)
+    assert codings.decode(coding, body, 4 * MIB + len(WORDS)) == b"".join(parts)
 
 
 @both
 def test_the_limit_itself_is_allowed(coding: str) -> None:
-    for size in (1, content_coding._STEP, content_coding._STEP + 1, 3 * MIB):
+    for size in (1, codings._STEP, codings._STEP + 1, 3 * MIB):
         coded = ENCODERS[coding](bytes(size))
-        assert len(content_coding.decode(coding, coded, size)) == size
+        assert len(codings.decode(coding, coded, size)) == size
         with pytest.raises(BodyTooLarge):
-            content_coding.decode(coding, coded, size - 1)
+            codings.decode(coding, coded, size - 1)
 
 
 @both
@@ -71,7 +71,7 @@ def test_a_bomb_costs_little_more_than_the_limit(coding: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge):
-            content_coding.decode(coding, bomb, limit)
+            codings.decode(coding, bomb, limit)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -82,10 +82,10 @@ def test_a_bomb_costs_little_more_than_the_limit(coding: str) -> None:
 def test_empty_parts_without_end(coding: str) -> None:
     empty = ENCODERS[coding](b"")
     limit = MIB
-    most = 1 + 16 + limit // content_coding._PART
-    assert content_coding.decode(coding, empty * most, limit) == b""
+    most = 1 + 16 + limit // codings._PART
+    assert codings.decode(coding, empty * most, limit) == b""
     with pytest.raises(DecodingError, match="too many parts"):
-        content_coding.decode(coding, empty * (most + 1), limit)
+        codings.decode(coding, empty * (most + 1), limit)
 
 
 @both
@@ -93,9 +93,9 @@ def test_cut_short(coding: str) -> None:
     coded = ENCODERS[coding](WORDS[:1000])
     for length in range(len(coded)):
         with pytest.raises(DecodingError, match=f"ends within its {coding} data"):
-            content_coding.decode(coding, coded[:length], MIB)
+            codings.decode(coding, coded[:length], MIB)
     with pytest.raises(DecodingError, match="ends within"):
-        content_coding.decode(coding, coded + coded[:-1], MIB)
+        codings.decode(coding, coded + coded[:-1], MIB)
 
 
 @both
@@ -103,22 +103,22 @@ def test_cut_short(coding: str) -> None:
 def test_garbage(coding: str, garbage: bytes) -> None:
     for body in (garbage, ENCODERS[coding](b"good") + garbage):
         with pytest.raises(DecodingError, match=f"not valid {coding}"):
-            content_coding.decode(coding, body, MIB)
+            codings.decode(coding, body, MIB)
 
 
 def test_a_wrong_checksum() -> None:
     coded = bytearray(gzip.compress(WORDS))
     coded[-5] ^= 1  # CRC32 and ISIZE are the last 8 bytes
     with pytest.raises(DecodingError, match="not valid gzip"):
-        content_coding.decode("gzip", coded, 4 * MIB)
+        codings.decode("gzip", coded, 4 * MIB)
 
 
 def test_a_window_beyond_what_a_sender_may_use() -> None:
     """RFC 9659: 8 MiB. The memory for it is the receiver's."""
     body = bytes(random.Random(3).randbytes(64)) * (9 * MIB // 64)
-    assert content_coding.decode("zstd", frame(body, window_log=23), 16 * MIB) == body
+    assert codings.decode("zstd", frame(body, window_log=23), 16 * MIB) == body
     with pytest.raises(DecodingError, match="not valid zstd"):
-        content_coding.decode("zstd", frame(body, window_log=24), 16 * MIB)
+        codings.decode("zstd", frame(body, window_log=24), 16 * MIB)
 
 
 @both
@@ -145,9 +145,9 @@ def test_others_run_meanwhile(coding: str, work: str) -> None:
         while turns == before and attempts < 1000:  # the other thread may be slow to wake
             attempts += 1
             if work == "encode":
-                content_coding.encode(coding, body)
+                codings.encode(coding, body)
             else:
-                content_coding.decode(coding, body, 8 * MIB)
+                codings.decode(coding, body, 8 * MIB)
         after = turns
     finally:
         done.set()
@@ -177,4 +177,4 @@ def test_others_run_meanwhile(coding: str, work: str) -> None:
     ],
 )
 def test_types_that_are_compressed_already(mime_type: str, compressible: bool) -> None:
-    assert content_coding.is_compressible(mime_type) is compressible
+    assert codings.is_compressible(mime_type) is compressible

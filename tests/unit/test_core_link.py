@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 
-from mosec_cy.core_link import CoreLink, ToCore
+from mosec_cy._master.core import CoreLink, ToCore
 
 
 def test_more_messages_than_the_socket_holds_wait_for_core() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import mosec_cy
 from mosec_cy import errors
-from mosec_cy.options import Options
+from mosec_cy._config.options import Options
 from tests.docs_pages import DOCS, Block, blocks, quoted
 from tests.service import ROOT
 from tests.tools import environment

@@ -9,7 +9,8 @@ from types import FrameType
 
 import pytest
 
-from mosec_cy import MosecTimeoutError, event_loop
+from mosec_cy import MosecTimeoutError
+from mosec_cy._process import event_loop
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosec_cy import helpers
+from mosec_cy._process import helpers
 
 
 class Started:

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from mosec_cy._codecs.json_codec import decode, encode
 from mosec_cy.errors import DecodingError, EncodingError
-from mosec_cy.json_codec import decode, encode
 
 
 class Text(str):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy import limits
+from mosec_cy._base import limits
 
 
 def group(root: Path, path: str, name: str, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy.listener import Listener
+from mosec_cy._master.listener import Listener
 
 
 def connects(family: int, address: object) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy import log_output
-from mosec_cy.log_output import Output
+from mosec_cy._base import output as output_module
+from mosec_cy._base.output import Output
 from tests.until import PATIENCE
 
 LONG = 10_000  # bytes of a line that a pipe may take in part
@@ -206,7 +206,7 @@ def test_reader_that_leaves_while_lines_wait(pipe: Ends, watch: Watch) -> None:
 
 
 def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_output, "_HOLD_PATIENCE", PATIENCE)  # a busy machine may not run the other for long
+    monkeypatch.setattr(output_module, "_HOLD_PATIENCE", PATIENCE)  # a busy machine may not run the other for long
     reader, writer = pipe
     outputs = [watch(writer), watch(writer)]  # each with an open file of its own, as in two processes
     for number in range(20):
@@ -221,7 +221,7 @@ def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, mo
 def test_a_line_that_may_be_split_waits_for_writes_under_way(
     pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_output, "_HOLD_PATIENCE", PATIENCE)
+    monkeypatch.setattr(output_module, "_HOLD_PATIENCE", PATIENCE)
     reader, writer = pipe
     short, long = watch(writer), watch(writer)
     other = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
@@ -236,8 +236,8 @@ def test_a_line_that_may_be_split_waits_for_writes_under_way(
 
 
 def test_a_reader_that_is_slow_loses_nothing(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_output, "_STALLED", PATIENCE)  # how slow it may be is not what is tested
-    monkeypatch.setattr(log_output, "_SLOW", PATIENCE)
+    monkeypatch.setattr(output_module, "_STALLED", PATIENCE)  # how slow it may be is not what is tested
+    monkeypatch.setattr(output_module, "_SLOW", PATIENCE)
     output = watch(pipe[1])
     lines = 2000  # several times what may wait
     received = bytearray()
@@ -339,7 +339,7 @@ def test_where_no_open_file_of_its_own_is_to_be_had(pipe: Ends, watch: Watch) ->
     reader, writer = pipe
     output = watch(writer)
     status = os.fstat(writer)
-    output._sink = log_output._PolledSink(writer, (status.st_dev, status.st_ino))
+    output._sink = output_module._PolledSink(writer, (status.st_dev, status.st_ino))
     sent = [line(number, LONG) for number in range(20)]
     for data in sent:
         output.write(data)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import msgpack
 import pytest
 
-from mosec_cy import messages
-from mosec_cy.messages import DescriptorInbox, Inbox
+from mosec_cy._base import messages
+from mosec_cy._base.messages import DescriptorInbox, Inbox
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mosec_cy._process.snapshot import Family, Sample
+from mosec_cy._web.merge import MOST_KEPT, Merger
+from mosec_cy._web.metrics import as_metric
 from mosec_cy.log import get_logger
-from mosec_cy.metric_merge import MOST_KEPT, Merger
-from mosec_cy.metric_snapshot import Family, Sample
-from mosec_cy.metrics import as_metric
 
 
 @pytest.fixture

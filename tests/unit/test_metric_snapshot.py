@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosec_cy.metric_snapshot import LARGEST, Family, Sample, decode
+from mosec_cy._process.snapshot import LARGEST, Family, Sample, decode
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ def recorded(program: str) -> tuple[list[Any], str]:
         print(json.dumps(msgspec.to_builtins(decode(recorder.encoded()))))
     """
     start = """
-        from mosec_cy.metric_snapshot import Recorder, decode
+        from mosec_cy._process.snapshot import Recorder, decode
         recorder = Recorder()
     """
     source = "".join(textwrap.dedent(part) for part in (start, program, ending))

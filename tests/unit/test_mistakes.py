@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mosec_cy import Worker, mistakes, replica
-from mosec_cy.rehearsal import try_forward
+from mosec_cy import Worker
+from mosec_cy._base import mistakes, replica
+from mosec_cy._process.dry_run import try_forward
 from mosec_cy.runtime import Runtime
 
 

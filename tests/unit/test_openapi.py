@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mosec_cy import Runtime, SSEWorker, Worker
-from mosec_cy.forward_types import ParseTarget
+from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._config.options import Options
+from mosec_cy._config.plan import make_plan
+from mosec_cy._web.openapi import OpenAPI
 from mosec_cy.mixin import MsgpackMixin
-from mosec_cy.openapi import OpenAPI
-from mosec_cy.options import Options
-from mosec_cy.plan import make_plan
 from tests.unit.descriptions import (
     Answer,
     Batched,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mosec_cy import Runtime, Worker, log
-from mosec_cy.openapi import describe
-from mosec_cy.options import Options
-from mosec_cy.plan import make_plan
+from mosec_cy._config.options import Options
+from mosec_cy._config.plan import make_plan
+from mosec_cy._web.openapi import describe
 from tests.unit.descriptions import Batched, Description, Typed, custom, describe_runtimes, schemas
 
 Logged = Callable[[], list[dict[str, Any]]]

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from mosec_cy import options
-from mosec_cy.options import Options
+from mosec_cy._config import options
+from mosec_cy._config.options import Options
 
 
 def parse(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None, **defaults: object) -> Options:

@@ -11,8 +11,9 @@ from tests.service import ROOT
 
 PROGRAM = """
     import multiprocessing, os, signal, subprocess
-    from mosec_cy import child, orphans
-    from mosec_cy.reactor import Reactor
+    from mosec_cy._master import child
+    from mosec_cy._master import orphans
+    from mosec_cy._master.reactor import Reactor
 
     def ended(pid):  # and not reaped
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -214,7 +214,7 @@ def test_a_frame_with_tuples_as_columns_is_no_json() -> None:
 def test_no_package_is_imported_for_it() -> None:
     program = """
 import sys
-from mosec_cy.json_codec import encode
+from mosec_cy._codecs.json_codec import encode
 from mosec_cy.errors import EncodingError
 
 for value in (1j, object(), range(2)):

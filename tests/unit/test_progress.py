@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosec_cy import progress as progress_module
-from mosec_cy.live_block import LiveBlock, render
-from mosec_cy.progress import Progress, Report, Row, Step
-from mosec_cy.reactor import Reactor
+from mosec_cy._master import progress as progress_module
+from mosec_cy._master.progress import LiveBlock, Progress, Report, Row, Step, render
+from mosec_cy._master.reactor import Reactor
 from tests.interop.screen import Screen
 
 

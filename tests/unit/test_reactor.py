@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosec_cy.reactor import Reactor
+from mosec_cy._master.reactor import Reactor
 
 
 @pytest.fixture

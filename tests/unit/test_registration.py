@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mosec_cy import Runtime, Server, Worker
-from mosec_cy.options import Options
-from mosec_cy.plan import METRICS, TEXT, Plan, make_plan
+from mosec_cy._config.options import Options
+from mosec_cy._config.plan import METRICS, TEXT, Plan, make_plan
 
 
 class Echo(Worker):
@@ -175,7 +175,7 @@ def test_spare_rows_follow_those_of_their_stage(server: Server) -> None:
     server.append_worker(Picture, max_batch_size=32)
     plan = make_plan(server._routes, spares=1)
     assert [(list(stage.rows), list(stage.all_rows)) for stage in plan.stages] == [([1, 2], [1, 2, 3]), ([4], [4, 5])]
-    rows = [(config["first_row"], config["rows"]) for config in plan.stage_configs(Options())]
+    rows = [(config.first_row, config.rows) for config in plan.stage_configs(Options())]
     assert rows == [(0, 1), (1, 3), (4, 2)]
     assert plan.ring_capacities()[1:] == [(64, 256)] * 3 + [(128, 512)] * 2
 
@@ -236,15 +236,15 @@ def test_settings_of_stages(server: Server) -> None:
         server.append_worker(Echo)
 
     master, *stages = planned(register, server).stage_configs(Options(wait=20, timeout=500))
-    assert (master["first_row"], master["rows"], master["timeout_ns"]) == (0, 1, 0)
-    assert [stage["max_wait_ns"] for stage in stages] == [7_000_000, 20_000_000, 0]
-    assert [stage["retry"] for stage in stages] == [1, 0, 0]
-    assert [stage["timeout_ns"] for stage in stages] == [1_500_000_000, 500_000_000, 500_000_000]
+    assert (master.first_row, master.rows, master.timeout_ns) == (0, 1, 0)
+    assert [stage.max_wait_ns for stage in stages] == [7_000_000, 20_000_000, 0]
+    assert [stage.retry for stage in stages] == [1, 0, 0]
+    assert [stage.timeout_ns for stage in stages] == [1_500_000_000, 500_000_000, 500_000_000]
 
 
 def test_routes_for_core(server: Server) -> None:
     routes = planned(lambda server: server.append_worker(Echo, route=["/x", "/y"]), server).route_configs()
-    assert [(route["method"], route["path"], route["stages"]) for route in routes] == [
+    assert [(route.method, route.path, route.stages) for route in routes] == [
         ("POST", "/x", [1]),
         ("POST", "/y", [1]),
         ("GET", "/metrics", [0]),

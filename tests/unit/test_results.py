@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosec_cy import ServerError, event_loop
-from mosec_cy.results import MissingResultsError, ResultError, as_batch, as_ends, finish
+from mosec_cy import ServerError
+from mosec_cy._process import event_loop
+from mosec_cy._process.results import MissingResultsError, ResultError, as_batch, as_ends, finish
 
 THREE: list[Callable[[], Any]] = [
     lambda: [1, 2, 3],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mosec_cy import swagger_ui
+from mosec_cy._web import swagger_ui
 
 FOLDER = Path(swagger_ui.__file__).parent
 

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, ValidationError, Worker, replica
-from mosec_cy.codec_marks import check_first_stage
-from mosec_cy.forward_types import ParseTarget
+from mosec_cy import DecodingError, EncodingError, ValidationError, Worker
+from mosec_cy._base import replica
+from mosec_cy._codecs.codec_marks import check_first_stage
+from mosec_cy._codecs.forward_types import ParseTarget
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
 
 REF = "#/components/schemas/{name}"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from mosec_cy.metric_snapshot import Family, Sample
-from mosec_cy.reactor import Reactor
-from mosec_cy.user_metrics import UserMetrics
+from mosec_cy._master.reactor import Reactor
+from mosec_cy._master.user_metrics import UserMetrics
+from mosec_cy._process.snapshot import Family, Sample
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mosec_cy import SSEWorker, Worker
+from mosec_cy._config.options import Options
+from mosec_cy._config.plan import make_plan
+from mosec_cy._master.welcome import block, place_of, trial
 from mosec_cy.mixin import MsgpackMixin
-from mosec_cy.options import Options
-from mosec_cy.plan import make_plan
 from mosec_cy.runtime import Runtime
-from mosec_cy.welcome import block, place_of, trial
 
 
 class Echo(Worker):

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosec_cy import DecodingError, EncodingError, SSEWorker, Worker, replica
+from mosec_cy import DecodingError, EncodingError, SSEWorker, Worker
+from mosec_cy._base import replica
 
 
 class Echo(Worker):

@@ -1,0 +1,1 @@
+"""Bodies to objects and back, and what the annotations of `forward` say of both."""

@@ -1,0 +1,1 @@
+"""What is to run, as the user asked for it: checked, and worked out before any process starts."""

@@ -1,0 +1,298 @@
+"""What a worker process does all day: take a batch, decode, `forward`, encode, answer."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mosec_cy._base import replica
+from mosec_cy._base.mistakes import MissingResultsError, ResultError
+from mosec_cy._codecs import json_codec
+from mosec_cy._codecs.codec_marks import is_in_place
+from mosec_cy._engine.worker import Sender
+from mosec_cy._process import codings, event_loop
+from mosec_cy._process.results import (
+    FATAL,
+    FINISHED,
+    answer_for,
+    as_batch,
+    as_ends,
+    error_in_place,
+    finish,
+    is_unfinished,
+    unfinished,
+)
+from mosec_cy.errors import MosecError, MosecTimeoutError
+from mosec_cy.log import get_logger
+from mosec_cy.worker import BaseWorker, streams
+
+if TYPE_CHECKING:
+    from mosec_cy._engine.worker import Channel, Item
+
+logger = get_logger()
+
+
+def _function(method: Any) -> Any:
+    """What a bound method runs. (A codec of the user's may also be an attribute of the object, and any callable.)"""
+    return getattr(method, "__func__", method)
+
+
+def make_decoder(
+    channel: Channel, worker: BaseWorker, is_first: bool | None, max_decoded: int | None = None
+) -> Callable[[Item], Any]:
+    """How this stage turns a payload into an argument of `forward`.
+
+    The built-in codecs and those of the mixins read in place. An override gets a copy of its own, or a view if the
+    class asks for it. `max_decoded`: most bytes of a body without its content coding; None: bodies are taken as
+    they are.
+    """
+    if is_first is None:
+        first, later = make_decoder(channel, worker, True, max_decoded), make_decoder(channel, worker, False)
+        return lambda item: first(item) if item.is_first else later(item)
+    if is_first and max_decoded is not None:
+        return _make_coded_decoder(worker, make_decoder(channel, worker, True), max_decoded)
+    zero_copy = type(worker).zero_copy is True  # a method of that name is the user's
+    function = _function(worker.deserialize if is_first else worker.deserialize_ipc)
+    if is_first:
+        if function is BaseWorker.deserialize:
+            return json_codec.decode
+        if zero_copy or is_in_place(function):
+            return lambda item: worker.deserialize(memoryview(item))
+        return lambda item: worker.deserialize(bytearray(item))
+    if function is BaseWorker.deserialize_ipc:
+        return channel.load_pickle
+    if zero_copy or is_in_place(function):
+        return lambda item: worker.deserialize_ipc(channel.payload_view(item))
+    return lambda item: worker.deserialize_ipc(channel.plain_pickle(item))
+
+
+def _make_coded_decoder(worker: BaseWorker, plain: Callable[[Item], Any], max_decoded: int) -> Callable[[Item], Any]:
+    deserialize: Callable[[Any], Any] = worker.deserialize
+    if _function(deserialize) is not BaseWorker.deserialize and type(worker).zero_copy is True:
+
+        def deserialize(body: Any) -> Any:
+            return worker.deserialize(memoryview(body))
+
+    def decode(item: Item) -> Any:
+        if not item.body_coding:
+            return plain(item)
+        return deserialize(codings.decode(item.body_coding, item, max_decoded))
+
+    return decode
+
+
+def make_sender(
+    channel: Channel, worker: BaseWorker, is_last: bool | None, content_type: int, compresses: bool = False
+) -> Callable[[Item, Any], bool]:
+    """How this stage answers an item with a result of `forward`; False if there was no memory for it.
+
+    `compresses`: answers to clients get the content coding that they prefer.
+    """
+    if is_last is None:
+        last = make_sender(channel, worker, True, content_type, compresses)
+        inner = make_sender(channel, worker, False, content_type)
+        return lambda item, value: last(item, value) if item.is_last else inner(item, value)
+    encode: Callable[[Any], Any] = worker.serialize if is_last else worker.serialize_ipc
+    if _function(encode) is BaseWorker.serialize_ipc:
+        return channel.publish_pickle
+    if _function(encode) is BaseWorker.serialize:
+        encode = json_codec.encode
+    publish = channel.publish
+
+    def send(item: Item, value: Any) -> bool:
+        # The list hands the payload over: a buffer of `new_buffer` is sent as it is only if nobody else holds it.
+        return publish(item, [encode(value)], 0, content_type)
+
+    if not (is_last and compresses):
+        return send
+    compressible = codings.is_compressible(type(worker).resp_mime_type)
+
+    def send_coded(item: Item, value: Any) -> bool:
+        outputs = [encode(value)]
+        coding = codings.encode_answer(item, outputs, compressible)
+        return publish(item, outputs, 0, content_type, coding)
+
+    return send_coded
+
+
+class StageLoop:
+    """Serves one row with one worker instance until the row is asked to stop.
+
+    Args:
+        channel: the row's connection to core.
+        worker: the user's object, warmed up.
+        is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
+        is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
+        content_type: index of the answers' content type in core's table.
+        max_decoded: most bytes of a body without its content coding; None: content codings are ignored.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        worker: BaseWorker,
+        *,
+        is_first: bool | None,
+        is_last: bool | None,
+        content_type: int,
+        max_decoded: int | None = None,
+    ) -> None:
+        self.channel = channel
+        self.worker = worker
+        self.decode = make_decoder(channel, worker, is_first, max_decoded)
+        self.send = make_sender(channel, worker, is_last, content_type, max_decoded is not None)
+        self.replica = replica.of(worker)
+        self.name = self.replica.name
+
+    def run(self) -> None:
+        """Returns when the row was asked to stop and its ring is empty."""
+        previous = signal.signal(signal.SIGALRM, self._on_overrun)
+        step = self._single if self.replica.max_batch_size == 1 else self._batch
+        take = self.channel.take
+        try:
+            while (items := take()) is not None:
+                try:
+                    step(items)
+                except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
+                    self._fail(items, error)
+                del items  # they keep the memory mapped that they came in, also when its core is gone
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+
+    def _on_overrun(self, signum: int, frame: FrameType | None) -> None:
+        if self.channel.overdue() and not event_loop.interrupt():
+            raise MosecTimeoutError("`forward` timeout")
+
+    def _single(self, items: list[Item]) -> None:
+        channel = self.channel
+        for item in items:
+            try:
+                data = self.decode(item)
+                channel.begin_forward()
+                value = self.worker.forward(data)
+                if type(value) not in FINISHED:
+                    value = self._finish(value)
+                channel.end_forward()
+                data = None  # what nobody looks into any more needs no lease
+                self._send(item, value)
+            except FATAL:
+                raise
+            except BaseException as error:
+                channel.end_forward()
+                self._fail([item], error)
+            data = value = None  # nor does a lease last until the next request
+
+    def _batch(self, items: list[Item]) -> None:
+        arguments, live = self._decode_all(items)
+        if not live:
+            return
+        try:
+            self.channel.begin_forward()
+            values = self._results(self.worker.forward(arguments))
+            self.channel.end_forward()
+        except FATAL:
+            raise
+        except BaseException as error:
+            self.channel.end_forward()
+            self._fail(live, error)
+            return
+        del arguments
+        for item, value in zip(live, values, strict=True):
+            try:
+                self._send(item, value)
+            except FATAL:
+                raise
+            except BaseException as error:
+                self._fail([item], error)
+
+    def _decode_all(self, items: list[Item]) -> tuple[list[Any], list[Item]]:
+        """Arguments and their items; one that cannot be decoded fails alone."""
+        arguments, live = [], []
+        for item in items:
+            try:
+                arguments.append(self.decode(item))
+                live.append(item)
+            except FATAL:
+                raise
+            except BaseException as error:
+                self._fail([item], error)
+        if len(live) < len(items):
+            self.channel.batch = live
+        return arguments, live
+
+    def _finish(self, returned: Any) -> Any:
+        """The result of one item."""
+        return finish(returned, None, None)
+
+    def _results(self, returned: Any) -> list[Any]:
+        """The results of the batch."""
+        size = len(self.channel.batch)
+        if type(returned) is list and len(returned) == size:
+            return returned
+        return as_batch(finish(returned, size, None), size)
+
+    def _send(self, item: Item, value: Any) -> None:
+        if type(value) not in FINISHED and (error := error_in_place(value)) is not None:
+            self._fail([item], error)
+            return
+        try:
+            sent = self.send(item, value)
+        except Exception as error:
+            if is_unfinished(value):
+                raise unfinished(value) from error
+            raise
+        if not sent:
+            logger.warning("%s no shared memory was free for an answer: it was failed. Raise --budget", self.name)
+
+    def _fail(self, items: list[Item], error: BaseException) -> None:
+        """Answers those of `items` that have no answer yet."""
+        status, text = answer_for(error)
+        for item in items:
+            if not item.answered:
+                self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
+        # After the answers, which do not wait for whoever reads the log.
+        if isinstance(error, (ResultError, MissingResultsError)):
+            logger.warning("%s %s", self.name, error)  # the traceback would be of this module
+        elif isinstance(error, MosecError):
+            logger.info("%s %.1000s", self.name, text)  # it may quote the whole request
+        else:
+            logger.warning("%s %s", self.name, text, exc_info=error)
+
+
+class StreamLoop(StageLoop):
+    """Serves a row whose answers are streams, for those of its tasks that are at the end of their route."""
+
+    def __init__(self, channel: Channel, worker: BaseWorker, **place: Any) -> None:
+        super().__init__(channel, worker, **place)
+        self.sender = self.replica.sender = Sender(channel)
+
+    def _finish(self, returned: Any) -> Any:
+        send = self.sender.send if self.channel.batch[0].is_last else None
+        return finish(returned, None, send)
+
+    def _results(self, returned: Any) -> list[Any]:
+        batch = self.channel.batch
+        places = {item.is_last for item in batch}
+        returned = finish(returned, len(batch), self.sender.send if True in places else None)
+        return as_batch(returned, len(batch)) if False in places else as_ends(returned, len(batch))
+
+    def _send(self, item: Item, value: Any) -> None:
+        if item.is_last and error_in_place(value) is None:
+            self.channel.publish_end(item)
+            self.sender.stir()
+        else:
+            super()._send(item, value)
+
+    def _fail(self, items: list[Item], error: BaseException) -> None:
+        super()._fail(items, error)
+        self.sender.stir()
+
+
+def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:
+    """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
+    if streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
+        StreamLoop(channel, worker, **place).run()
+    else:
+        StageLoop(channel, worker, **place).run()

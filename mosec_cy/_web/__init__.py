@@ -1,0 +1,1 @@
+"""What the master answers: `/metrics` and `/openapi`."""
