@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.engine import ROW_DEAD, Engine
+from tests.engine import SLOT_DEAD, Engine
 from tests.http_client import Client
 
 MIB = 1 << 20
@@ -50,7 +50,7 @@ def measure(mib: int, incarnation: int, engine: Engine) -> tuple[float, float]:
         answer = client.answer()
         answered = time.perf_counter()
     assert answer.status == 500
-    assert engine.news()[0] == ROW_DEAD
+    assert engine.news()[0] == SLOT_DEAD
     os.waitpid(pid, 0)
     for fd in (pidfd, reader, writer):
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Claims on blocks, as core and as a row make them."""
+"""Claims on blocks, as core and as a slot make them."""
 
 import mmap
 
@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from tests.drivers.pool import BlockPool, lessee
 
 BUDGET, MOST = 1 << 30, 32768
-ROW = lessee(0, 1)
+SLOT = lessee(0, 1)
 
 
 def make(process: int) -> BlockPool:
@@ -28,11 +28,11 @@ def test_core(benchmark: BenchmarkFixture, size: int, held: int) -> None:
 @pytest.mark.benchmark(group="pool: allocate and drop")
 @pytest.mark.parametrize("held", [0, 100], ids=["empty", "100 held"])
 @pytest.mark.parametrize("size", [1 << 10, 1 << 20], ids=["1 KiB", "1 MiB"])
-def test_row(benchmark: BenchmarkFixture, size: int, held: int) -> None:
+def test_slot(benchmark: BenchmarkFixture, size: int, held: int) -> None:
     pool = make(1)
     for _ in range(held):
-        pool.allocate(size, ROW)
-    benchmark(lambda: pool.drop_lease(pool.allocate(size, ROW), ROW))
+        pool.allocate(size, SLOT)
+    benchmark(lambda: pool.drop_lease(pool.allocate(size, SLOT), SLOT))
 
 
 @pytest.mark.benchmark(group="pool: a payload's life")
@@ -41,8 +41,8 @@ def test_lease_of_a_request(benchmark: BenchmarkFixture) -> None:
 
     def live() -> None:
         block = pool.allocate(1 << 10)
-        pool.lease(block, ROW)
-        pool.drop_lease(block, ROW)
+        pool.lease(block, SLOT)
+        pool.drop_lease(block, SLOT)
         pool.drop_core(block)
 
     benchmark(live)
@@ -53,8 +53,8 @@ def test_hand_over_of_an_answer(benchmark: BenchmarkFixture) -> None:
     pool = make(1)
 
     def live() -> None:
-        block = pool.allocate(1 << 10, ROW)
-        pool.take_over(block, ROW)
+        block = pool.allocate(1 << 10, SLOT)
+        pool.take_over(block, SLOT)
         pool.drop_core(block)
 
     benchmark(live)
@@ -66,4 +66,4 @@ def test_sweep(benchmark: BenchmarkFixture, held: int) -> None:
     pool = make(0)
     for _ in range(held):
         pool.allocate(1 << 10)
-    benchmark(lambda: pool.sweep(ROW))
+    benchmark(lambda: pool.sweep(SLOT))

@@ -1,7 +1,7 @@
-/* How core sleeps and is woken by rows: the bell (ring.pyx), an eventfd that epoll watches edge-triggered and nobody
- * reads (connection.pyx), and a pidfd of each row.
+/* How core sleeps and is woken by slots: the bell (ring.pyx), an eventfd that epoll watches edge-triggered and nobody
+ * reads (connection.pyx), and a pidfd of each slot.
  *
- * Row 0 publishes ANSWERS, row 1 one fewer; row 0 may be killed at any step, also between taking back core's
+ * Slot 0 publishes ANSWERS, slot 1 one fewer; slot 0 may be killed at any step, also between reclaiming core's
  * announcement and making the call that wakes it. Claim: core does not sleep while an answer is published, whoever
  * published it.
  *
@@ -9,9 +9,9 @@
  * hear of the death). */
 
 #define ANSWERS 2
-#define ROWS 2
+#define SLOTS 2
 #define CELLS 3
-#define SLEEPING 2          /* Bell.sleeping; cells 0 and 1: RingMemory.head of the rows' `complete` rings */
+#define SLEEPING 2          /* Bell.sleeping; cells 0 and 1: RingMemory.head of the slots' `complete` rings */
 #define BUFFERS 3
 #define CORE 2
 #include "store_buffers.pml"
@@ -22,11 +22,11 @@
 #endif
 
 bool edge;                  /* the eventfd is on epoll's list of what is ready */
-bool dead[ROWS];            /* its pidfd is readable */
-byte taken[ROWS];
+bool dead[SLOTS];            /* its pidfd is readable */
+byte taken[SLOTS];
 bool killed;
 
-proctype row(byte me) {
+proctype slot(byte me) {
     byte n, was_sleeping;
     {
         do
@@ -58,7 +58,7 @@ proctype row(byte me) {
     fi
 }
 
-inline row_poll(r) {                                         /* dispatch.pyx row_poll: ring_pop until it is empty */
+inline slot_poll(r) {                                         /* dispatch.pyx slot_poll: ring_pop until it is empty */
     taken[r] = memory[r]
 }
 
@@ -81,12 +81,12 @@ end_asleep:     edge || dead[0]
        fi;
        edge = false;                                         /* reported once, as edges are */
        store(CORE, SLEEPING, 0);                             /* bell_awake */
-       if                                                    /* _handle: TOKEN_PROCESS, service_row_dead */
-       :: dead[0] -> dead[0] = false; row_poll(0)
+       if                                                    /* _handle: TOKEN_PROCESS, service_slot_dead */
+       :: dead[0] -> dead[0] = false; slot_poll(0)
        :: else
        fi;
-       row_poll(0);                                          /* rows_poll */
-       row_poll(1)
+       slot_poll(0);                                          /* slots_poll */
+       slot_poll(1)
     od
 }
 
@@ -98,7 +98,7 @@ proctype killer() {
 }
 
 init {
-    atomic { run drain(0); run drain(1); run drain(CORE); run row(0); run row(1); run core(); run killer() };
+    atomic { run drain(0); run drain(1); run drain(CORE); run slot(0); run slot(1); run core(); run killer() };
     timeout;
     assert(taken[0] == memory[0] && taken[1] == memory[1]);
     assert(taken[1] == ANSWERS - 1)

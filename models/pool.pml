@@ -1,33 +1,33 @@
 /* Who holds a block: the word of each block (pool.pyx), its payloads' leases (worker.pyx), core's way with requests
  * and answers (dispatch.pyx), what becomes of the claims of the dead (pool.pyx), and the trimmer (pool.pyx).
  *
- * Core takes blocks for REQUESTS requests and hands them to two rows; a row answers with a block of its own or none,
- * and may keep looking into the request's block after its answer; the first life of row 0 may be killed at any step. All
+ * Core takes blocks for REQUESTS requests and hands them to two slots; a slot answers with a block of its own or none,
+ * and may keep looking into the request's block after its answer; the first life of slot 0 may be killed at any step. All
  * words change by compare-and-swap only; the store of pool_unclaim is of a word that is core's alone. Claims: no block
  * has two holders, but for a lease that its holder gave; and when all is over, no word names anybody.
  *
  * Mutations, each of which must be found: CLAIM_BY_STORE, NO_SWEEP, SWEEP_BEFORE_DRAIN, LEASE_AFTER_PUBLISH,
- * TRIM_WITHOUT_CLAIM, TOUCHED_LATE, SWEEP_WITHOUT_NAME together with SWEEP_LATE (after the row's next life has begun,
+ * TRIM_WITHOUT_CLAIM, TOUCHED_LATE, SWEEP_WITHOUT_NAME together with SWEEP_LATE (after the slot's next life has begun,
  * and of all its lives). */
 
 #define REQUESTS 2
 #define BLOCKS 2
-#define ROWS 2
+#define SLOTS 2
 #define NONE 255
 #define CORE 128                       /* the bit of core's claim; the rest: the lessee */
-#define LESSEE(row, life) (1 + (row) * 2 + (life))
+#define LESSEE(slot, life) (1 + (slot) * 2 + (life))
 #define LESSEE_OF(word) ((word) & 127)
 
 byte word[BLOCKS];
 bool touched[BLOCKS];                  /* Pool.touched, of a chunk; each block is one here */
-byte holders[BLOCKS];                  /* who believes to hold it: bit 0 core, bit 1 + row; not in the program */
-#define BIT(row) (2 << (row))
+byte holders[BLOCKS];                  /* who believes to hold it: bit 0 core, bit 1 + slot; not in the program */
+#define BIT(slot) (2 << (slot))
 
-chan submit[ROWS] = [REQUESTS] of { byte };               /* block of the request */
-chan complete[ROWS] = [REQUESTS] of { byte, byte };       /* block of the request, and of the answer or NONE */
-chan dead = [ROWS] of { byte };                           /* pidfds */
+chan submit[SLOTS] = [REQUESTS] of { byte };               /* block of the request */
+chan complete[SLOTS] = [REQUESTS] of { byte, byte };       /* block of the request, and of the answer or NONE */
+chan dead = [SLOTS] of { byte };                           /* pidfds */
 bool kill;
-byte life[ROWS];                       /* RowShared.incarnation, changed when the next one starts */
+byte life[SLOTS];                       /* SlotShared.incarnation, changed when the next one starts */
 
 inline cas(b, old, new, ok) {          /* in one step, with `then` */
     ok = (word[b] == old);
@@ -82,7 +82,7 @@ inline lease(b, me, mark, ok) {                             /* Item.settle: pool
     }
 }
 
-proctype row(byte r; byte mine) {
+proctype slot(byte r; byte mine) {
     byte request, answer, me = LESSEE(r, mine);
     bool ok, looks;
     {
@@ -157,12 +157,12 @@ inline sweep(r) {                                          /* pool.pyx pool_swee
 
 proctype core() {
     byte b, r, request, answer, requests, i, late = NONE;
-    byte handed[ROWS] = NONE;                              /* its unanswered request, for when it dies */
-    byte running[ROWS];
+    byte handed[SLOTS] = NONE;                              /* its unanswered request, for when it dies */
+    byte running[SLOTS];
     bool ok;
 end:
     do
-    :: requests < REQUESTS ->                              /* a request is read into a block, and handed out */
+    :: requests < REQUESTS ->                              /* a request is read into a block, and dispatched */
         requests++;
         allocate(b, CORE, 1, ok);
         if
@@ -173,15 +173,15 @@ end:
         fi
     :: complete[0] ? request, answer -> handed[0] = NONE; settle(0, request, answer)
     :: complete[1] ? request, answer -> handed[1] = NONE; settle(1, request, answer)
-    :: dead ? r ->                                         /* service_row_dead */
+    :: dead ? r ->                                         /* service_slot_dead */
 #ifdef SWEEP_BEFORE_DRAIN
         sweep(r);
 #endif
-        do                                                 /* row_poll: what was published before the death counts */
+        do                                                 /* slot_poll: what was published before the death counts */
         :: complete[r] ? request, answer -> handed[r] = NONE; settle(r, request, answer)
         :: empty(complete[r]) -> break
         od;
-        if                                                 /* batcher_row_down: 500, or to another row */
+        if                                                 /* batcher_slot_down: 500, or to another slot */
         :: handed[r] != NONE -> drop_core(handed[r]); running[r]--; handed[r] = NONE
         :: else
         fi;
@@ -192,7 +192,7 @@ end:
 #ifdef SWEEP_LATE
         late = r;
 #endif
-        life[r] = 1; run row(r, 1)                         /* REPORT_ROW_DEAD: master starts the next one */
+        life[r] = 1; run slot(r, 1)                         /* REPORT_SLOT_DEAD: master starts the next one */
 #ifdef SWEEP_LATE
     :: late != NONE -> r = late; late = NONE; sweep(r)
 #endif
@@ -223,7 +223,7 @@ proctype killer() {
 
 init {
     byte b;
-    atomic { run row(0, 0); run row(1, 0); run core(); run killer() };
+    atomic { run slot(0, 0); run slot(1, 0); run core(); run killer() };
     timeout;
     do
     :: b < BLOCKS -> assert(word[b] == 0); b++

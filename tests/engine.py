@@ -23,8 +23,8 @@ from mosec_cy._master.core import MESSAGE, CoreConfig, FromCore, ToCore
 from tests.http_client import Answer, Client
 from tests.until import until
 
-ROW_STARTED, ROW_READY, ROW_DRAIN, LISTEN, SHUTDOWN = ToCore
-ROW_DEAD, ROW_OVERDUE, ROW_KILLED, STOPPED, RUNNING, ROW_IDLE = FromCore
+SLOT_STARTED, SLOT_READY, SLOT_DRAIN, LISTEN, SHUTDOWN = ToCore
+SLOT_DEAD, SLOT_OVERDUE, SLOT_KILLED, STOPPED, RUNNING, SLOT_IDLE = FromCore
 MIB = 1 << 20
 SECOND = 1_000_000_000
 CONTENT_TYPES = ["text/plain; charset=utf-8", "application/json", "application/octet-stream"]
@@ -35,20 +35,20 @@ RUN = (
 
 
 class Engine:
-    """A core with one route `/inference` through `stages` stages of one row each (`rows` for the first).
+    """A core with one route `/inference` through `stages` stages of one slot each (`slots` for the first).
 
     Args:
         stages: number of stages.
-        rows: replicas of each stage.
+        slots: replicas of each stage.
         streams: the last stage answers with events.
         options: of the core's configuration, over the defaults here; `stage`: of each stage.
     """
 
-    def __init__(self, stages: int = 1, rows: int = 1, stage: dict[str, Any] | None = None, **options: Any) -> None:
-        self.rows = 1 + stages * rows
+    def __init__(self, stages: int = 1, slots: int = 1, stage: dict[str, Any] | None = None, **options: Any) -> None:
+        self.slots = 1 + stages * slots
         ring = 256
         budget = options.pop("budget", 256 * MIB)
-        self.segment = Segment.create([(ring, ring)] * self.rows, options.pop("task_slots", 4096), budget, 2)
+        self.segment = Segment.create([(ring, ring)] * self.slots, options.pop("max_tasks", 4096), budget, 2)
         self.core_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.master_bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,7 +59,7 @@ class Engine:
             server="mosec_cy/test",
             stages=[
                 StageConfig("master", 0, 1),
-                *(StageConfig(f"stage_{i + 1}", 1 + i * rows, rows, **(stage or {})) for i in range(stages)),
+                *(StageConfig(f"stage_{i + 1}", 1 + i * slots, slots, **(stage or {})) for i in range(stages)),
             ],
             routes=routes(stages, options.pop("streams", False)),
             content_types=CONTENT_TYPES,
@@ -91,8 +91,8 @@ class Engine:
         theirs.close()
         self.order(LISTEN)
 
-    def order(self, kind: int, row: int = 0, incarnation: int = 1, pid: int = 0, value: int = 0, fd: int = -1) -> None:
-        message = MESSAGE.pack(kind, row, incarnation, pid, value)
+    def order(self, kind: int, slot: int = 0, incarnation: int = 1, pid: int = 0, value: int = 0, fd: int = -1) -> None:
+        message = MESSAGE.pack(kind, slot, incarnation, pid, value)
         socket.send_fds(self.control, [message], [fd] if fd >= 0 else [])
 
     def news(self) -> tuple[int, int, int, int, int]:
@@ -105,20 +105,20 @@ class Engine:
             if message[0] != RUNNING:
                 return message  # type: ignore[return-value]
 
-    def ready(self, row: int, incarnation: int = 1, pid: int = 0, fd: int = -1) -> None:
-        self.order(ROW_STARTED, row, incarnation, pid, fd=fd)
-        self.order(ROW_READY, row, incarnation)
+    def ready(self, slot: int, incarnation: int = 1, pid: int = 0, fd: int = -1) -> None:
+        self.order(SLOT_STARTED, slot, incarnation, pid, fd=fd)
+        self.order(SLOT_READY, slot, incarnation)
 
-    def channel(self, row: int = 1, incarnation: int = 1) -> Channel:
-        """The row's side, in this process; the row is ready afterwards."""
-        self.segment.begin_row(row, incarnation)
-        self.ready(row, incarnation)
-        return Channel(self.segment, row, incarnation, self.core_bell)
+    def channel(self, slot: int = 1, incarnation: int = 1) -> Channel:
+        """The slot's side, in this process; the slot is ready afterwards."""
+        self.segment.begin_slot(slot, incarnation)
+        self.ready(slot, incarnation)
+        return Channel(self.segment, slot, incarnation, self.core_bell)
 
     @contextlib.contextmanager
-    def worker(self, answer: Callable[[Channel, Any], None], row: int = 1) -> Iterator[Channel]:
-        """A thread that answers each item of the row by `answer(channel, item)`."""
-        channel = self.channel(row)
+    def worker(self, answer: Callable[[Channel, Any], None], slot: int = 1) -> Iterator[Channel]:
+        """A thread that answers each item of the slot by `answer(channel, item)`."""
+        channel = self.channel(slot)
 
         def serve() -> None:
             while (items := channel.take()) is not None:
@@ -130,22 +130,22 @@ class Engine:
         try:
             yield channel
         finally:
-            self.segment.stop_row(row)
+            self.segment.stop_slot(slot)
             thread.join()
 
-    def fork_worker(self, serve: Callable[[Channel], None], row: int = 1, incarnation: int = 1) -> int:
+    def fork_worker(self, serve: Callable[[Channel], None], slot: int = 1, incarnation: int = 1) -> int:
         """A process of its own that runs `serve(channel)`; its pid. Core watches it."""
-        self.segment.begin_row(row, incarnation)
+        self.segment.begin_slot(slot, incarnation)
         test = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
                 die_with_parent(test)
-                serve(Channel(self.segment, row, incarnation, self.core_bell))
+                serve(Channel(self.segment, slot, incarnation, self.core_bell))
             finally:
                 os._exit(0)
         pidfd = os.pidfd_open(pid)
-        self.ready(row, incarnation, pid, pidfd)
+        self.ready(slot, incarnation, pid, pidfd)
         os.close(pidfd)
         return pid
 

@@ -50,7 +50,7 @@ struct RingEnd { RingMemory *memory; uint64_t mask, own, peer; };
 struct Bell { rl::atomic<uint32_t> counter, sleeping; };
 
 /* ring.pxd */
-enum { WORD_HANDED = 1, WORD_STARTED = 2, WORD_CANCELLED = 4 };
+enum { WORD_DISPATCHED = 1, WORD_STARTED = 2, WORD_CANCELLED = 4 };
 
 /* pool.pxd: one class of BLOCKS blocks */
 enum { BLOCKS = 2, POOL_MIN_SHIFT = 10, FIRST_FIT_SHIFT = 16, LARGEST_PERIOD = 32,

@@ -1,5 +1,5 @@
-/* How core sleeps and is woken by two rows: its bell (ring.pyx) and an eventfd that epoll watches edge-triggered, as in
- * core_bell.pml. Row 0 may be killed between taking back core's announcement and the call that wakes it. Claim: core
+/* How core sleeps and is woken by two slots: its bell (ring.pyx) and an eventfd that epoll watches edge-triggered, as in
+ * core_bell.pml. Slot 0 may be killed between reclaiming core's announcement and the call that wakes it. Claim: core
  * does not sleep while an answer is published.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_has_news
@@ -11,19 +11,19 @@
 
 #include "checker.hpp"
 
-enum { ROWS = 2 };
+enum { SLOTS = 2 };
 
-struct CoreBell : rl::test_suite<CoreBell, ROWS + 1> {
-    RingMemory memory[ROWS];
-    RingEnd row_end[ROWS], core_end[ROWS];
+struct CoreBell : rl::test_suite<CoreBell, SLOTS + 1> {
+    RingMemory memory[SLOTS];
+    RingEnd slot_end[SLOTS], core_end[SLOTS];
     Bell bell;
     Kernel kernel;
-    bool over[ROWS];                                   /* core has all of that row's answers */
+    bool over[SLOTS];                                   /* core has all of that slot's answers */
 
     void before() {
-        for (unsigned r = 0; r < ROWS; r++) {
+        for (unsigned r = 0; r < SLOTS; r++) {
             ring_zero(&memory[r]);
-            ring_open(&row_end[r], &memory[r]);
+            ring_open(&slot_end[r], &memory[r]);
             ring_open(&core_end[r], &memory[r]);
             over[r] = false;
         }
@@ -32,16 +32,16 @@ struct CoreBell : rl::test_suite<CoreBell, ROWS + 1> {
     }
 
     void thread(unsigned index) {
-        if (index < ROWS)
-            row(index);
+        if (index < SLOTS)
+            slot(index);
         else
             core();
     }
 
-    void row(unsigned me) {                            /* Channel.push */
+    void slot(unsigned me) {                            /* Channel.push */
         Descriptor d = {1, 0, 0};
-        ring_push(&row_end[me], &d);
-        ring_publish(&row_end[me]);
+        ring_push(&slot_end[me], &d);
+        ring_publish(&slot_end[me]);
         if (bell_ring(&bell)) {
             if (me == 0 && rl::rand(2))
                 kernel.end_of_process();
@@ -50,12 +50,12 @@ struct CoreBell : rl::test_suite<CoreBell, ROWS + 1> {
         }
     }
 
-    void core() {                                      /* core.pyx: _wait; dispatch.pyx: rows_poll */
+    void core() {                                      /* core.pyx: _wait; dispatch.pyx: slots_poll */
         while (!over[0] || !over[1]) {
             bell_prepare(&bell);
             kernel.epoll(!ring_has_news(&core_end[0]) && !ring_has_news(&core_end[1]));
             bell_awake(&bell);
-            for (unsigned r = 0; r < ROWS; r++) {
+            for (unsigned r = 0; r < SLOTS; r++) {
                 Descriptor d;
                 if (ring_pop(&core_end[r], &d) == RING_OK)
                     over[r] = true;

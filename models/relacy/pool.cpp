@@ -1,4 +1,4 @@
-/* Who holds a block: the words of two blocks (pool.pyx), which core and a row claim, lease, hand over, drop and empty,
+/* Who holds a block: the words of two blocks (pool.pyx), which core and a slot claim, lease, hand over, drop and empty,
  * as in pool.pml. Claim: what one holder does to a block is over before the next one begins.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_release
@@ -16,11 +16,11 @@
 
 #include "checker.hpp"
 
-const uint64_t ROW = (uint64_t)1 << 32 | 1, OTHER = (uint64_t)2 << 32 | 1;        /* pool_lessee */
+const uint64_t SLOT = (uint64_t)1 << 32 | 1, OTHER = (uint64_t)2 << 32 | 1;        /* pool_lessee */
 
 struct Blocks : rl::test_suite<Blocks, 3> {
     RingMemory submit, complete;
-    RingEnd core_submit, core_complete, row_submit, row_complete;
+    RingEnd core_submit, core_complete, slot_submit, slot_complete;
     rl::atomic<uint64_t> words[BLOCKS], touched[1];
     Data data[BLOCKS];
     Pool pools[3];                                     /* each process' own view */
@@ -30,9 +30,9 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         ring_zero(&submit);
         ring_zero(&complete);
         ring_open(&core_submit, &submit);
-        ring_open(&row_submit, &submit);
+        ring_open(&slot_submit, &submit);
         ring_open(&core_complete, &complete);
-        ring_open(&row_complete, &complete);
+        ring_open(&slot_complete, &complete);
         touched[0]($) = 0;
         for (unsigned i = 0; i < BLOCKS; i++)
             words[i]($) = 0;
@@ -53,12 +53,12 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         if (index == 0)
             core(&pools[0]);
         else if (index == 1)
-            row(&pools[1]);
+            slot(&pools[1]);
         else
             other(&pools[2]);
     }
 
-    /* A request in a block of core's goes to the row; its answer comes back in a block of the row's. */
+    /* A request in a block of core's goes to the slot; its answer comes back in a block of the slot's. */
     void core(Pool *pool) {
         uint32_t block = pool_allocate(pool, 1, 0);
         if (block == NO_BLOCK)
@@ -67,11 +67,11 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         Descriptor d = {0, 0, block};
         ring_push(&core_submit, &d);
         ring_publish(&core_submit);
-        if (kernel_says_it_has_ended()) {              /* service_row_dead: row_poll, then pool_sweep */
+        if (kernel_says_it_has_ended()) {              /* service_slot_dead: slot_poll, then pool_sweep */
             answered(pool, block);
-            pool_sweep(pool, ROW);
-            RL_ASSERT((words[0].load(rl::mo_relaxed, $) & ~CORE) != ROW);
-            RL_ASSERT((words[1].load(rl::mo_relaxed, $) & ~CORE) != ROW);
+            pool_sweep(pool, SLOT);
+            RL_ASSERT((words[0].load(rl::mo_relaxed, $) & ~CORE) != SLOT);
+            RL_ASSERT((words[1].load(rl::mo_relaxed, $) & ~CORE) != SLOT);
         } else {
             answered(pool, block);
         }
@@ -90,7 +90,7 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         if (ring_pop(&core_complete, &d) != RING_OK)
             return;
         if (d.block != NO_BLOCK) {
-            RL_ASSERT(pool_take_over(pool, d.block, ROW) == POOL_OK);
+            RL_ASSERT(pool_take_over(pool, d.block, SLOT) == POOL_OK);
             RL_ASSERT(data[d.block]($) == 2);
             pool_drop_core(pool, d.block);
         }
@@ -105,25 +105,25 @@ struct Blocks : rl::test_suite<Blocks, 3> {
             }
     }
 
-    void row(Pool *pool) {
+    void slot(Pool *pool) {
         Descriptor d;
-        if (ring_pop(&row_submit, &d) == RING_OK) {
+        if (ring_pop(&slot_submit, &d) == RING_OK) {
             RL_ASSERT(data[d.block]($) == 1);
-            uint32_t answer = pool_allocate(pool, 1, ROW);
+            uint32_t answer = pool_allocate(pool, 1, SLOT);
             if (answer != NO_BLOCK)
                 data[answer]($) = 2;
-            RL_ASSERT(pool_lease(pool, d.block, ROW) == POOL_OK);              /* Item.settle */
+            RL_ASSERT(pool_lease(pool, d.block, SLOT) == POOL_OK);              /* Item.settle */
             Descriptor out = {0, 0, answer};
-            ring_push(&row_complete, &out);
-            ring_publish(&row_complete);
+            ring_push(&slot_complete, &out);
+            ring_publish(&slot_complete);
             RL_ASSERT(data[d.block]($) == 1);          /* a view of the request that is kept */
             if (rl::rand(2))
-                pool_drop_lease(pool, d.block, ROW);   /* Item._give_back; else it is killed before */
+                pool_drop_lease(pool, d.block, SLOT);   /* Item._give_back; else it is killed before */
         }
         kernel.end_of_process();
     }
 
-    /* Another row, which writes an answer whose client has left: Channel._publish drops it. */
+    /* Another slot, which writes an answer whose client has left: Channel._publish drops it. */
     void other(Pool *pool) {
         uint32_t block = pool_allocate(pool, 1, OTHER);
         if (block != NO_BLOCK) {

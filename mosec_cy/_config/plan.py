@@ -1,4 +1,4 @@
-"""What is to run: stages, their rows in the worker table, and routes, worked out before any process starts."""
+"""What is to run: stages, their slots in the worker table, and routes, worked out before any process starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HTML = "text/html; charset=utf-8"
 SCRIPT = "text/javascript; charset=utf-8"
 STYLE = "text/css; charset=utf-8"
 PNG = "image/png"
-MASTER_ROW = 0
+MASTER_SLOT = 0
 MASTER_STAGE = 0
 _MASTER_BATCH = 16  # requests that master gets at a time; those for /metrics share one look at the workers
 _LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
@@ -37,12 +37,12 @@ class Resource(NamedTuple):
 class Stage:
     """One runtime in its place: `number` counts from 1, in the order of registration.
 
-    `spares`: rows beyond those of its replicas, for replacements that start while these still serve.
+    `spares`: slots beyond those of its replicas, for replacements that start while these still serve.
     """
 
     number: int
     runtime: Runtime
-    first_row: int
+    first_slot: int
     content_type: int
     spares: int = 0
 
@@ -51,22 +51,22 @@ class Stage:
         return f"{self.runtime.worker.__name__}_{self.number}"
 
     @property
-    def rows(self) -> range:
-        """Where its replicas begin, in the order of their ids; a replica may move to the spare row."""
-        return range(self.first_row, self.first_row + self.runtime.num)
+    def slots(self) -> range:
+        """Where its replicas begin, in the order of their ids; a replica may move to the spare slot."""
+        return range(self.first_slot, self.first_slot + self.runtime.num)
 
     @property
-    def all_rows(self) -> range:
-        return range(self.first_row, self.rows.stop + self.spares)
+    def all_slots(self) -> range:
+        return range(self.first_slot, self.slots.stop + self.spares)
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What core is told of a stage; its rows begin at `first_row`."""
+    """What core is told of a stage; its slots begin at `first_slot`."""
 
     name: str
-    first_row: int
-    rows: int
+    first_slot: int
+    slots: int
     max_batch_size: int = 1
     max_wait_ns: int = 0
     timeout_ns: int = 0
@@ -101,22 +101,22 @@ class Plan:
         return _always(place == len(route) - 1 for route in self.routes.values() for place in _places(stage, route))
 
     def ring_capacities(self) -> list[tuple[int, int]]:
-        """(submit, complete) capacity of each row's rings, powers of two; row 0 is master's."""
+        """(submit, complete) capacity of each slot's rings, powers of two; slot 0 is master's."""
         capacities = [(4 * _MASTER_BATCH, 4 * _MASTER_BATCH)]
         for stage in self.stages:
             # Room for the batch that runs, one handed ahead, and results that core has not taken yet.
             room = _power_of_two(max(4 * stage.runtime.max_batch_size, 64))
-            capacities += [(room, 4 * room)] * len(stage.all_rows)
+            capacities += [(room, 4 * room)] * len(stage.all_slots)
         return capacities
 
-    def task_slots(self, capacity: int) -> int:
+    def max_tasks(self, capacity: int) -> int:
         """Room for `capacity` tasks before each stage of the longest route, and for all that run."""
         depth = max(map(len, self.routes.values()))
         running = sum(submit for submit, _ in self.ring_capacities())
         return _power_of_two(capacity * depth + running)
 
     def stage_configs(self, options: Options) -> list[StageConfig]:
-        master = StageConfig("master", MASTER_ROW, 1, max_batch_size=_MASTER_BATCH)
+        master = StageConfig("master", MASTER_SLOT, 1, max_batch_size=_MASTER_BATCH)
         return [master, *(_stage_config(stage, options) for stage in self.stages)]
 
     def route_configs(self) -> list[RouteConfig]:
@@ -130,11 +130,11 @@ class Plan:
 
 
 def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
-    """Number the stages and give out the rows; a runtime that several routes share is one stage.
+    """Number the stages and give out the slots; a runtime that several routes share is one stage.
 
     Args:
         routes: for each path its stages in order.
-        spares: rows of each stage beyond those of its replicas.
+        spares: slots of each stage beyond those of its replicas.
 
     Raises:
         ValueError: there is no route, or a worker's `resp_mime_type` is too long.
@@ -144,13 +144,13 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
         raise ValueError("no worker registered: call append_worker or register_runtime before run")
     content_types = list(_MASTER_TYPES)
     stages: dict[Runtime, Stage] = {}
-    row = MASTER_ROW + 1
+    slot = MASTER_SLOT + 1
     for runtime in sorted({runtime for runtimes in routes.values() for runtime in runtimes}, key=_order):
         content_type = _content_type(runtime)
         if content_type not in content_types:
             content_types.append(content_type)
-        stages[runtime] = stage = Stage(len(stages) + 1, runtime, row, content_types.index(content_type), spares)
-        row = stage.all_rows.stop
+        stages[runtime] = stage = Stage(len(stages) + 1, runtime, slot, content_types.index(content_type), spares)
+        slot = stage.all_slots.stop
     numbers = {path: tuple(stages[runtime].number for runtime in runtimes) for path, runtimes in routes.items()}
     return Plan(tuple(stages.values()), numbers, tuple(content_types))
 
@@ -184,8 +184,8 @@ def _stage_config(stage: Stage, options: Options) -> StageConfig:
     runtime = stage.runtime
     return StageConfig(
         stage.name,
-        stage.first_row,
-        len(stage.all_rows),
+        stage.first_slot,
+        len(stage.all_slots),
         max_batch_size=runtime.max_batch_size,
         max_wait_ns=(runtime.max_wait_time or options.wait) * 1_000_000 if runtime.max_batch_size > 1 else 0,
         timeout_ns=int(runtime.timeout * 1e9) or options.timeout * 1_000_000,

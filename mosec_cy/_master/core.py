@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from mosec_cy import __version__
 from mosec_cy._config.options import Options
-from mosec_cy._config.plan import MASTER_ROW, Plan, RouteConfig, StageConfig
+from mosec_cy._config.plan import MASTER_SLOT, Plan, RouteConfig, StageConfig
 from mosec_cy._engine.segment import Segment
 from mosec_cy._master import child
 from mosec_cy._master.reactor import Reactor, Timer
@@ -28,7 +28,7 @@ from mosec_cy._process import codings
 from mosec_cy._web.routes import MASTER_INCARNATION, Collect, MasterRoutes
 from mosec_cy.log import get_logger
 
-MESSAGE = struct.Struct("=IIIiQ")  # kind, row, incarnation, pid, value: one datagram each
+MESSAGE = struct.Struct("=IIIiQ")  # kind, slot, incarnation, pid, value: one datagram each
 
 WINDOW = 30.0  # s
 MOST_DEATHS = 5  # within the window
@@ -49,9 +49,9 @@ _log = get_logger()
 class ToCore(enum.IntEnum):
     """Orders; in the engine they are `ORDER_*`."""
 
-    ROW_STARTED = 1  # row, incarnation, pid, and the pidfd beside it; value: the row whose counts it continues
-    ROW_READY = 2
-    ROW_DRAIN = 3
+    SLOT_STARTED = 1  # slot, incarnation, pid, and the pidfd beside it; value: the slot whose counts it continues
+    SLOT_READY = 2
+    SLOT_DRAIN = 3
     LISTEN = 4  # accept from now on
     SHUTDOWN = 5  # value: monotonic deadline in ns
 
@@ -59,18 +59,18 @@ class ToCore(enum.IntEnum):
 class FromCore(enum.IntEnum):
     """Reports; in the engine they are `REPORT_*`."""
 
-    ROW_DEAD = 101  # drained: the row may be started again; value: tasks that were answered 500
-    ROW_OVERDUE = 102
-    ROW_KILLED = 103
+    SLOT_DEAD = 101  # drained: the slot may be started again; value: tasks that were answered 500
+    SLOT_OVERDUE = 102
+    SLOT_KILLED = 103
     STOPPED = 104  # nothing is in flight any more
     RUNNING = 105  # it is set up and hears orders
-    ROW_IDLE = 106  # a row that was told to drain holds no task any more
+    SLOT_IDLE = 106  # a slot that was told to drain holds no task any more
 
 
 @dataclass(frozen=True)
 class Message:
     kind: int
-    row: int
+    slot: int
     incarnation: int
     pid: int
     value: int
@@ -145,10 +145,10 @@ class CoreLink:
         return self._socket.fileno()
 
     def send(
-        self, kind: ToCore, row: int = 0, incarnation: int = 0, pid: int = 0, value: int = 0, pidfd: int = -1
+        self, kind: ToCore, slot: int = 0, incarnation: int = 0, pid: int = 0, value: int = 0, pidfd: int = -1
     ) -> None:
         """Send one message, once there is room; to a core that has died it goes nowhere, its pidfd tells of that."""
-        data = MESSAGE.pack(kind, row, incarnation, pid, value)
+        data = MESSAGE.pack(kind, slot, incarnation, pid, value)
         try:
             while not self._send(data, pidfd):
                 room = select.poll()
@@ -191,7 +191,7 @@ class Engine:
     """The running engine: shared memory, doorbells, and core, which accepts nothing before it is told to.
 
     A core and its memory belong together: `renew` replaces both, and `number` says which core this is, from 1 on.
-    `codings`: the content codings that are on. `in_forward`: the rows whose process was in `forward` when its core was
+    `codings`: the content codings that are on. `in_forward`: the slots whose process was in `forward` when its core was
     replaced.
 
     Args:
@@ -233,7 +233,7 @@ class Engine:
             OSError: as above; all is as before.
         """
         old = self._closing
-        in_forward = self.segment.rows_in_forward()
+        in_forward = self.segment.slots_in_forward()
         self._start(self.segment)
         self.in_forward = in_forward
         old.close()
@@ -252,21 +252,21 @@ class Engine:
         plan, options = self._plan, self._options
         with ExitStack() as closing:
             segment = Segment.create(
-                plan.ring_capacities(), plan.task_slots(options.capacity), options.budget, len(plan.route_configs())
+                plan.ring_capacities(), plan.max_tasks(options.capacity), options.budget, len(plan.route_configs())
             )
             closing.callback(segment.close)
             if old is not None:
                 segment.continue_counts(old)
             core_bell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             closing.callback(os.close, core_bell_fd)
-            segment.begin_row(MASTER_ROW, MASTER_INCARNATION)
+            segment.begin_slot(MASTER_SLOT, MASTER_INCARNATION)
             link = CoreLink(self._config(segment.fd, core_bell_fd))
             closing.callback(link.close)
             self._closing = closing.pop_all()
         self.segment, self.core_bell_fd, self.link = segment, core_bell_fd, link
         self.number += 1
         self.master_routes.attach(segment, core_bell_fd)
-        self.link.send(ToCore.ROW_READY, MASTER_ROW, MASTER_INCARNATION)
+        self.link.send(ToCore.SLOT_READY, MASTER_SLOT, MASTER_INCARNATION)
 
     def _config(self, segment_fd: int, core_bell_fd: int) -> CoreConfig:
         plan, options = self._plan, self._options

@@ -77,10 +77,10 @@ def _start(plan: Plan, options: Options, closing: ExitStack, reactor: Reactor, r
         report.close()
         reactor.close()
         for stage in stages.values():
-            stage.row.close()
+            stage.slot.close()
 
     def end_helpers() -> None:
-        origin.end_all({stage.row.pid for stage in stages.values()})
+        origin.end_all({stage.slot.pid for stage in stages.values()})
 
     closing.callback(end_helpers)
     _log.info("starting: %s", ", ".join(stage.name for stage in plan.stages))
@@ -88,7 +88,7 @@ def _start(plan: Plan, options: Options, closing: ExitStack, reactor: Reactor, r
         stages[stage.number] = started = _Stage(plan, stage, reactor, report)
         started.start(common, close_all)
         closing.callback(started.end)
-        guard.began(started.row.pid)
+        guard.began(started.slot.pid)
     for started in stages.values():
         started.examples = started.answer()["examples"]
     return stages
@@ -125,25 +125,25 @@ class _Stage:
 
     def __init__(self, plan: Plan, stage: Stage, reactor: Reactor, report: Report) -> None:
         self.stage = stage
-        self.row = WorkerSlot(stage, stage.first_row, plan.is_first(stage), plan.is_last(stage))
+        self.slot = WorkerSlot(stage, stage.first_slot, plan.is_first(stage), plan.is_last(stage))
         self.examples = 0
         self._reactor = reactor
         self._report = report
         self._said: dict[str, Any] | None = None
 
     def start(self, common: CommonBoot, release_master: Callable[[], None]) -> None:
-        self.row.start(common, release_master)
-        assert self.row.process is not None
-        assert self.row.inbox is not None
-        self.row.inbox.largest = LARGEST_MESSAGE
-        self._report.begin(self.row.index, self.stage.name, self.row.name)
-        self._reactor.watch(self.row.fileno(), self._on_readable)
-        self._reactor.watch(self.row.process.pidfd, self._on_exit)
+        self.slot.start(common, release_master)
+        assert self.slot.process is not None
+        assert self.slot.inbox is not None
+        self.slot.inbox.largest = LARGEST_MESSAGE
+        self._report.begin(self.slot.index, self.stage.name, self.slot.name)
+        self._reactor.watch(self.slot.fileno(), self._on_readable)
+        self._reactor.watch(self.slot.process.pidfd, self._on_exit)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        self._report.enter(self.row.index, Step.TRYING)
+        self._report.enter(self.slot.index, Step.TRYING)
         with suppress(OSError):  # it has ended; `answer` says how
-            self.row.send(question)
+            self.slot.send(question)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -154,32 +154,32 @@ class _Stage:
         return said
 
     def _on_readable(self) -> None:
-        assert self.row.inbox is not None
-        for message in self.row.inbox.take():
+        assert self.slot.inbox is not None
+        for message in self.slot.inbox.take():
             if "step" in message:
-                self._report.enter(self.row.index, Step(message["step"]))
+                self._report.enter(self.slot.index, Step(message["step"]))
             elif "failed" in message:
                 separator = ": " if "final" in message else "\n"
-                raise _Failure(f"{self.row.name} failed in the dry run{separator}{message['failed']}")
+                raise _Failure(f"{self.slot.name} failed in the dry run{separator}{message['failed']}")
             else:
                 self._said = message
-                self._report.enter(self.row.index, Step.READY)
+                self._report.enter(self.slot.index, Step.READY)
                 self._reactor.stop()
-        if self.row.inbox.closed:
-            self._reactor.unwatch(self.row.fileno())
+        if self.slot.inbox.closed:
+            self._reactor.unwatch(self.slot.fileno())
 
     def _on_exit(self) -> None:
-        assert self.row.process is not None
-        assert self.row.inbox is not None
-        if not self.row.inbox.closed:
+        assert self.slot.process is not None
+        assert self.slot.inbox is not None
+        if not self.slot.inbox.closed:
             self._on_readable()  # its last words
-        status = self.row.process.reap(block=True)
+        status = self.slot.process.reap(block=True)
         assert status is not None
-        raise _Failure(f"{self.row.name} ended in the dry run with {child.describe(status)}")
+        raise _Failure(f"{self.slot.name} ended in the dry run with {child.describe(status)}")
 
     def end(self) -> None:
-        process = self.row.process
+        process = self.slot.process
         assert process is not None
         process.kill()
         process.reap(block=True)
-        self.row.close()
+        self.slot.close()

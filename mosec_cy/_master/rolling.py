@@ -21,7 +21,7 @@ class _Turn:
     """The replacement of one replica."""
 
     old: WorkerSlot
-    new: WorkerSlot  # the same row, where the old process ends first
+    new: WorkerSlot  # the same slot, where the old process ends first
     old_pid: int
     began: float
     retired: bool = False  # the old process was told to end
@@ -32,11 +32,11 @@ class Rolling:
     """The rolling restarts of a service, one at a time.
 
     Args:
-        rows: all rows of the users' stages, in their order; spare ones too.
-        surge: there is a spare row in each stage: a replacement starts there, and the old process ends once that is
+        slots: all slots of the users' stages, in their order; spare ones too.
+        surge: there is a spare slot in each stage: a replacement starts there, and the old process ends once that is
             ready. Else the old one ends first.
         begin: starts a process in a row that is free.
-        retire: has a row become free: its process, if there is one, finishes what it has and ends.
+        retire: has a slot become free: its process, if there is one, finishes what it has and ends.
         clock: seconds.
 
     `begin` and `retire` may call `on_ready` and `on_free` at once.
@@ -44,13 +44,13 @@ class Rolling:
 
     def __init__(
         self,
-        rows: Sequence[WorkerSlot],
+        slots: Sequence[WorkerSlot],
         surge: bool,
         begin: Callable[[WorkerSlot], None],
         retire: Callable[[WorkerSlot], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rows = rows
+        self._slots = slots
         self._surge = surge
         self._begin_process = begin
         self._retire = retire
@@ -89,21 +89,21 @@ class Rolling:
         self._end()
 
     def cancel(self) -> None:
-        """The service ends: from now on no row is of interest here."""
+        """The service ends: from now on no slot is of interest here."""
         if self._turn is not None:
             _log.info("rolling restart given up: the service is shutting down")
         self._cancelled = True
         self._turn = None
 
-    def is_trial(self, row: WorkerSlot) -> bool:
-        """The row has a replacement that has not been ready yet."""
+    def is_trial(self, slot: WorkerSlot) -> bool:
+        """The slot has a replacement that has not been ready yet."""
         turn = self._turn
-        return turn is not None and row is turn.new and (not turn.retired if self._surge else turn.ended)
+        return turn is not None and slot is turn.new and (not turn.retired if self._surge else turn.ended)
 
-    def on_ready(self, row: WorkerSlot) -> None:
-        """The row's process serves."""
+    def on_ready(self, slot: WorkerSlot) -> None:
+        """The slot's process serves."""
         turn = self._turn
-        if turn is None or row is not turn.new:
+        if turn is None or slot is not turn.new:
             return
         if not turn.retired:
             turn.retired = True
@@ -111,25 +111,25 @@ class Rolling:
         else:
             self._finish_turn(turn)
 
-    def on_free(self, row: WorkerSlot) -> bool:
-        """The row's process has ended and core has given it up. False: it starts again as usual."""
+    def on_free(self, slot: WorkerSlot) -> bool:
+        """The slot's process has ended and core has given it up. False: it starts again as usual."""
         turn = self._turn
         if turn is None:
             return False
-        if row is turn.old and turn.retired and not turn.ended:
+        if slot is turn.old and turn.retired and not turn.ended:
             turn.ended = True
             self._after_old(turn)
             return True
-        if self.is_trial(row):
+        if self.is_trial(slot):
             self._stop(turn)
-            return self._surge or row.pid != 0  # the next rolling restart may have begun with it
+            return self._surge or slot.pid != 0  # the next rolling restart may have begun with it
         return False
 
     # ---- one replica ---------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        replicas = [row for row in self._rows if row.worker_id is not None]
-        self._waiting = deque(sorted(replicas, key=lambda row: (row.stage_number, row.worker_id)))
+        replicas = [slot for slot in self._slots if slot.worker_id is not None]
+        self._waiting = deque(sorted(replicas, key=lambda slot: (slot.stage_number, slot.worker_id)))
         self._again = False
         self._began = self._clock()
         self._count = len(self._waiting)
@@ -156,9 +156,9 @@ class Rolling:
         else:
             self._start(turn.new, turn.old.worker_id)
 
-    def _start(self, row: WorkerSlot, worker_id: int | None) -> None:
-        row.assign(worker_id)
-        self._begin_process(row)
+    def _start(self, slot: WorkerSlot, worker_id: int | None) -> None:
+        slot.assign(worker_id)
+        self._begin_process(slot)
 
     def _finish_turn(self, turn: _Turn) -> None:
         # A new process that has ended meanwhile starts again as any does; until it is ready, no other one is replaced.
@@ -187,4 +187,4 @@ class Rolling:
             self._begin()
 
     def _spare(self, old: WorkerSlot) -> WorkerSlot:
-        return next(row for row in self._rows if row.stage_number == old.stage_number and row.worker_id is None)
+        return next(slot for slot in self._slots if slot.stage_number == old.stage_number and slot.worker_id is None)

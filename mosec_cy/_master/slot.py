@@ -1,4 +1,4 @@
-"""A worker slot, one row of the worker table, over the processes that fill it in turn; and the starting of these."""
+"""A worker slot, one place in the worker table, over the processes that fill it in turn; and the starting of these."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WorkerSlot:
     def __init__(self, stage: Stage, index: int, is_first: bool | None, is_last: bool | None) -> None:
         self.stage = stage
         self.index = index
-        self.worker_id = index - stage.first_row + 1 if index in stage.rows else None
+        self.worker_id = index - stage.first_slot + 1 if index in stage.slots else None
         self.incarnation = 0
         self.state = State.DOWN
         self.process: child.Child | None = None
@@ -100,9 +100,9 @@ class WorkerSlot:
 
     @property
     def home(self) -> int:
-        """The row in which its replica began: core counts what the replica does there."""
+        """The slot in which its replica began: core counts what the replica does there."""
         assert self.worker_id is not None
-        return self.stage.rows[self.worker_id - 1]
+        return self.stage.slots[self.worker_id - 1]
 
     @property
     def hopeless(self) -> bool:
@@ -117,7 +117,7 @@ class WorkerSlot:
         return ", ".join(filter(None, (attempt, following)))
 
     def assign(self, worker_id: int | None) -> None:
-        """Make it the row of that replica, or spare; what has failed in it before does not count."""
+        """Make it the slot of that replica, or spare; what has failed in it before does not count."""
         self.worker_id = worker_id
         self._failures = 0
 
@@ -201,7 +201,7 @@ class WorkerSlot:
             control_fd=theirs.fileno(),
             segment_fd=common.segment_fd,
             core_bell_fd=common.core_bell_fd,
-            row=self.index,
+            slot=self.index,
             incarnation=self.incarnation,
             stage=self.stage.name,
             worker_id=self.worker_id,

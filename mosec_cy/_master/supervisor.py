@@ -22,7 +22,7 @@ from mosec_cy._base.mistakes import OneSentence
 from mosec_cy._base.signals import MASTER_SIGNALS, SHUTDOWN_SIGNALS
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import Plan
-from mosec_cy._master import child, orphans, welcome
+from mosec_cy._master import child, child_reaper, welcome
 from mosec_cy._master.core import CoreLife, Engine, FromCore, Message, ToCore
 from mosec_cy._master.daemon import Daemon
 from mosec_cy._master.guard import Guard, HelperEnds
@@ -146,7 +146,7 @@ class Supervisor:
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
         self._guard.watch(self._reactor)
-        orphans.collect(self._reactor)
+        child_reaper.collect(self._reactor)
         _log.info("starting: %s", ", ".join(f"{stage.name} × {stage.runtime.num}" for stage in self._plan.stages))
         self._workers.start()
         self._reactor.run()
@@ -185,9 +185,9 @@ class Supervisor:
         else:
             _log.info("try it: %s", welcome.trial(self._plan, self._listener.address))
 
-    def _on_hopeless_worker(self, row: WorkerSlot) -> None:
-        if not row.failure_is_final:
-            _log.error("%s never got ready, the server gives up", row.name)
+    def _on_hopeless_worker(self, slot: WorkerSlot) -> None:
+        if not slot.failure_is_final:
+            _log.error("%s never got ready, the server gives up", slot.name)
         self._shut_down(1)
 
     def on_signal(self, number: signal.Signals) -> None:
@@ -213,13 +213,13 @@ class Supervisor:
         self._finish_if_alone()
 
     def _on_core_message(self, message: Message) -> None:
-        if message.kind == FromCore.ROW_DEAD:
+        if message.kind == FromCore.SLOT_DEAD:
             self._workers.on_drained(message)
-        elif message.kind == FromCore.ROW_IDLE:
+        elif message.kind == FromCore.SLOT_IDLE:
             self._workers.on_idle(message)
-        elif message.kind == FromCore.ROW_OVERDUE:
+        elif message.kind == FromCore.SLOT_OVERDUE:
             self._workers.on_overdue(message)
-        elif message.kind == FromCore.ROW_KILLED:
+        elif message.kind == FromCore.SLOT_KILLED:
             self._workers.on_killed(message)
         elif message.kind == FromCore.STOPPED and message.value:
             _log.warning("%d requests were not finished in time", message.value)
@@ -261,8 +261,8 @@ class Supervisor:
         self._finish_if_alone()
 
     def _kill_stragglers(self) -> None:
-        for row in self._workers.alive:
-            _log.warning("%s killed, it did not end within %g s", row.name, self._grace)
+        for slot in self._workers.alive:
+            _log.warning("%s killed, it did not end within %g s", slot.name, self._grace)
         self._workers.kill()
         for daemon in self._daemons.values():
             daemon.kill()

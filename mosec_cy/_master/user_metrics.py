@@ -46,26 +46,26 @@ class UserMetrics:
         self._waiting: list[Done] = []
         self._deadline: Timer | None = None
 
-    def joined(self, row: int, ask: Ask) -> None:
-        """The row has a process that can be asked; `ask` does so and does not block."""
-        self._processes[row] = _Process(ask)
+    def joined(self, slot: int, ask: Ask) -> None:
+        """The slot has a process that can be asked; `ask` does so and does not block."""
+        self._processes[slot] = _Process(ask)
 
-    def answered(self, row: int, body: object) -> None:
-        """The row's process has told what it recorded. Raises ValueError if `body` is nothing of the kind."""
+    def answered(self, slot: int, body: object) -> None:
+        """The slot's process has told what it recorded. Raises ValueError if `body` is nothing of the kind."""
         families = decode(body)
-        process = self._processes.get(row)
+        process = self._processes.get(slot)
         if process is None:  # it says so before it was ready
             return
         process.families = families
         process.asked_at = None
-        self._settle(row)
+        self._settle(slot)
 
-    def left(self, row: int) -> None:
-        """The row's process has ended; its counts are kept."""
-        process = self._processes.pop(row, None)
+    def left(self, slot: int) -> None:
+        """The slot's process has ended; its counts are kept."""
+        process = self._processes.pop(slot, None)
         if process is not None:
-            self._merger.bury(process.families)
-        self._settle(row)
+            self._merger.fold_exited(process.families)
+        self._settle(slot)
 
     def collect(self, done: Done) -> None:
         """Call `done` with the merged metrics of all processes; a collection that is under way serves this one too."""
@@ -73,19 +73,19 @@ class UserMetrics:
         if self._deadline is not None:
             return
         self._deadline = self._reactor.call_later(PATIENCE, self._finish)
-        for row, process in self._processes.items():
+        for slot, process in self._processes.items():
             if process.late():
                 continue
             if process.asked_at is None:
                 process.asked_at = time.monotonic()
                 process.ask()
-            self._awaited.add(row)
+            self._awaited.add(slot)
         if not self._awaited:
             self._finish()
 
-    def _settle(self, row: int) -> None:
-        if row in self._awaited:
-            self._awaited.discard(row)
+    def _settle(self, slot: int) -> None:
+        if slot in self._awaited:
+            self._awaited.discard(slot)
             if not self._awaited:
                 self._finish()
 
@@ -95,7 +95,7 @@ class UserMetrics:
         self._deadline = None
         self._awaited.clear()
         waiting, self._waiting = self._waiting, []
-        living = [self._processes[row].families for row in sorted(self._processes)]
+        living = [self._processes[slot].families for slot in sorted(self._processes)]
         metrics = self._merger.merged([self._recorder.families(), *living])
         for done in waiting:
             done(metrics)

@@ -74,7 +74,7 @@ class ControlThread:
                         self.send_metrics()
                     elif "attach" in message:
                         self._attach(channel, message["attach"], *inbox.claim(2))
-        except (OSError, ValueError):  # closed, or spoilt by user code; the master notices by itself
+        except (OSError, ValueError):  # closed, or corrupt by user code; the master notices by itself
             return
 
     def _attach(self, channel: Channel, number: int, segment_fd: int, core_bell_fd: int) -> None:

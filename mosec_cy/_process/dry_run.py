@@ -17,7 +17,7 @@ from mosec_cy.worker import BaseWorker, streams
 LARGEST_MESSAGE = (1 << 31) - 1  # payloads pass through the control socket here, and this is msgpack's own limit
 
 
-def rehearse(worker: BaseWorker, control: socket.socket) -> None:
+def dry_run(worker: BaseWorker, control: socket.socket) -> None:
     """Answer the master's questions until it closes the socket.
 
     It begins with {"examples": number}. To {"example": index} or {"items": payloads of the stage before}, with "last"

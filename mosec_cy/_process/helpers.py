@@ -39,9 +39,9 @@ class Origin:
         self.since = int(stat[19]) if stat else 0
         self.session = os.getsid(0)
 
-    def mark_of(self, row: int, incarnation: int) -> str:
+    def mark_of(self, slot: int, incarnation: int) -> str:
         """Of the helpers of one worker."""
-        return f"{self.mark}{row}/{incarnation}/"
+        return f"{self.mark}{slot}/{incarnation}/"
 
     def family(self, mark: str, groups: Collection[int], grace: float) -> Family:
         return Family(mark, groups, self.session, grace)

@@ -118,10 +118,10 @@ def make_sender(
 
 
 class StageLoop:
-    """Serves one row with one worker instance until the row is asked to stop.
+    """Serves one slot with one worker instance until the slot is asked to stop.
 
     Args:
-        channel: the row's connection to core.
+        channel: the slot's connection to core.
         worker: the user's object, warmed up.
         is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
         is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
@@ -147,7 +147,7 @@ class StageLoop:
         self.name = self.replica.name
 
     def run(self) -> None:
-        """Returns when the row was asked to stop and its ring is empty."""
+        """Returns when the slot was asked to stop and its ring is empty."""
         previous = signal.signal(signal.SIGALRM, self._on_overrun)
         step = self._single if self.replica.max_batch_size == 1 else self._batch
         take = self.channel.take
@@ -262,7 +262,7 @@ class StageLoop:
 
 
 class StreamLoop(StageLoop):
-    """Serves a row whose answers are streams, for those of its tasks that are at the end of their route."""
+    """Serves a slot whose answers are streams, for those of its tasks that are at the end of their route."""
 
     def __init__(self, channel: Channel, worker: BaseWorker, **place: Any) -> None:
         super().__init__(channel, worker, **place)
@@ -291,7 +291,7 @@ class StreamLoop(StageLoop):
 
 
 def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:
-    """Serves one row until it is asked to stop; `place` as for `StageLoop`."""
+    """Serves one slot until it is asked to stop; `place` as for `StageLoop`."""
     if streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
         StreamLoop(channel, worker, **place).run()
     else:

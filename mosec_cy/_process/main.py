@@ -21,7 +21,7 @@ from mosec_cy._base.signals import leave_signals_to_master
 from mosec_cy._engine.process import die_with_parent, keep_freed_pages
 from mosec_cy._process import codings, event_loop
 from mosec_cy._process.control import ControlThread
-from mosec_cy._process.dry_run import examples_of, rehearse, try_forward
+from mosec_cy._process.dry_run import dry_run, examples_of, try_forward
 from mosec_cy._process.results import FATAL
 from mosec_cy._process.snapshot import Recorder
 from mosec_cy.worker import BaseWorker, is_worker
@@ -39,7 +39,7 @@ class Boot:
     control_fd: int
     segment_fd: int
     core_bell_fd: int
-    row: int
+    slot: int
     incarnation: int
     stage: str
     worker_id: int
@@ -113,7 +113,7 @@ def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False)
             messages.send(control, mistakes.as_message(error))
             return 1
         if boot.dry_run:
-            rehearse(worker, control)
+            dry_run(worker, control)
             event_loop.close()
             return 0
         status = 0
@@ -175,7 +175,7 @@ def _open_channel(boot: Boot) -> Channel:
 
     if boot.max_decoded is not None:
         codings.available()  # loads the libraries now, and not within a request
-    return Channel(Segment.attach(boot.segment_fd), boot.row, boot.incarnation, boot.core_bell_fd)
+    return Channel(Segment.attach(boot.segment_fd), boot.slot, boot.incarnation, boot.core_bell_fd)
 
 
 def _serve(boot: Boot, worker: BaseWorker, channel: Channel) -> None:

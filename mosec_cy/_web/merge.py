@@ -82,7 +82,7 @@ class Merger:
         self._kept: list[Family] = []
         self._reported: set[str] = set()
 
-    def bury(self, families: Sequence[Family]) -> None:
+    def fold_exited(self, families: Sequence[Family]) -> None:
         """Keep the counts of a process that has ended."""
         counts = [family for family in families if family.kind in ACCUMULATING]
         merged = self._merge([self._kept, counts])

@@ -27,7 +27,7 @@ class ServiceMetrics(Collector):
 
     Args:
         namespace: prefix of the names.
-        plan: stages, rows and routes.
+        plan: stages, slots and routes.
         status_codes: the HTTP statuses that the engine counts, in its order; 0: all others.
         timeout: the service's, in ms; the histograms of durations reach up to it.
     """
@@ -55,8 +55,8 @@ class ServiceMetrics(Collector):
         yield self._throughput(stats["routes"])
         yield self._unrouted(stats["routes"][-1])
         yield self._process_duration(stats)
-        yield self._batch_size(stats["rows"])
-        yield self._batch_duration(stats["rows"])
+        yield self._batch_size(stats["slots"])
+        yield self._batch_duration(stats["slots"])
         yield self._family("remaining_task", value=stats["remaining"])
         yield self._family("open_connections", value=stats["connections"])
         yield from map(as_metric, self._users)
@@ -87,32 +87,32 @@ class ServiceMetrics(Collector):
         family = self._family("process_duration_second", labels=_LABELS)
         count = self._duration_buckets
         family.add_metric(_TOTAL, *_histogram(stats["total"], _FIRST_SECONDS, count))
-        for labels, row in self._rows(self._plan.stages, stats["rows"]):
-            family.add_metric(labels, *_histogram(row["duration"], _FIRST_SECONDS, count))
+        for labels, slot in self._slots(self._plan.stages, stats["slots"]):
+            family.add_metric(labels, *_histogram(slot["duration"], _FIRST_SECONDS, count))
         return family
 
-    def _batch_size(self, rows: Sequence[dict[str, Any]]) -> Metric:
+    def _batch_size(self, slots: Sequence[dict[str, Any]]) -> Metric:
         family = self._family("batch_size", labels=_LABELS)
-        for labels, row in self._rows(self._batching_stages(), rows):
-            family.add_metric(labels, *_histogram(row["batch_size"], 1.0, _BATCH_SIZE_BUCKETS))
+        for labels, slot in self._slots(self._batching_stages(), slots):
+            family.add_metric(labels, *_histogram(slot["batch_size"], 1.0, _BATCH_SIZE_BUCKETS))
         return family
 
-    def _batch_duration(self, rows: Sequence[dict[str, Any]]) -> Metric:
+    def _batch_duration(self, slots: Sequence[dict[str, Any]]) -> Metric:
         family = self._family("batch_duration_second", labels=_LABELS)
-        for labels, row in self._rows(self._batching_stages(), rows):
-            family.add_metric(labels, *_histogram(row["batch_duration"], _FIRST_SECONDS, _BATCH_DURATION_BUCKETS))
+        for labels, slot in self._slots(self._batching_stages(), slots):
+            family.add_metric(labels, *_histogram(slot["batch_duration"], _FIRST_SECONDS, _BATCH_DURATION_BUCKETS))
         return family
 
     def _batching_stages(self) -> list[Stage]:
         return [stage for stage in self._plan.stages if stage.runtime.max_batch_size > 1]
 
     @staticmethod
-    def _rows(stages: Iterable[Stage], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    def _slots(stages: Iterable[Stage], slots: Sequence[dict[str, Any]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
         """Labels and numbers of each replica that has done something."""
         for stage in stages:
-            for worker_id, row in enumerate(stage.rows, 1):
-                if any(rows[row]["duration"]["buckets"]):
-                    yield [stage.name, str(worker_id)], rows[row]
+            for worker_id, slot in enumerate(stage.slots, 1):
+                if any(slots[slot]["duration"]["buckets"]):
+                    yield [stage.name, str(worker_id)], slots[slot]
 
 
 def as_metric(family: Family) -> Metric:

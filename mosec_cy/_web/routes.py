@@ -1,4 +1,4 @@
-"""The routes that the master answers: it is row 0 of the worker table, woken by an eventfd."""
+"""The routes that the master answers: it is slot 0 of the worker table, woken by an eventfd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mosec_cy._config.options import Options
-from mosec_cy._config.plan import MASTER_ROW, METRICS, TEXT, Plan, Resource
+from mosec_cy._config.plan import MASTER_SLOT, METRICS, TEXT, Plan, Resource
 from mosec_cy._engine.segment import STATUS_CODES, Segment
 from mosec_cy._engine.worker import Channel
 from mosec_cy._process.snapshot import Family
@@ -43,10 +43,10 @@ class MasterRoutes:
         self._scrapes: list[Item] = []  # requests for /metrics that wait for the workers
 
     def attach(self, segment: Segment, core_bell_fd: int) -> None:
-        """Answer the core of this memory from now on, where the row has been begun; clients of others have gone."""
+        """Answer the core of this memory from now on, where the slot has been begun; clients of others have gone."""
         self._segment = segment
         self._scrapes.clear()
-        self._channel = Channel(segment, MASTER_ROW, MASTER_INCARNATION, core_bell_fd)
+        self._channel = Channel(segment, MASTER_SLOT, MASTER_INCARNATION, core_bell_fd)
         self._channel.take_now()  # nothing yet; from now on a task rings the bell
 
     def answer(self) -> None:
@@ -97,5 +97,5 @@ class MasterRoutes:
         try:
             for item in items:
                 self._channel.answer(item, status, found.body, self._content_types[found.content_type])
-        except RuntimeError:  # some process has spoilt this row's ring: its requests time out, the users' go on
+        except RuntimeError:  # some process has corrupt this slot's ring: its requests time out, the users' go on
             get_logger().exception("cannot answer requests to the server itself")

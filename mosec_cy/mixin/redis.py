@@ -68,7 +68,7 @@ class RedisShmIPCMixin(BaseWorker):
             redis.RedisError: Redis cannot be reached: the request is answered 500.
         """
         key = bytes(data)
-        if not key.startswith(KEY_PREFIX):  # whoever spoilt it shall not delete what is not ours
+        if not key.startswith(KEY_PREFIX):  # whoever corrupt it shall not delete what is not ours
             raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
         with client().pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
             payload, _ = together.get(key).unlink(key).execute()

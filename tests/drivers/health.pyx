@@ -13,7 +13,7 @@ from mosec_cy._engine.service cimport (
     health_begin,
     health_init,
     health_lacking,
-    health_row,
+    health_slot,
     health_stalled,
 )
 
@@ -23,7 +23,7 @@ cdef class HealthWatch:
 
     Args:
         patience: of each stage, in ns.
-        stages: of each row, the index of its stage.
+        stages: of each slot, the index of its stage.
     """
 
     cdef Health health
@@ -38,25 +38,25 @@ cdef class HealthWatch:
             free(table)
             raise MemoryError("health")
         for i, ns in enumerate(patience):
-            table[i].patience = ns
+            table[i].limit = ns
         health_init(&self.health, watches, len(stages), table, len(patience))
 
     def __dealloc__(self):
         free(self.health.watches)
         free(self.health.stages)
 
-    def look(self, uint64_t now, list rows):
-        """(index of the first stage that lacks a ready row, of the first that is stalled), each None if there is none.
+    def look(self, uint64_t now, list slots):
+        """(index of the first stage that lacks a ready slot, of the first that is stalled), each None if there is none.
 
-        `rows`: of each row (ready, busy_since in ns or None for idle, incarnation, taken, answered).
+        `slots`: of each slot (ready, busy_since in ns or None for idle, incarnation, taken, answered).
         """
         cdef Progress progress
-        cdef uint32_t row
+        cdef uint32_t slot
         health_begin(&self.health)
-        for row, (ready, busy_since, incarnation, taken, answered) in enumerate(rows):
+        for slot, (ready, busy_since, incarnation, taken, answered) in enumerate(slots):
             progress = Progress(incarnation=incarnation, taken=taken, answered=answered)
-            health_row(&self.health, row, self.stages[row], ready, HEALTH_IDLE if busy_since is None else busy_since,
-                       &progress, now)
+            health_slot(&self.health, slot, self.stages[slot], ready, HEALTH_IDLE if busy_since is None else busy_since,
+                        &progress, now)
         cdef uint32_t lacking = health_lacking(&self.health)
         cdef uint32_t stalled = health_stalled(&self.health)
         return (None if lacking == HEALTH_ALL_WELL else lacking, None if stalled == HEALTH_ALL_WELL else stalled)

@@ -38,15 +38,15 @@ OK, BAD_BLOCK, NOT_HELD, LEASED = POOL_OK, POOL_BAD_BLOCK, POOL_NOT_HELD, POOL_L
 NONE = <uint32_t>NO_BLOCK
 
 
-def lessee(uint32_t row, uint32_t incarnation):
-    """The name under which an incarnation of a row claims blocks."""
-    return pool_lessee(row, incarnation)
+def lessee(uint32_t slot, uint32_t incarnation):
+    """The name under which an incarnation of a slot claims blocks."""
+    return pool_lessee(slot, incarnation)
 
 
 cdef class BlockPool:
     """One process's view of a pool in a writable, zeroed, page-aligned buffer: words, then data.
 
-    `budget` is in bytes; `process` is 0 for core, 1 + row for a row; `processes` counts core and all rows.
+    `budget` is in bytes; `process` is 0 for core, 1 + slot for a slot; `processes` counts core and all slots.
     Raises ValueError for a budget below 2 KiB or past the address space, and for a buffer that is too small
     or not page-aligned. Lessees are the ints that `lessee` makes; methods that change a claim return a code:
     OK, BAD_BLOCK, NOT_HELD or LEASED.

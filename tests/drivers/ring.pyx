@@ -186,7 +186,7 @@ cdef class Ring:
 
 cdef int checked(int code) except? RING_BROKEN:
     if code == RING_BROKEN:
-        raise RuntimeError("the peer's index is impossible: the ring's memory has been spoilt")
+        raise RuntimeError("the peer's index is impossible: the ring's memory has been corrupted")
     return code
 
 

@@ -1,4 +1,4 @@
-"""What the model of the batcher knows of tasks and rows."""
+"""What the model of the batcher knows of tasks and slots."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,14 @@ RING = 8  # descriptors
 
 @dataclass
 class ModelTask:
-    """One life of a slot."""
+    """One life of an entry."""
 
     id: int
     turn: int = 0
     stage: int = 0
     queued_at: int = 0
-    handed_at: int = 0
-    row: int = -1
+    dispatched_at: int = 0
+    slot: int = -1
     sequence: int = 0
     started: bool = False
     cancelled: bool = False
@@ -29,4 +29,4 @@ class ModelRow:
     running: list[tuple[int, int]] = field(default_factory=list)
     known_room: int = RING
     late: bool = False
-    turn: int = 0  # number of its last hand-out; 0: none in this life
+    turn: int = 0  # number of its last dispatch; 0: none in this life

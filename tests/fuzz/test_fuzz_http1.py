@@ -1,4 +1,4 @@
-"""Whole conversations with core, spoilt at random: it lives, keeps its books, and does not care how bytes are cut."""
+"""Whole conversations with core, corrupt at random: it lives, keeps its books, and does not care how bytes are cut."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def spoilt(changes: list[tuple[int, int, bytes]]) -> bytes:
+def corrupt(changes: list[tuple[int, int, bytes]]) -> bytes:
     data = STREAM
     for at, length, new in changes:
         data = data[:at] + new + data[at + length :]
@@ -79,7 +79,7 @@ def conversation(engine: Engine, pieces: list[bytes]) -> bytes:
 def test_conversations_do_not_depend_on_how_they_are_cut(
     engine: Engine, changes: list[tuple[int, int, bytes]], cuts: list[int]
 ) -> None:
-    data = spoilt(changes)
+    data = corrupt(changes)
     places = sorted({cut for cut in cuts if 0 < cut < len(data)})
     pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
     whole = conversation(engine, [data])
@@ -107,7 +107,7 @@ def test_any_bytes(engine: Engine, data: bytes, leaves: bool) -> None:
 @settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_leaving_anywhere(engine: Engine, changes: list[tuple[int, int, bytes]], at: int, how: int | None) -> None:
     with Client(engine) as client:
-        client.send(spoilt(changes)[:at])
+        client.send(corrupt(changes)[:at])
         if how is not None:
             client.socket.shutdown(how)
     with Client(engine) as client:

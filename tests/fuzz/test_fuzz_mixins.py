@@ -68,7 +68,7 @@ OUTERS = st.builds(Outer, INNERS, st.dictionaries(st.text(), st.none() | INNERS,
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
+def corrupt(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
     """A valid message with a few bytes changed, or cut off, or with bytes behind it."""
     data = bytearray(draw(valid))
     for _ in range(draw(st.integers(0, 3))):
@@ -103,7 +103,7 @@ def try_decode(decode: Any, data: bytes, *refusals: type[Exception]) -> None:
 
 
 @patient
-@given(st.binary() | spoilt(VALUES.map(msgspec.msgpack.encode)))
+@given(st.binary() | corrupt(VALUES.map(msgspec.msgpack.encode)))
 @example(b"\xd7\xff" + b"\xff" * 8)  # a timestamp outside of its bounds
 @example(b"\xc7\x0c\xff" + b"\xff" * 12)
 @example(b"\x81\xc0\xc0")
@@ -115,19 +115,19 @@ def test_any_bytes_as_msgpack(data: bytes) -> None:
 
 
 @patient
-@given(st.binary() | spoilt(OUTERS.map(msgspec.msgpack.encode)) | VALUES.map(msgspec.msgpack.encode))
+@given(st.binary() | corrupt(OUTERS.map(msgspec.msgpack.encode)) | VALUES.map(msgspec.msgpack.encode))
 def test_any_bytes_as_typed_msgpack(data: bytes) -> None:
     try_decode(TYPED.deserialize, data, DecodingError, ValidationError)
 
 
 @patient
-@given(st.binary() | spoilt(OUTERS.map(msgspec.json.encode)) | VALUES.map(msgspec.json.encode))
+@given(st.binary() | corrupt(OUTERS.map(msgspec.json.encode)) | VALUES.map(msgspec.json.encode))
 def test_any_bytes_as_typed_json(data: bytes) -> None:
     try_decode(JSON.deserialize, data, DecodingError, ValidationError)
 
 
 @patient
-@given(st.binary() | spoilt(nps.arrays(np.float32, nps.array_shapes()).map(numbin.dumps)))
+@given(st.binary() | corrupt(nps.arrays(np.float32, nps.array_shapes()).map(numbin.dumps)))
 def test_any_bytes_as_numbin(data: bytes) -> None:
     try_decode(ARRAYS.deserialize_ipc, data, DecodingError)
 

@@ -10,20 +10,20 @@ from tests.drivers.pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool,
 from tests.fuzz.examples import examples
 
 BUDGET, MOST = 8 << 10, 5  # 5 blocks of 1 KiB, 4 of 2 KiB, 2 of 4 KiB
-ROWS = 2
+SLOTS = 2
 BLOCKS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 8: 2, 9: 2, 10: 2, 11: 2, 16: 4, 17: 4}  # number: KiB
 
 blocks = st.sampled_from([*BLOCKS, *BLOCKS, 5, 7, 12, 18, 24, 2**31, NONE])
-rows = st.integers(0, ROWS - 1)
+slots = st.integers(0, SLOTS - 1)
 
 
 class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         memory = mmap.mmap(-1, BlockPool.bytes_needed(BUDGET, MOST))
-        self.core = BlockPool(memory, BUDGET, MOST, 0, ROWS + 1)
-        self.rows = [BlockPool(memory, BUDGET, MOST, 1 + row, ROWS + 1) for row in range(ROWS)]
-        self.names = [lessee(row, 1) for row in range(ROWS)]
+        self.core = BlockPool(memory, BUDGET, MOST, 0, SLOTS + 1)
+        self.slots = [BlockPool(memory, BUDGET, MOST, 1 + slot, SLOTS + 1) for slot in range(SLOTS)]
+        self.names = [lessee(slot, 1) for slot in range(SLOTS)]
         self.incarnations = 1
         self.held: set[int] = set()  # by core
         self.leased: dict[int, int] = {}  # block: lessee
@@ -47,16 +47,16 @@ class PoolMachine(RuleBasedStateMachine):
         if block is not None:
             self.held.add(block)
 
-    @rule(row=rows, kib=st.integers(0, 5))
-    def row_allocates(self, row: int, kib: int) -> None:
-        block = self.rows[row].allocate(kib << 10, self.names[row])
+    @rule(slot=slots, kib=st.integers(0, 5))
+    def slot_allocates(self, slot: int, kib: int) -> None:
+        block = self.slots[slot].allocate(kib << 10, self.names[slot])
         self.check_allocation(block, kib)
         if block is not None:
-            self.leased[block] = self.names[row]
+            self.leased[block] = self.names[slot]
 
-    @rule(row=rows, block=blocks)
-    def row_leases(self, row: int, block: int) -> None:
-        code = self.rows[row].lease(block, self.names[row])
+    @rule(slot=slots, block=blocks)
+    def slot_leases(self, slot: int, block: int) -> None:
+        code = self.slots[slot].lease(block, self.names[slot])
         if block not in BLOCKS:
             assert code == BAD_BLOCK
         elif block not in self.held:
@@ -65,25 +65,25 @@ class PoolMachine(RuleBasedStateMachine):
             assert code == LEASED
         else:
             assert code == OK
-            self.leased[block] = self.names[row]
+            self.leased[block] = self.names[slot]
 
-    @rule(row=rows, block=blocks)
-    def row_drops(self, row: int, block: int) -> None:
-        code = self.rows[row].drop_lease(block, self.names[row])
+    @rule(slot=slots, block=blocks)
+    def slot_drops(self, slot: int, block: int) -> None:
+        code = self.slots[slot].drop_lease(block, self.names[slot])
         if block not in BLOCKS:
             assert code == BAD_BLOCK
-        elif self.leased.get(block) == self.names[row]:
+        elif self.leased.get(block) == self.names[slot]:
             assert code == OK
             del self.leased[block]
         else:
             assert code == NOT_HELD
 
-    @rule(row=rows, block=blocks)
-    def core_receives(self, row: int, block: int) -> None:
-        code = self.core.take_over(block, self.names[row])
+    @rule(slot=slots, block=blocks)
+    def core_receives(self, slot: int, block: int) -> None:
+        code = self.core.take_over(block, self.names[slot])
         if block not in BLOCKS:
             assert code == BAD_BLOCK
-        elif self.leased.get(block) == self.names[row] and block not in self.held:
+        elif self.leased.get(block) == self.names[slot] and block not in self.held:
             assert code == OK
             self.held.add(block)
             del self.leased[block]
@@ -102,14 +102,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert code == NOT_HELD
 
     @precondition(lambda self: len(self.leased) > 1)
-    @rule(row=rows)
-    def row_dies(self, row: int) -> None:
-        claims = [block for block, name in self.leased.items() if name == self.names[row]]
-        assert self.core.sweep(self.names[row]) == len(claims)
+    @rule(slot=slots)
+    def slot_dies(self, slot: int) -> None:
+        claims = [block for block, name in self.leased.items() if name == self.names[slot]]
+        assert self.core.sweep(self.names[slot]) == len(claims)
         for block in claims:
             del self.leased[block]
         self.incarnations += 1
-        self.names[row] = lessee(row, self.incarnations)
+        self.names[slot] = lessee(slot, self.incarnations)
 
     @invariant()
     def books_balance(self) -> None:

@@ -1,4 +1,4 @@
-"""A row that writes what no row of ours would: the test writes in the name of a process that sleeps."""
+"""A slot that writes what no slot of ours would: the test writes in the name of a process that sleeps."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 from tests.drivers.pool import BlockPool, lessee
 from tests.drivers.ring import Ring
 from tests.engine import MIB, Engine
-from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
+from tests.interop.slots import TEXT, Worker, ring_core, running, shared_memory
 from tests.interop.streams import Reader
 
 BUDGET = 4 * MIB
 NO_BLOCK = 0xFFFFFFFF
 STARTED = 2  # of a task's word
-ROW = 1
+SLOT = 1
 
 
 class Rogue:
-    """A row written by hand: its ends of the rings, and its view of the pool."""
+    """A slot written by hand: its ends of the rings, and its view of the pool."""
 
     def __init__(self, engine: Engine, memory: mmap.mmap) -> None:
         layout = engine.segment.layout()
-        submit, complete = layout["rings"][ROW]
+        submit, complete = layout["rings"][SLOT]
         self.tasks = Ring(memory, 256, submit)
         self.answers = Ring(memory, 256, complete)
-        self.lessee = lessee(ROW, 1)
+        self.lessee = lessee(SLOT, 1)
         self.memory = memory
         self.words = layout["words"]
         self.base = layout["pool"]
-        self.pool = BlockPool(memoryview(memory)[layout["pool"] :], BUDGET, 65536, 1 + ROW, engine.rows + 1)
+        self.pool = BlockPool(memoryview(memory)[layout["pool"] :], BUDGET, 65536, 1 + SLOT, engine.slots + 1)
 
     def task(self, engine: Engine) -> tuple[int, ...]:
         """The next task, started."""
@@ -75,8 +75,8 @@ def pause(channel: Any, say: Any) -> None:
 
 
 @contextlib.contextmanager
-def rogue_row(**options: Any) -> Iterator[tuple[Engine, Rogue, Worker]]:
-    """A core, and a row whose process sleeps while the test writes in its name."""
+def rogue_slot(**options: Any) -> Iterator[tuple[Engine, Rogue, Worker]]:
+    """A core, and a slot whose process sleeps while the test writes in its name."""
     with running(budget=BUDGET, **options) as engine:
         worker = Worker(engine, pause)
         yield engine, Rogue(engine, shared_memory(engine)), worker

@@ -1,4 +1,4 @@
-"""A row goes over to the memory of another core."""
+"""A slot goes over to the memory of another core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mosec_cy._engine.segment import Segment
 from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import MIB, Engine
 from tests.http_client import Client
-from tests.interop.rows import TEXT, blocks_at_rest
+from tests.interop.slots import TEXT, blocks_at_rest
 
 MARK = b"what a client sent"
 
@@ -31,7 +31,7 @@ class Cores:
             self.old.process.kill()
             self.old.process.wait()
         self.new = Engine(streams=streams)
-        self.new.segment.begin_row(1, 1)
+        self.new.segment.begin_slot(1, 1)
 
     def offer(self) -> Any:
         return self.channel.offer(self.new.segment, self.new.core_bell, lambda *left: self.left.append(left))
@@ -116,9 +116,9 @@ def test_an_offer_that_is_replaced_is_given_back(cores: Cores) -> None:
 
 def test_memory_of_another_service_is_refused(cores: Cores) -> None:
     other = Segment.create([(64, 64)], 64, MIB, 2)
-    with pytest.raises(ValueError, match="row 1 of 1"):
+    with pytest.raises(ValueError, match="slot 1 of 1"):
         cores.channel.offer(other, 0, print)
-    with pytest.raises(ValueError, match="1 rows and 2 routes where 2 and 2 were expected"):
+    with pytest.raises(ValueError, match="1 slots and 2 routes where 2 and 2 were expected"):
         cores.new.segment.continue_counts(other)
     other.close()
 
@@ -146,11 +146,11 @@ def test_threads_that_wait_to_send_are_released() -> None:
 
 
 def test_no_offer_is_slept_over() -> None:
-    """The row may be anywhere between its look and its sleep."""
-    rows, rounds = [(64, 64)] * 2, 500
-    segments = [Segment.create(rows, 64, MIB, 1) for _ in range(2)]
+    """The slot may be anywhere between its look and its sleep."""
+    slots, rounds = [(64, 64)] * 2, 500
+    segments = [Segment.create(slots, 64, MIB, 1) for _ in range(2)]
     for segment in segments:
-        segment.begin_row(1, 1)
+        segment.begin_slot(1, 1)
     channel = Channel(segments[0], 1, 1, 0)
     taken = threading.Semaphore(0)
     taker = threading.Thread(target=lambda: results.append(channel.take()))
@@ -159,7 +159,7 @@ def test_no_offer_is_slept_over() -> None:
     for round_ in range(1, rounds):
         channel.offer(segments[round_ % 2], 0, lambda *_: taken.release())
         assert taken.acquire(timeout=20), round_
-    segments[(rounds - 1) % 2].stop_row(1)
+    segments[(rounds - 1) % 2].stop_slot(1)
     taker.join(20)
     assert results == [None]
     for segment in segments:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine import MIB, Engine
 from tests.http_client import Client
-from tests.interop.rows import TEXT, blocks_at_rest, running
+from tests.interop.slots import TEXT, blocks_at_rest, running
 
 Link = tuple[Engine, Client, Any, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.engine import MIB
 from tests.http_client import Client, clients
-from tests.interop.rows import BYTES, blocks_at_rest, running
+from tests.interop.slots import BYTES, blocks_at_rest, running
 
 NO_ROOM = (503, b"service is out of memory for request bodies (--budget)")
 NO_ROOM_FOR_ANSWER = (500, b"inference internal error: no shared memory for the answer (--budget)")

@@ -1,4 +1,4 @@
-"""--compression: other codings, spoilt bodies and bombs."""
+"""--compression: other codings, corrupt bodies and bombs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_large_body_in_another_coding_is_refused_at_its_head(service: Service)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("corrupt", "complaint"),
     [
         (lambda coded: b"not coded at all", "the body is not valid"),
         (lambda coded: coded[:-1], "the body ends within its"),
@@ -51,8 +51,8 @@ def test_a_large_body_in_another_coding_is_refused_at_its_head(service: Service)
     ],
 )
 @both
-def test_spoilt_bodies(service: Service, coding: str, spoil: Any, complaint: str) -> None:
-    status, _, body = ask(service, spoil(ENCODERS[coding](LARGE_JSON)), content_encoding=coding)
+def test_spoilt_bodies(service: Service, coding: str, corrupt: Any, complaint: str) -> None:
+    status, _, body = ask(service, corrupt(ENCODERS[coding](LARGE_JSON)), content_encoding=coding)
     assert status == 400
     assert body.decode().startswith(f"decoding error: {complaint} {coding}")
 

@@ -10,7 +10,7 @@ import resource
 import signal
 from collections.abc import Iterator
 
-from tests.books import assert_at_most, memory, status, wait_until
+from tests.accounting import assert_at_most, memory, status, wait_until
 from tests.crowd import connect, give_descriptors, hurried_resets, reset, take_descriptors
 from tests.http_client import Client, chunked, get, request
 from tests.load import Exchange, drive, exchange

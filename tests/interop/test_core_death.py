@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy._base.limits import LONGEST_MS
-from tests.books import assert_nobody_wakes, memory_of
+from tests.accounting import assert_nobody_wakes, memory_of
 from tests.interop.core_deaths import (
     BACK,
     CORE,

@@ -229,7 +229,7 @@ def test_shutdown_between_two_cores(serve: Serve, gates: Gates, mode: str) -> No
 
 
 def test_a_replica_that_has_moved_is_not_given_up(serve: Serve, gates: Gates) -> None:
-    """It has been ready in another row: that it fails in this one as often as is in vain at a start ends nothing."""
+    """It has been ready in another slot: that it fails in this one as often as is in vain at a start ends nothing."""
     service = start(serve, gates)
     service.signal(signal.SIGHUP)
     service.wait_output(DONE)

@@ -10,7 +10,7 @@ import pytest
 from tests.engine import MIB, SECOND, Engine
 from tests.http_client import Client, chunked, clients, get, request
 from tests.interop.http1 import core, serving
-from tests.interop.rows import TEXT, running, shared_memory, stopped
+from tests.interop.slots import TEXT, running, shared_memory, stopped
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")

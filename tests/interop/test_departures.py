@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from mosec_cy._engine.segment import Segment
-from tests.books import memory, wait_until
+from tests.accounting import memory, wait_until
 from tests.engine import MIB
 from tests.http_client import Client, chunked, request
 from tests.interop.departures import WATCHFUL

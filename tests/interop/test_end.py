@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.books import assert_nobody_wakes
+from tests.accounting import assert_nobody_wakes
 from tests.programs import ECHO_AND_DAEMON, GATED, slow_start
 from tests.service import Serve, Service
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import h11
 import pytest
 
-from tests.books import memory
+from tests.accounting import memory
 from tests.http_client import Client, chunked
 from tests.interop.departures import WATCHFUL
 from tests.interop.sse_service import STREAMS

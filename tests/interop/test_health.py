@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.engine import ROW_READY, SECOND, SHUTDOWN, Engine
+from tests.engine import SECOND, SHUTDOWN, SLOT_READY, Engine
 from tests.http_client import Answer, Client, get
-from tests.interop.rows import running
+from tests.interop.slots import running
 from tests.programs import ECHO, WAITS_IN_RESTART, echo
 from tests.service import Serve, Service
 from tests.until import PATIENCE, until
@@ -40,7 +40,7 @@ def probe(engine: Engine, path: str) -> Callable[[], tuple[int, bytes]]:
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
 def test_methods(path: str) -> None:
     with running() as engine:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         engine.channel()
         wait_for(probe(engine, "/health/ready"), (200, b"ready"))
         status, headers, body = ask(engine, path, "HEAD")
@@ -52,10 +52,10 @@ def test_methods(path: str) -> None:
 
 
 def test_ready_names_the_stage_that_lacks_a_worker() -> None:
-    with running(stages=2, rows=2) as engine:
+    with running(stages=2, slots=2) as engine:
         ready = probe(engine, "/health/ready")
         wait_for(ready, (503, b"not ready: master has no worker"))
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         wait_for(ready, (503, b"not ready: stage_1 has no worker"))
         engine.channel(1)
         engine.channel(2)
@@ -67,7 +67,7 @@ def test_ready_names_the_stage_that_lacks_a_worker() -> None:
 
 def test_work_that_waits_for_a_first_worker_is_no_stall() -> None:
     with running(**BRIEF) as engine, Client(engine) as client:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         for _ in range(8):  # each times out: longer together than a stage's patience
             assert client.post(b"1").status == 408
             assert probe(engine, "/health/live")() == (200, b"live")
@@ -76,7 +76,7 @@ def test_work_that_waits_for_a_first_worker_is_no_stall() -> None:
 
 def test_a_worker_that_takes_nothing_is_a_stall_until_it_does() -> None:
     with running(**BRIEF) as engine, Client(engine) as client:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         channel = engine.channel()
         live = probe(engine, "/health/live")
         assert client.post(b"1").status == 408
@@ -89,7 +89,7 @@ def test_a_worker_that_takes_nothing_is_a_stall_until_it_does() -> None:
 
 def test_a_worker_that_never_answers_is_a_stall_until_it_does() -> None:
     with running(**BRIEF) as engine, Client(engine) as client:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         channel = engine.channel()
         live = probe(engine, "/health/live")
         client.send_post(b"1")
@@ -104,7 +104,7 @@ def test_a_worker_that_never_answers_is_a_stall_until_it_does() -> None:
 def test_who_decodes_for_longer_than_forward_may_take_is_no_stall() -> None:
     """The stage's time-out is that of `forward`; to decode and encode a worker has the time that clients wait."""
     with running(**BRIEF | {"service_timeout_ns": 30 * SECOND}, stage={"timeout_ns": 100 * MS}) as engine:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         channel = engine.channel()
         live = probe(engine, "/health/live")
         with Client(engine) as client:
@@ -120,7 +120,7 @@ def test_who_decodes_for_longer_than_forward_may_take_is_no_stall() -> None:
 
 def test_live_while_it_drains_and_not_ready() -> None:
     with running() as engine:
-        engine.order(ROW_READY, row=0)
+        engine.order(SLOT_READY, slot=0)
         channel = engine.channel()
         with Client(engine) as client:
             client.send_post(b"1")

@@ -8,9 +8,9 @@ import select
 import time
 
 from mosec_cy._engine.worker import Channel
-from tests.books import status, switches, wait_asleep
+from tests.accounting import status, switches, wait_asleep
 from tests.crowd import descriptors, give_descriptors, take_descriptors
-from tests.engine import ROW_DEAD, SECOND, SHUTDOWN, STOPPED, Engine
+from tests.engine import SECOND, SHUTDOWN, SLOT_DEAD, STOPPED, Engine
 from tests.http_client import Client, get, request
 from tests.interop.http1 import barrier, core, echo, serving
 from tests.until import until
@@ -129,10 +129,10 @@ def test_some_descriptors_are_kept_back() -> None:
             assert clients[0].answer().body == b"x"
             clients[-1].send(request(b"y"))
             assert not clients[-1].readable()
-            engine.segment.stop_row(1)
-            assert engine.news()[:2] == (ROW_DEAD, 1)
+            engine.segment.stop_slot(1)
+            assert engine.news()[:2] == (SLOT_DEAD, 1)
         finally:
-            engine.segment.stop_row(1)
+            engine.segment.stop_slot(1)
             os.waitpid(pid, 0)
 
 

@@ -339,7 +339,7 @@ def test_the_second_waits_for_the_first() -> None:
             assert gate.wait(20)
         echo(channel, item)
 
-    with core(rows=2) as engine, engine.worker(answer, 1), engine.worker(answer, 2), Client(engine) as client:
+    with core(slots=2) as engine, engine.worker(answer, 1), engine.worker(answer, 2), Client(engine) as client:
         client.send(request(b"1") + request(b"2"))
         assert begun.wait(20)
         with Client(engine) as other:

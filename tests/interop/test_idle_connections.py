@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.books import assert_at_most, memory, memory_of, status, wait_until
+from tests.accounting import assert_at_most, memory, memory_of, status, wait_until
 from tests.crowd import descriptors
 from tests.http_client import Client, get, request
 from tests.load import drive, exchange

@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine import MIB, Engine
 from tests.http_client import Client
-from tests.interop.rows import BYTES, TEXT, blocks_at_rest, running, shared_memory, stopped
+from tests.interop.slots import BYTES, TEXT, blocks_at_rest, running, shared_memory, stopped
 
 MARK = b"\xf1a mark that nothing else holds\xf2"
 
@@ -97,7 +97,7 @@ def test_a_lease_dropped_by_another_thread() -> None:
         assert blocks_at_rest(engine) == (0, 64)
         dropper = threading.Thread(target=views.clear)
         dropper.start()
-        for number in range(200):  # meanwhile the row's own thread goes on
+        for number in range(200):  # meanwhile the slot's own thread goes on
             exchange(engine, client, channel, b"%d" % number)
         dropper.join()
         assert blocks_at_rest(engine) == (0, 0)
@@ -122,7 +122,7 @@ def test_a_lease_dropped_after_core_has_gone() -> None:
     del view, other
 
 
-def test_a_row_that_keeps_too_much_gets_copies() -> None:
+def test_a_slot_that_keeps_too_much_gets_copies() -> None:
     """From 1/8 of the budget on, so that what it keeps is its own memory."""
     with running(budget=8 * MIB) as engine, Client(engine) as client:
         channel = engine.channel()

@@ -1,4 +1,4 @@
-"""The routes that the master answers, when the memory that they go through is spoilt."""
+"""The routes that the master answers, when the memory that they go through is corrupt."""
 
 from collections.abc import Callable
 

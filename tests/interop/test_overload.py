@@ -14,7 +14,7 @@ import pytest
 from tests.engine import MIB, SECOND, SHUTDOWN, Engine
 from tests.http_client import Answer, Client, clients, request
 from tests.interop.http1 import core
-from tests.interop.rows import TEXT, running
+from tests.interop.slots import TEXT, running
 from tests.until import until
 
 MS = 1_000_000
@@ -45,7 +45,7 @@ def waiting(engine: Engine, count: int) -> Iterator[list[Any]]:
 
 
 def measure(client: Client, stages: list[tuple[Any, float]]) -> None:
-    """Two requests, as the first does not count, through stages (a row's channel each) that take so many seconds."""
+    """Two requests, as the first does not count, through stages (a slot's channel each) that take so many seconds."""
     for _ in range(2):
         client.send(request(b"measured"))
         for channel, seconds in stages:
@@ -57,7 +57,7 @@ def measure(client: Client, stages: list[tuple[Any, float]]) -> None:
 
 @contextlib.contextmanager
 def busy(engine: Engine, seconds: float, count: int) -> Iterator[Any]:
-    """A row whose batches take so long, and so many requests that wait for it while it works; yields its channel."""
+    """A slot whose batches take so long, and so many requests that wait for it while it works; yields its channel."""
     channel = engine.channel()
     with Client(engine) as client:
         measure(client, [(channel, seconds)])

@@ -13,7 +13,7 @@ from mosec_cy import SSEWorker
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
 from tests.http_client import Client, clients, receive_all, request
-from tests.interop.rows import JSON, TEXT, Worker, blocks_at_rest, running
+from tests.interop.slots import JSON, TEXT, Worker, blocks_at_rest, running
 
 DIED = (500, b"inference internal error: the worker process died")
 RETRY = {"retry": 1}
@@ -50,16 +50,16 @@ def test_mates_of_a_poisonous_request_survive_it() -> None:
         last.stop()
 
 
-def test_two_rows_share_what_is_run_again() -> None:
-    with running(stage=FOUR, rows=2) as engine, clients(engine, 4) as four:
-        first = Worker(engine, careful, row=1)
+def test_two_slots_share_what_is_run_again() -> None:
+    with running(stage=FOUR, slots=2) as engine, clients(engine, 4) as four:
+        first = Worker(engine, careful, slot=1)
         for number, client in enumerate(four, 1):
             client.send_post(b"hold")
             engine.wait_until(lambda stats, number=number: stats["remaining"] == number)
         assert first.said() == b"hold hold hold hold"
         first.kill()
         assert first.ended() == 0
-        others = [Worker(engine, careful, row=2), Worker(engine, careful, row=1, incarnation=2)]
+        others = [Worker(engine, careful, slot=2), Worker(engine, careful, slot=1, incarnation=2)]
         for worker in others:
             assert worker.said() == b"hold"
         for worker in others:
@@ -67,7 +67,7 @@ def test_two_rows_share_what_is_run_again() -> None:
             assert worker.engine.news()[4] == 1
             worker.reap()
         for incarnation in (3, 4):
-            worker = Worker(engine, careful, row=1, incarnation=incarnation)
+            worker = Worker(engine, careful, slot=1, incarnation=incarnation)
             assert worker.said() == b"hold"
             worker.kill()
             assert worker.ended() == 1
@@ -171,11 +171,11 @@ def test_between_stages_too() -> None:
     first_life, second_life = lives(ArraySpoiler, is_first=False)
     with running(stages=2, stage=RETRY) as engine, Client(engine) as client:
         channel = engine.channel(1)
-        first = Worker(engine, first_life, row=2)
+        first = Worker(engine, first_life, slot=2)
         client.send_post(b"x")
         channel.publish_pickle(channel.take()[0], np.frombuffer(b"the array" * 1000, np.uint8).copy())
         assert first.ended() == 0
-        second = Worker(engine, second_life, row=2, incarnation=2)
+        second = Worker(engine, second_life, slot=2, incarnation=2)
         assert client.outcome() == (200, b'"%s"' % (b"the array" * 1000))
         second.stop()
         assert blocks_at_rest(engine) == (0, 0)

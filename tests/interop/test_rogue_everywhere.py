@@ -1,4 +1,4 @@
-"""A rogue row writes over each part of the shared memory while others are served: core lives, the loss is bounded."""
+"""A rogue slot writes over each part of the shared memory while others are served: core lives, the loss is bounded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mosec_cy._engine.segment import Segment
-from tests.engine import MIB, ROW_DEAD, Engine
+from tests.engine import MIB, SLOT_DEAD, Engine
 from tests.http_client import Client, clients
 from tests.interop.rogue import pause
-from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
+from tests.interop.slots import TEXT, Worker, ring_core, running, shared_memory
 
 BUDGET = 4 * MIB
 ROUNDS, WORDS = 12, 150
@@ -33,8 +33,8 @@ def regions(engine: Engine) -> dict[str, tuple[int, int]]:
     rings = at["rings"][0][0]
     return {
         "header": (0, at["core_bell"]),
-        "core's bell": (at["core_bell"], at["rows"][0]),
-        "rows": (at["rows"][0], at["words"]),
+        "core's bell": (at["core_bell"], at["slots"][0]),
+        "slots": (at["slots"][0], at["words"]),
         "words": (at["words"], at["acknowledged"]),
         "acknowledged and statistics": (at["acknowledged"], rings),
         "rings": (rings, at["pool"]),
@@ -61,7 +61,7 @@ class Scribbler:
 
 
 class Replicas:
-    """A rogue in row 1 and an honest row 2, started again as master would when core reports a death."""
+    """A rogue in slot 1 and an honest slot 2, started again as master would when core reports a death."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -70,9 +70,9 @@ class Replicas:
         self.start(1, pause)
         self.start(2, echo)
 
-    def start(self, row: int, serve: Any) -> None:
-        self.lives[row] += 1
-        self.workers[row] = Worker(self.engine, serve, row=row, incarnation=self.lives[row])
+    def start(self, slot: int, serve: Any) -> None:
+        self.lives[slot] += 1
+        self.workers[slot] = Worker(self.engine, serve, slot=slot, incarnation=self.lives[slot])
 
     def replace_all(self, serve: Any) -> None:
         """Kill them, wait until core has noticed, and start them anew. Some may have died of what they read."""
@@ -81,22 +81,22 @@ class Replicas:
         missing = set(self.workers)
         while missing:
             message = self.engine.news()
-            if message[0] == ROW_DEAD:
+            if message[0] == SLOT_DEAD:
                 missing.discard(message[1])
-        for row, worker in list(self.workers.items()):
+        for slot, worker in list(self.workers.items()):
             worker.reap()
-            self.start(row, serve)
+            self.start(slot, serve)
 
 
 @pytest.mark.parametrize("region", range(8))
 def test_core_survives_and_serves_again(region: int) -> None:
     stage = {"timeout_ns": 50_000_000}
-    engine = Engine(rows=2, budget=BUDGET, stage=stage, service_timeout_ns=150_000_000, kill_grace_ns=50_000_000)
+    engine = Engine(slots=2, budget=BUDGET, stage=stage, service_timeout_ns=150_000_000, kill_grace_ns=50_000_000)
     name, (start, end) = list(regions(engine).items())[region]
     scribbler = Scribbler(engine, region)
     replicas = Replicas(engine)
     with clients(engine, 4) as four:
-        assert four[0].post(b"x").outcome == (200, b"x")  # core and row 2 have begun
+        assert four[0].post(b"x").outcome == (200, b"x")  # core and slot 2 have begun
         for _ in range(ROUNDS):
             for client in four:
                 client.send_post(b"x" * scribbler.chance.randrange(1, 3000))
@@ -119,12 +119,12 @@ def test_core_survives_and_serves_again(region: int) -> None:
     engine.close()
 
 
-def test_a_row_whose_bell_was_written_over_is_roused() -> None:
+def test_a_slot_whose_bell_was_written_over_is_roused() -> None:
     """It sleeps, and its bell says that it is awake: one request runs out of time, the next is served."""
     with running(service_timeout_ns=200_000_000) as engine:
         worker = Worker(engine, echo)
         memory = shared_memory(engine)
-        sleeping = engine.segment.layout()["rows"][1] + 4
+        sleeping = engine.segment.layout()["slots"][1] + 4
         with Client(engine) as client:
             assert client.post(b"x").outcome == (200, b"x")
             engine.wait_until(lambda stats: memory[sleeping] == 1)
@@ -135,7 +135,7 @@ def test_a_row_whose_bell_was_written_over_is_roused() -> None:
 
 
 def test_an_order_that_is_none_keeps_nobody_awake() -> None:
-    """The row sleeps, so that other threads of its process get the GIL: one of them hears the master."""
+    """The slot sleeps, so that other threads of its process get the GIL: one of them hears the master."""
     reader, writer = os.pipe()
 
     def serve(channel: Any, say: Any) -> None:
@@ -144,7 +144,7 @@ def test_an_order_that_is_none_keeps_nobody_awake() -> None:
 
     with running() as engine, Client(engine) as client:
         worker = Worker(engine, serve)
-        shared_memory(engine)[engine.segment.layout()["rows"][1] + 64] = 2  # the word for orders
+        shared_memory(engine)[engine.segment.layout()["slots"][1] + 64] = 2  # the word for orders
         assert client.post(b"x").outcome == (200, b"x")
         os.write(writer, b"heard")
         assert worker.said() == b"heard"
@@ -160,7 +160,7 @@ def test_a_spoilt_header_is_written_anew_for_who_starts_next() -> None:
         os.pwrite(made.fd, bytes([value]), at)
         with pytest.raises(ValueError, match="shared memory|capacity"):
             Segment.attach(made.fd)
-        made.begin_row(1, 1)
+        made.begin_slot(1, 1)
         assert os.pread(made.fd, 4096, 0) == sound
     attached = Segment.attach(os.dup(made.fd))
     assert attached.layout() == made.layout()

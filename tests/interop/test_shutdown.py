@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine
 from tests.http_client import Client, receive_all, request
-from tests.interop.rows import stopped
+from tests.interop.slots import stopped
 
 MS = 1_000_000
 REFUSED = (503, "close", b"gracefully shutting down")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 
-from tests.books import wait_asleep
+from tests.accounting import wait_asleep
 from tests.http_client import Client
-from tests.interop.rows import TEXT, running
+from tests.interop.slots import TEXT, running
 
 FULL = 0xFFFFFFFFFFFFFFFE
 

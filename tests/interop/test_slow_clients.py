@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.books import memory, status, wait_until
+from tests.accounting import memory, status, wait_until
 from tests.crowd import descriptors, dribble
 from tests.engine import MIB
 from tests.http_client import Client, receive_all, request

@@ -6,14 +6,14 @@ import pytest
 
 from tests.engine import CONTENT_TYPES
 from tests.http_client import Client, clients
-from tests.interop.rows import BYTES, JSON, TEXT, running, stopped
+from tests.interop.slots import BYTES, JSON, TEXT, running, stopped
 
 FULL = b"too many request: task queue is full"
 
 
 def test_a_result_goes_on_to_the_next_stage() -> None:
     with running(stages=3) as engine, Client(engine) as client:
-        first, second, third = (engine.channel(row) for row in (1, 2, 3))
+        first, second, third = (engine.channel(slot) for slot in (1, 2, 3))
         client.send_post(b"question")
         [item] = first.take()
         assert bytes(item) == b"question"
@@ -83,7 +83,7 @@ def test_a_lone_request_waits_no_longer_than_it_must() -> None:
         [item] = channel.take()
         channel.publish(item, [b"x"], 0, TEXT)
         assert client.outcome() == (200, b"x")
-        assert engine.segment.stats()["rows"][1]["batch_size"]["buckets"][0] == 1
+        assert engine.segment.stats()["slots"][1]["batch_size"]["buckets"][0] == 1
 
 
 def test_capacity_counts_what_waits_and_not_what_runs() -> None:
@@ -149,7 +149,7 @@ def test_who_leaves_while_it_runs_is_flagged_and_its_result_dropped(stages: int)
         assert not channel.is_cancelled(item)
         leaves.reset()
         engine.wait_until(lambda stats: channel.is_cancelled(item))
-        assert engine.segment.blocks()[0] == 1  # the row may still look
+        assert engine.segment.blocks()[0] == 1  # the slot may still look
         channel.publish(item, [b"late"], 0, TEXT)
         engine.wait_until(lambda stats: stats["late"] == 1)
         stays.send_post(b"stays")
@@ -165,7 +165,7 @@ def test_who_leaves_while_it_runs_is_flagged_and_its_result_dropped(stages: int)
 
 
 def test_no_slot_for_another_task() -> None:
-    with running(task_slots=2) as engine, clients(engine, 2) as two, Client(engine) as third:
+    with running(max_tasks=2) as engine, clients(engine, 2) as two, Client(engine) as third:
         for client in two:
             client.send_post(b"x")
         engine.wait_until(lambda stats: stats["remaining"] == 2)
@@ -177,7 +177,7 @@ def test_no_slot_for_another_task() -> None:
 
 
 def test_answers_never_outnumber_their_ring() -> None:
-    """However fast a row is while core looks elsewhere: what core hands out fits the ring of answers."""
+    """However fast a slot is while core looks elsewhere: what core hands out fits the ring of answers."""
 
     def echo(channel: Any, item: Any) -> None:
         channel.publish(item, [bytes(item)], 0, BYTES)

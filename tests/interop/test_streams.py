@@ -181,7 +181,7 @@ def test_shutdown_waits_for_the_stream() -> None:
         assert reader.ended()
 
 
-def test_many_streams_on_one_row_by_turns() -> None:
+def test_many_streams_on_one_slot_by_turns() -> None:
     """Events of one stream go to its client: what a client asked for is in each of its events."""
 
     def names(sender: Sender, item: Any) -> None:

@@ -16,7 +16,7 @@ from mosec_cy._engine.worker import Channel, Sender
 from tests.engine import SECOND
 from tests.http_client import get, receive_all
 from tests.interop.http1 import core
-from tests.interop.rows import shared_memory, stopped
+from tests.interop.slots import shared_memory, stopped
 from tests.interop.streams import TIMED_OUT, WINDOW, Gate, Reader, data, streaming
 from tests.until import until
 
@@ -115,7 +115,7 @@ def test_core_is_behind_and_not_the_client() -> None:
         with ThreadPoolExecutor(2) as pool:
             assert list(pool.map(Reader.rest_of_stream, readers)) == [data(*texts)] * 2
         assert sent == [True] * 10
-        engine.segment.stop_row(1)
+        engine.segment.stop_slot(1)
         thread.join()
 
 
@@ -140,7 +140,7 @@ def test_more_events_than_the_ring_holds() -> None:
         assert reader.rest_of_stream() == data(*texts)
 
 
-@pytest.mark.parametrize("how", ["forward returns", "the row is to end"])
+@pytest.mark.parametrize("how", ["forward returns", "the slot is to end"])
 def test_a_thread_that_waits_for_a_client(how: str) -> None:
     """It is told that it waits for nothing."""
     answers: list[bool] = []
@@ -161,7 +161,7 @@ def test_a_thread_that_waits_for_a_client(how: str) -> None:
             channel.publish_end(item)
             sender.stir()
         else:
-            engine.segment.stop_row(1)
+            engine.segment.stop_slot(1)
         thread.join()
         assert answers[-1] is False
         if how != "forward returns":
@@ -170,7 +170,7 @@ def test_a_thread_that_waits_for_a_client(how: str) -> None:
 
 
 def test_a_child_of_a_worker_has_no_stream() -> None:
-    """A process that user code forks shares the memory, but is not the row."""
+    """A process that user code forks shares the memory, but is not the slot."""
 
     def forward(sender: Sender, item: Any) -> None:
         pid = os.fork()

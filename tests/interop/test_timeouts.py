@@ -13,9 +13,9 @@ import pytest
 
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
-from tests.engine import ROW_DEAD, ROW_KILLED, ROW_OVERDUE, SECOND
+from tests.engine import SECOND, SLOT_DEAD, SLOT_KILLED, SLOT_OVERDUE
 from tests.http_client import Client, clients
-from tests.interop.rows import JSON, TEXT, Worker, running
+from tests.interop.slots import JSON, TEXT, Worker, running
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")
@@ -69,7 +69,7 @@ def test_time_runs_over_all_stages_together() -> None:
         first = engine.channel(1)
         client.send_post(b"x")
         first.publish(first.take()[0], [b"y"], 0, TEXT)
-        assert client.outcome() == EXPIRED  # no row ever came to the second stage
+        assert client.outcome() == EXPIRED  # no slot ever came to the second stage
         second = engine.channel(2)
         assert second.take_now() == []
 
@@ -113,7 +113,7 @@ def test_forward_that_overruns_is_interrupted(how: str) -> None:
         assert client.post(b'"%s"' % how.encode()).outcome == OVERRUN
         assert client.post(b"1").outcome == before  # by the same process
         assert client.post(b'"cleaned?"').outcome == (200, b"true" if how == "ends well" else b"false")
-        assert engine.news()[:2] == (ROW_OVERDUE, 1)
+        assert engine.news()[:2] == (SLOT_OVERDUE, 1)
         worker.stop()
 
 
@@ -124,7 +124,8 @@ def test_forward_that_does_not_yield_is_killed() -> None:
         engine.wait_until(lambda stats: stats["remaining"] == 1)
         two[1].send_post(b"1")  # waits in the queue for another process
         assert two[0].outcome() == OVERRUN
-        assert [engine.news()[:3] for _ in range(3)] == [(kind, 1, 1) for kind in (ROW_OVERDUE, ROW_KILLED, ROW_DEAD)]
+        kinds = (SLOT_OVERDUE, SLOT_KILLED, SLOT_DEAD)
+        assert [engine.news()[:3] for _ in kinds] == [(kind, 1, 1) for kind in kinds]
         deaf.reap()
         again = Worker(engine, behave, incarnation=2)
         assert two[1].outcome() == (200, b"%d" % again.pid)
@@ -162,7 +163,7 @@ def test_a_batch_that_overruns_fails_as_a_whole() -> None:
 
 
 def test_only_forward_is_timed() -> None:
-    """A pause of the row elsewhere, or an old deadline, does not count against the next batch."""
+    """A pause of the slot elsewhere, or an old deadline, does not count against the next batch."""
     with running(stage=STAGE) as engine, Client(engine) as client:
         channel = engine.channel()
         client.send_post(b"x")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine import ROW_DEAD, ROW_DRAIN
+from tests.engine import SLOT_DEAD, SLOT_DRAIN
 from tests.http_client import Client, clients
-from tests.interop.rows import TEXT, Worker, blocks_at_rest, running, shared_memory, stopped
+from tests.interop.slots import TEXT, Worker, blocks_at_rest, running, shared_memory, stopped
 
 DIED = (500, b"inference internal error: the worker process died")
 
@@ -47,21 +47,21 @@ def test_killed_in_forward() -> None:
 
 def test_killed_before_it_started() -> None:
     """The request lay in its ring: another process answers, the client notices nothing."""
-    with running(rows=2) as engine, Client(engine) as client:
-        first = Worker(engine, sleeper, row=1)
+    with running(slots=2) as engine, Client(engine) as client:
+        first = Worker(engine, sleeper, slot=1)
         client.send_post(b"x")
         engine.wait_until(lambda stats: stats["remaining"] == 1)
         first.kill()
         assert first.ended() == 0
-        second = Worker(engine, echo, row=2)
+        second = Worker(engine, echo, slot=2)
         assert client.outcome() == (200, b"%d x" % second.pid)
         second.stop()
 
 
 def test_killed_with_several_handed_ahead() -> None:
-    with running(rows=2) as engine, clients(engine, 6) as six:
-        first = Worker(engine, echo, row=1)
-        for _ in range(200):  # core learns that this row is quick, so it gets work ahead
+    with running(slots=2) as engine, clients(engine, 6) as six:
+        first = Worker(engine, echo, slot=1)
+        for _ in range(200):  # core learns that this slot is quick, so it gets work ahead
             six[0].post(b"x")
         with stopped(engine):
             for client in six:
@@ -73,17 +73,17 @@ def test_killed_with_several_handed_ahead() -> None:
         assert int.from_bytes(handed, "little") > 201  # more than the one that it holds
         first.kill()
         assert first.ended() == 1
-        second = Worker(engine, echo, row=2)
+        second = Worker(engine, echo, slot=2)
         assert second.said() == b"holds"
         second.kill()
         assert second.ended() == 1
-        third = Worker(engine, sleeper, row=1, incarnation=2)
+        third = Worker(engine, sleeper, slot=1, incarnation=2)
         third.kill()
         assert third.ended() == 0
-        # One was started by each of the rows that were killed then. The others are still waiting.
+        # One was started by each of the slots that were killed then. The others are still waiting.
         engine.wait_until(lambda stats: stats["remaining"] == 4)
         for incarnation in range(3, 7):
-            worker = Worker(engine, echo, row=1, incarnation=incarnation)
+            worker = Worker(engine, echo, slot=1, incarnation=incarnation)
             assert worker.said() == b"holds"
             worker.kill()
             assert worker.ended() == 1
@@ -159,7 +159,7 @@ def test_killed_in_the_middle_of_a_batch() -> None:
 def test_a_death_in_the_second_stage() -> None:
     with running(stages=2) as engine, clients(engine, 2) as two:
         first = engine.channel(1)
-        second = Worker(engine, echo, row=2)
+        second = Worker(engine, echo, slot=2)
         two[0].send_post(b"x")
         first.publish(first.take()[0], [b"hold"], 0, TEXT)
         assert second.said() == b"holds"
@@ -169,12 +169,12 @@ def test_a_death_in_the_second_stage() -> None:
         second.kill()
         assert two[0].outcome() == DIED
         assert second.ended() == 1
-        again = Worker(engine, echo, row=2, incarnation=2)
+        again = Worker(engine, echo, slot=2, incarnation=2)
         assert two[1].outcome() == (200, b"%d y" % again.pid)
         again.stop()
 
 
-def test_each_life_of_a_row_begins_with_empty_rings() -> None:
+def test_each_life_of_a_slot_begins_with_empty_rings() -> None:
     """Rings of 256, used to different depths by each life, and more than once around."""
     with running() as engine, Client(engine) as client:
         for incarnation, requests in enumerate((1, 300, 7, 600), 1):
@@ -208,14 +208,14 @@ def test_a_death_that_core_hears_of_late(told: bool) -> None:
     """It had ended before its start was reported, or before it was reported ready."""
     with running() as engine, Client(engine) as client:
         client.send_post(b"x")
-        engine.segment.begin_row(1, 1)
+        engine.segment.begin_slot(1, 1)
         pid = os.posix_spawn("/bin/true", ["true"], {})
         pidfd = os.pidfd_open(pid)
         if not told:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         engine.ready(1, 1, pid, pidfd)
         os.close(pidfd)
-        assert engine.news()[:3] == (ROW_DEAD, 1, 1)
+        assert engine.news()[:3] == (SLOT_DEAD, 1, 1)
         os.waitpid(pid, 0)
         worker = Worker(engine, echo, incarnation=2)
         assert client.outcome() == (200, b"%d x" % worker.pid)
@@ -223,14 +223,14 @@ def test_a_death_that_core_hears_of_late(told: bool) -> None:
 
 
 def test_drained_by_order_of_the_master() -> None:
-    """A row that is to end gets nothing more; what waits in its ring goes to another."""
-    with running(rows=2) as engine, clients(engine, 2) as two:
-        first = Worker(engine, echo, row=1)
+    """A slot that is to end gets nothing more; what waits in its ring goes to another."""
+    with running(slots=2) as engine, clients(engine, 2) as two:
+        first = Worker(engine, echo, slot=1)
         two[0].send_post(b"hold")
         assert first.said() == b"holds"
-        engine.order(ROW_DRAIN, 1, 1)
+        engine.order(SLOT_DRAIN, 1, 1)
         two[1].send_post(b"x")
-        second = Worker(engine, echo, row=2)
+        second = Worker(engine, echo, slot=2)
         assert two[1].outcome() == (200, b"%d x" % second.pid)
         first.kill()
         assert two[0].outcome() == DIED

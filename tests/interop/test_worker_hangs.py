@@ -12,9 +12,9 @@ import pytest
 
 from mosec_cy import Worker as UserWorker
 from mosec_cy._process.loop import serve
-from tests.engine import ROW_DEAD, ROW_KILLED, RUNNING
+from tests.engine import RUNNING, SLOT_DEAD, SLOT_KILLED
 from tests.http_client import Client, clients
-from tests.interop.rows import JSON, TEXT, Worker, running
+from tests.interop.slots import JSON, TEXT, Worker, running
 
 MS = 1_000_000
 EXPIRED = (408, b"inference timeout")
@@ -47,8 +47,8 @@ def behave(channel: Any, say: Any) -> None:
     serve(channel, Hanging(), is_first=True, is_last=True, content_type=JSON)
 
 
-def expect_kill(engine: Any, row: int = 1) -> None:
-    assert [engine.news()[:3] for _ in range(2)] == [(ROW_KILLED, row, 1), (ROW_DEAD, row, 1)]
+def expect_kill(engine: Any, slot: int = 1) -> None:
+    assert [engine.news()[:3] for _ in range(2)] == [(SLOT_KILLED, slot, 1), (SLOT_DEAD, slot, 1)]
 
 
 @pytest.mark.parametrize("where", [b"decode", b"encode"])
@@ -64,17 +64,17 @@ def test_a_worker_that_hangs_in_a_codec_is_killed(where: bytes) -> None:
         again.stop()
 
 
-@pytest.mark.parametrize("rows", [1, 2])
-def test_a_stopped_process_is_killed(rows: int) -> None:
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_stopped_process_is_killed(slots: int) -> None:
     """Its request was never started: another worker serves it, or it expires."""
     limits = {**LIMITS, "service_timeout_ns": 1500 * MS}  # a busy machine may need long to take it to another
-    with running(stage=STAGE, rows=rows, **limits) as engine, Client(engine) as client:
+    with running(stage=STAGE, slots=slots, **limits) as engine, Client(engine) as client:
         first = Worker(engine, behave)
         assert client.post(b"before").outcome == (200, b"before")
-        others = [Worker(engine, behave, row=row) for row in range(2, rows + 1)]
+        others = [Worker(engine, behave, slot=slot) for slot in range(2, slots + 1)]
         os.kill(first.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
-        for _ in range(rows):  # idle rows take turns
+        for _ in range(slots):  # idle slots take turns
             assert client.post(b"x").outcome == ((200, b"x") if others else EXPIRED)
         expect_kill(engine)
         first.reap()
@@ -101,15 +101,15 @@ def test_requests_that_come_and_go_keep_no_stopped_process() -> None:
                 assert two[turn % 2].outcome() == EXPIRED
             else:
                 break
-        assert int.from_bytes(message[:4], "little") == ROW_KILLED
-        assert engine.news()[:3] == (ROW_DEAD, 1, 1)
+        assert int.from_bytes(message[:4], "little") == SLOT_KILLED
+        assert engine.news()[:3] == (SLOT_DEAD, 1, 1)
         stopped.reap()
         for client in two:
             assert client.outcome() == EXPIRED
 
 
 def test_a_batch_that_waited_long_before_it_was_taken_has_its_time_to_be_decoded() -> None:
-    """Its row was stopped, say: what it does counts from when it began it."""
+    """Its slot was stopped, say: what it does counts from when it began it."""
     limits = {"service_timeout_ns": 1500 * MS, "kill_grace_ns": 50 * MS}
     with running(stage=STAGE, **limits) as engine, Client(engine) as client:
         channel = engine.channel()

@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from tests.books import memory_of
+from tests.accounting import memory_of
 from tests.service import Service
 
 RSS_LIMIT = 24 << 20  # bytes a process may grow: arenas of the interpreter, buffers of the largest bodies

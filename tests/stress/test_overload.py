@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.books import at_rest, memory_of
+from tests.accounting import at_rest, memory_of
 from tests.http_client import request
 from tests.load import Exchange, drive
 from tests.service import Serve
@@ -38,7 +38,7 @@ REFUSALS = {
     429: b"too many request: task queue is full",
     503: b"service is overloaded: the request would not be answered in time",
 }
-BATCH_AND_ROWS = 8
+BATCH_AND_SLOTS = 8
 
 
 def load(count: int, seed: int) -> Iterator[Exchange]:
@@ -68,13 +68,13 @@ def test_more_than_it_can_do(serve: Serve, limits: tuple[str, ...]) -> None:
     counts: collections.Counter[int] = drive(service.port, load(6000, 1), 300)
     assert sum(counts.values()) == 6000
     assert set(counts) <= {0, 200, *REFUSALS}
-    assert counts[200] > 2 * BATCH_AND_ROWS
+    assert counts[200] > 2 * BATCH_AND_SLOTS
     assert counts[429] + counts[503] > 100
     at_rest(segment)
     assert segment.blocks() == (0, 0)
     # The refused have left no trace: who comes now is served at once.
     calm = Exchange(request(b'{"id": 1}', "/pipeline"), answers(1))
-    assert drive(service.port, [calm] * BATCH_AND_ROWS, 1) == {200: BATCH_AND_ROWS}
+    assert drive(service.port, [calm] * BATCH_AND_SLOTS, 1) == {200: BATCH_AND_SLOTS}
     at_rest(segment)
     assert segment.blocks() == (0, 0)
     segment.close()

@@ -11,7 +11,7 @@ import pytest
 from tests.drivers.pool import NOT_HELD, OK, BlockPool, lessee
 from tests.stress.forked import Processes
 
-BUDGET, MOST, ROWS = 64 << 10, 16, 2
+BUDGET, MOST, SLOTS = 64 << 10, 16, 2
 PAGE = 4096
 
 
@@ -23,7 +23,7 @@ class Arena:
         self.memory = mmap.mmap(-1, PAGE + self.size)
 
     def pool(self, process: int) -> BlockPool:
-        return BlockPool(memoryview(self.memory)[PAGE:], BUDGET, MOST, process, ROWS + 1)
+        return BlockPool(memoryview(self.memory)[PAGE:], BUDGET, MOST, process, SLOTS + 1)
 
     def progress(self, process: int) -> int:
         return struct.unpack_from("<Q", self.memory, 64 * process)[0]
@@ -74,11 +74,11 @@ def test_no_block_has_two_holders_under_contention(processes: Processes) -> None
     core = arena.pool(0)
     total = len(free_blocks(core))
     lent = [core.allocate(1) for _ in range(4)]
-    rows = [
+    slots = [
         processes.start(partial(churn, arena, process, lessee(process - 1, 1), lent, 300_000))
-        for process in range(1, ROWS + 1)
+        for process in range(1, SLOTS + 1)
     ]
-    for pid in rows:
+    for pid in slots:
         processes.finish(pid)
     assert core.count() == (len(lent), 0)
     assert len(free_blocks(core)) == total - len(lent)
@@ -112,7 +112,7 @@ def test_books_balance_after_kills_at_random_moments(processes: Processes) -> No
 
 
 @pytest.mark.timeout(120)
-def test_one_row_dies_while_another_goes_on(processes: Processes) -> None:
+def test_one_slot_dies_while_another_goes_on(processes: Processes) -> None:
     arena, choose = Arena(), random.Random(21)
     core = arena.pool(0)
     total = len(free_blocks(core))

@@ -82,11 +82,11 @@ def test_no_wake_up_is_lost_between_two_who_wait_for_each_other(processes: Proce
 
 @pytest.mark.timeout(120)
 def test_two_ringers_of_one_bell_lose_no_wake_up(processes: Processes) -> None:
-    """As rows ring core: each waits for its answer, so whoever's ring is lost stops."""
+    """As slots ring core: each waits for its answer, so whoever's ring is lost stops."""
     turns, ringers = 40_000, 2
     memory = shared()
 
-    def row(number: int) -> None:
+    def slot(number: int) -> None:
         submit, complete = ring(memory, 2 * number), ring(memory, 2 * number + 1)
         for n in range(turns):
             complete.send_numbered(bell(memory, 0), n, 1)
@@ -112,9 +112,9 @@ def test_two_ringers_of_one_bell_lose_no_wake_up(processes: Processes) -> None:
                 assert any(complete.has_news() for complete in completes) or own.wait(seen, BOUND_MS)
                 own.awake()
 
-    rows = [processes.start(lambda: row(0)), processes.start(lambda: row(1))]
+    slots = [processes.start(lambda: slot(0)), processes.start(lambda: slot(1))]
     answer_all()
-    for pid in rows:
+    for pid in slots:
         processes.finish(pid)
 
 

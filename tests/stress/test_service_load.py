@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.books import assert_nobody_wakes, at_rest, memory_of, status
+from tests.accounting import assert_nobody_wakes, at_rest, memory_of, status
 from tests.http_client import clients, request
 from tests.load import Exchange, drive, exchange
 from tests.service import Serve, Service

@@ -1,4 +1,4 @@
-"""Streams of rows that are killed, to clients that leave: each gets what is its own, and core is left with nothing."""
+"""Streams of slots that are killed, to clients that leave: each gets what is its own, and core is left with nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from mosec_cy._engine.worker import Sender
 from tests.engine import SECOND
 from tests.http_client import request
-from tests.interop.rows import Worker, running
+from tests.interop.slots import Worker, running
 from tests.interop.streams import Reader
 
-ROWS = 2
+SLOTS = 2
 DIED = b"event: error\ndata: SSE inference error: 500: Internal Server Error: inference internal error: the worker"
 SLOW = b"event: error\ndata: SSE inference error: 408: Request Timeout: the client reads too slowly"
 
@@ -87,20 +87,20 @@ def event(reader: Reader) -> bytes:
 
 
 @pytest.mark.timeout(300)
-def test_streams_of_killed_rows() -> None:
+def test_streams_of_killed_slots() -> None:
     stage = {"max_batch_size": 4, "max_wait_ns": SECOND // 1000}
-    with running(rows=ROWS, streams=True, stage=stage, stream_comment_ns=SECOND // 100) as engine:
-        workers = [Worker(engine, serve, row=1 + row) for row in range(ROWS)]
+    with running(slots=SLOTS, streams=True, stage=stage, stream_comment_ns=SECOND // 100) as engine:
+        workers = [Worker(engine, serve, slot=1 + slot) for slot in range(SLOTS)]
         clients = Clients(engine)
         threads = [threading.Thread(target=clients.run, args=(number,)) for number in range(12)]
         for thread in threads:
             thread.start()
         for incarnation in range(2, 12):
-            row = incarnation % ROWS
+            slot = incarnation % SLOTS
             threads[incarnation].join(0.2)
-            workers[row].kill()
-            workers[row].ended()
-            workers[row] = Worker(engine, serve, row=1 + row, incarnation=incarnation)
+            workers[slot].kill()
+            workers[slot].ended()
+            workers[slot] = Worker(engine, serve, slot=1 + slot, incarnation=incarnation)
         for thread in threads:
             thread.join()
         assert clients.wrong == []

@@ -6,7 +6,7 @@ from tests.drivers.pool import BlockPool, lessee
 
 PAGE = 4096
 CORE = 1 << 63
-ROW = lessee(0, 1)
+SLOT = lessee(0, 1)
 OTHER = lessee(1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Rows and a crew for rolling restarts without processes: they become ready, finish and die when a test says so."""
+"""Slots and a crew for rolling restarts without processes: they become ready, finish and die when a test says so."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mosec_cy._master.rolling import Rolling
 
 
-class Row:
-    """A row, as far as a rolling restart looks at it."""
+class Slot:
+    """A slot, as far as a rolling restart looks at it."""
 
     def __init__(self, stage: int, worker_id: int | None) -> None:
         self.stage_number = stage
@@ -32,64 +32,64 @@ class Row:
 
 
 class Service:
-    """Rows, and what becomes of their processes."""
+    """Slots, and what becomes of their processes."""
 
     def __init__(self, stages: Sequence[int], surge: bool = True, serving: bool = True) -> None:
         self.pids = itertools.count(1)
         self.cannot_start = False
         self.begun: list[str] = []
-        self.rows = [
-            Row(number, worker_id)
+        self.slots = [
+            Slot(number, worker_id)
             for number, replicas in enumerate(stages, 1)
             for worker_id in [*range(1, replicas + 1), *([None] if surge else [])]
         ]
-        self.rolling = Rolling(self.rows, surge, self.begin, self.retire)  # type: ignore[arg-type]
-        for row in self.rows:
-            if row.worker_id is not None:
-                self.begin(row)
-                row.state = "ready"
+        self.rolling = Rolling(self.slots, surge, self.begin, self.retire)  # type: ignore[arg-type]
+        for slot in self.slots:
+            if slot.worker_id is not None:
+                self.begin(slot)
+                slot.state = "ready"
         self.begun.clear()
         if serving:
             self.rolling.on_serving()
 
-    def begin(self, row: Row) -> None:
-        assert row.state == "free" and row.worker_id is not None
-        self.begun.append(row.name)
+    def begin(self, slot: Slot) -> None:
+        assert slot.state == "free" and slot.worker_id is not None
+        self.begun.append(slot.name)
         if self.cannot_start:
-            row.last_words = "no process"
-            self.free(row)
+            slot.last_words = "no process"
+            self.free(slot)
         else:
-            row.state, row.pid = "starting", next(self.pids)
+            slot.state, slot.pid = "starting", next(self.pids)
 
-    def retire(self, row: Row) -> None:
-        if row.state == "free":
-            self.free(row)
+    def retire(self, slot: Slot) -> None:
+        if slot.state == "free":
+            self.free(slot)
         else:
-            row.state = "retiring"
+            slot.state = "retiring"
 
-    def free(self, row: Row) -> None:
-        if not self.rolling.on_free(row) and not self.cannot_start:
-            self.begin(row)
+    def free(self, slot: Slot) -> None:
+        if not self.rolling.on_free(slot) and not self.cannot_start:
+            self.begin(slot)
 
     # ---- what happens --------------------------------------------------------------------------------
 
-    def get_ready(self, row: Row) -> None:
-        assert row.state == "starting"
-        row.state = "ready"
-        self.rolling.on_ready(row)
+    def get_ready(self, slot: Slot) -> None:
+        assert slot.state == "starting"
+        slot.state = "ready"
+        self.rolling.on_ready(slot)
 
-    def end(self, row: Row, words: str = "killed") -> None:
-        assert row.state != "free"
-        row.state, row.pid, row.last_words = "free", 0, words
-        self.free(row)
+    def end(self, slot: Slot, words: str = "killed") -> None:
+        assert slot.state != "free"
+        slot.state, slot.pid, slot.last_words = "free", 0, words
+        self.free(slot)
 
-    def the(self, state: str) -> Row:
-        (row,) = [row for row in self.rows if row.state == state]
-        return row
+    def the(self, state: str) -> Slot:
+        (slot,) = [slot for slot in self.slots if slot.state == state]
+        return slot
 
     def replace(self) -> None:
         """The replacement that was begun becomes ready, and the old one ends, in the order of the mode."""
-        if [row for row in self.rows if row.state == "retiring"]:
+        if [slot for slot in self.slots if slot.state == "retiring"]:
             self.end(self.the("retiring"))
             self.get_ready(self.the("starting"))
         else:
@@ -98,8 +98,8 @@ class Service:
 
     @property
     def places(self) -> list[int | None]:
-        return [row.worker_id for row in self.rows]
+        return [slot.worker_id for slot in self.slots]
 
     @property
     def busy(self) -> bool:
-        return any(row.state in ("starting", "retiring") for row in self.rows)
+        return any(slot.state in ("starting", "retiring") for slot in self.slots)

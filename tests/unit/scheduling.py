@@ -8,22 +8,22 @@ FREE, NEW, QUEUED, HANDED = range(4)
 Batch = tuple[int, list[tuple[int, int]]]
 
 
-def scheduler(max_batch_size: int = 1, max_wait_ns: int = 0, rows: int = 1, **options: int) -> Scheduler:
-    """One stage whose rows are up."""
-    made = Scheduler([(max_batch_size, max_wait_ns, rows)], **options)
-    for row in range(rows):
-        made.row_up(row)
+def scheduler(max_batch_size: int = 1, max_wait_ns: int = 0, slots: int = 1, **options: int) -> Scheduler:
+    """One stage whose slots are up."""
+    made = Scheduler([(max_batch_size, max_wait_ns, slots)], **options)
+    for slot in range(slots):
+        made.slot_up(slot)
     return made
 
 
 def arrive(s: Scheduler, count: int, now: int = 0, stage: int = 0) -> list[int]:
-    slots = []
+    entries = []
     for _ in range(count):
-        slot = s.new()
-        assert slot is not None
-        s.enqueue(slot, stage, now)
-        slots.append(slot)
-    return slots
+        entry = s.new()
+        assert entry is not None
+        s.enqueue(entry, stage, now)
+        entries.append(entry)
+    return entries
 
 
 def hand(s: Scheduler, now: int, stage: int = 0) -> Batch:
@@ -32,27 +32,27 @@ def hand(s: Scheduler, now: int, stage: int = 0) -> Batch:
     return batch
 
 
-def slots_of(batch: Batch) -> list[int]:
-    return [slot for slot, _ in batch[1]]
+def entries_of(batch: Batch) -> list[int]:
+    return [entry for entry, _ in batch[1]]
 
 
 def start(s: Scheduler, batch: Batch) -> None:
-    for slot, sequence in batch[1]:
-        assert s.start(slot, sequence)
+    for entry, sequence in batch[1]:
+        assert s.start(entry, sequence)
 
 
 def finish(s: Scheduler, batch: Batch, now: int) -> int:
-    """The row answers all tasks of a batch; the duration that the last one reports."""
-    row, tasks = batch
-    reported = [s.complete(row, slot, sequence, now) for slot, sequence in tasks]
+    """The slot answers all tasks of a batch; the duration that the last one reports."""
+    slot, tasks = batch
+    reported = [s.complete(slot, entry, sequence, now) for entry, sequence in tasks]
     assert reported[:-1] == [0] * (len(tasks) - 1)
-    for slot, _ in tasks:
-        s.free(slot)
+    for entry, _ in tasks:
+        s.free(entry)
     return reported[-1]
 
 
 def run(s: Scheduler, took: int, now: int, times: int = 1) -> int:
-    """`times` batches of one task, each handed to an idle row, which answers `took` later; the time after."""
+    """`times` batches of one task, each handed to an idle slot, which answers `took` later; the time after."""
     for _ in range(times):
         arrive(s, 1, now)
         batch = hand(s, now)

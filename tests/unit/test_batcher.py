@@ -1,4 +1,4 @@
-"""The rules of the batcher for tasks: slots, closing of batches, answers, withdrawal, and which row is next."""
+"""The rules of the batcher for tasks: entries, closing of batches, answers, withdrawal, and which slot is next."""
 
 import struct
 
@@ -12,10 +12,10 @@ from tests.unit.scheduling import (
     US,
     Batch,
     arrive,
+    entries_of,
     finish,
     hand,
     scheduler,
-    slots_of,
     start,
 )
 
@@ -23,14 +23,14 @@ from tests.unit.scheduling import (
 class TestTasks:
     def test_a_freed_slot_is_the_next_to_be_used(self) -> None:
         s = scheduler()
-        slots = [s.new() for _ in range(4)]
-        assert slots == [0, 1, 2, 3]
-        for slot in (1, 3, 0):
-            s.free(slot)
+        entries = [s.new() for _ in range(4)]
+        assert entries == [0, 1, 2, 3]
+        for entry in (1, 3, 0):
+            s.free(entry)
         assert [s.new() for _ in range(4)] == [0, 3, 1, 4]
 
     def test_no_slot_is_left(self) -> None:
-        s = scheduler(slots=3)
+        s = scheduler(max_tasks=3)
         assert [s.new() for _ in range(4)] == [0, 1, 2, None]
         s.free(1)
         assert [s.new(), s.new()] == [1, None]
@@ -48,7 +48,7 @@ class TestTasks:
         assert s.find(new) == 0
 
     def test_ids_of_no_task_are_not_found(self) -> None:
-        s = scheduler(slots=4)
+        s = scheduler(max_tasks=4)
         s.free(s.new())
         next_id = 0 | 2 << 32
         assert [s.find(guess) for guess in (0, 1, next_id, 4 | 1 << 32, 2**64 - 1)] == [None] * 5
@@ -63,47 +63,47 @@ class TestTasks:
             finish(s, batch, 1)
 
     def test_wrong_states_are_refused(self) -> None:
-        s = scheduler(slots=2)
-        (slot,) = arrive(s, 1)
+        s = scheduler(max_tasks=2)
+        (entry,) = arrive(s, 1)
         for call in (
-            lambda: s.free(slot),
-            lambda: s.enqueue(slot, 0, 0),
+            lambda: s.free(entry),
+            lambda: s.enqueue(entry, 0, 0),
             lambda: s.free(1),
             lambda: s.id(2),
             lambda: s.enqueue(s.new(), 1, 0),
-            lambda: s.row_up(1),
+            lambda: s.slot_up(1),
             lambda: s.next_batch(1, 0),
         ):
             with pytest.raises(ValueError):
                 call()
-        assert s.queue(0) == [slot]
+        assert s.queue(0) == [entry]
 
 
 class TestClosing:
     def test_batch_of_one_goes_at_once(self) -> None:
         s = scheduler(1, 10 * MS)
-        (slot,) = arrive(s, 1, 5)
-        assert hand(s, 5) == (0, [(slot, 1)])
+        (entry,) = arrive(s, 1, 5)
+        assert hand(s, 5) == (0, [(entry, 1)])
 
     def test_full_batch_goes_at_once_in_order_of_arrival(self) -> None:
         s = scheduler(4, 10 * MS)
-        slots = arrive(s, 3, 5)
+        entries = arrive(s, 3, 5)
         assert s.next_batch(0, 6) is None
-        slots += arrive(s, 2, 7)
-        assert slots_of(hand(s, 7)) == slots[:4]
-        assert s.queue(0) == slots[4:]
+        entries += arrive(s, 2, 7)
+        assert entries_of(hand(s, 7)) == entries[:4]
+        assert s.queue(0) == entries[4:]
 
     def test_partial_batch_goes_when_its_oldest_has_waited(self) -> None:
         s = scheduler(4, 10 * MS)
-        slots = arrive(s, 1, 5) + arrive(s, 1, 3 * MS)
+        entries = arrive(s, 1, 5) + arrive(s, 1, 3 * MS)
         assert s.deadline(3 * MS) == 10 * MS + 5
         assert s.next_batch(0, 10 * MS + 4) is None
-        assert slots_of(hand(s, 10 * MS + 5)) == slots
+        assert entries_of(hand(s, 10 * MS + 5)) == entries
 
     def test_without_wait_whatever_is_there_goes(self) -> None:
         s = scheduler(4, 0)
-        slots = arrive(s, 2, 5)
-        assert slots_of(hand(s, 5)) == slots
+        entries = arrive(s, 2, 5)
+        assert entries_of(hand(s, 5)) == entries
 
     def test_endless_wait_is_no_deadline(self) -> None:
         s = scheduler(2, 2**64 - 1)
@@ -113,216 +113,216 @@ class TestClosing:
         arrive(s, 1, 2**62)
         assert s.next_batch(0, 2**62) is not None
 
-    def test_burst_of_one_batch_is_not_split_between_idle_rows(self) -> None:
-        s = scheduler(8, 10 * MS, rows=4)
-        slots = []
+    def test_burst_of_one_batch_is_not_split_between_idle_slots(self) -> None:
+        s = scheduler(8, 10 * MS, slots=4)
+        entries = []
         for i in range(8):
-            slots += arrive(s, 1, i * US)
+            entries += arrive(s, 1, i * US)
             batch = s.next_batch(0, i * US)
             assert (batch is None) == (i < 7)
         assert batch is not None
-        assert slots_of(batch) == slots
-        assert [s.row(row)["outstanding"] for row in range(4)] == [8, 0, 0, 0]
+        assert entries_of(batch) == entries
+        assert [s.slot(slot)["outstanding"] for slot in range(4)] == [8, 0, 0, 0]
 
-    def test_large_burst_goes_as_whole_batches_to_one_row_each(self) -> None:
-        s = scheduler(8, 10 * MS, rows=4)
+    def test_large_burst_goes_as_whole_batches_to_one_slot_each(self) -> None:
+        s = scheduler(8, 10 * MS, slots=4)
         arrive(s, 27, 0)
         batches = [hand(s, 0) for _ in range(3)]
-        assert [(row, len(tasks)) for row, tasks in batches] == [(0, 8), (1, 8), (2, 8)]
+        assert [(slot, len(tasks)) for slot, tasks in batches] == [(0, 8), (1, 8), (2, 8)]
         assert s.next_batch(0, 0) is None
         assert hand(s, 10 * MS)[0] == 3
 
     def test_stages_do_not_mix(self) -> None:
         s = Scheduler([(1, 0, 1), (2, 0, 1)])
-        s.row_up(0)
-        s.row_up(1)
+        s.slot_up(0)
+        s.slot_up(1)
         first = arrive(s, 1, 0, stage=0)
         second = arrive(s, 2, 0, stage=1)
-        assert hand(s, 0, stage=1) == (1, [(slot, 1) for slot in second])
-        assert hand(s, 0, stage=0) == (0, [(slot, 1) for slot in first])
+        assert hand(s, 0, stage=1) == (1, [(entry, 1) for entry in second])
+        assert hand(s, 0, stage=0) == (0, [(entry, 1) for entry in first])
 
     def test_task_goes_through_stages_in_one_slot(self) -> None:
         s = Scheduler([(1, 0, 1), (1, 0, 1)])
-        s.row_up(0)
-        s.row_up(1)
-        (slot,) = arrive(s, 1)
-        row, ((_, sequence),) = hand(s, 0, stage=0)
-        assert s.start(slot, sequence)
-        assert s.complete(row, slot, sequence, 9) == 9
-        s.enqueue(slot, 1, 9)
-        assert hand(s, 9, stage=1) == (1, [(slot, 2)])
+        s.slot_up(0)
+        s.slot_up(1)
+        (entry,) = arrive(s, 1)
+        slot, ((_, sequence),) = hand(s, 0, stage=0)
+        assert s.start(entry, sequence)
+        assert s.complete(slot, entry, sequence, 9) == 9
+        s.enqueue(entry, 1, 9)
+        assert hand(s, 9, stage=1) == (1, [(entry, 2)])
 
-    def test_rows_that_are_down_get_nothing(self) -> None:
+    def test_slots_that_are_down_get_nothing(self) -> None:
         s = Scheduler([(1, 0, 2)])
         arrive(s, 1, 0)
         assert s.next_batch(0, 0) is None
         assert s.deadline(0) is None
-        s.row_up(1)
+        s.slot_up(1)
         assert hand(s, 0)[0] == 1
 
 
 class TestAnswers:
-    def test_only_the_row_that_has_the_task_answers_it_and_once(self) -> None:
-        s = scheduler(rows=2)
-        (slot,) = arrive(s, 1)
-        assert hand(s, 0) == (0, [(slot, 1)])
-        wrong = [(1, slot, 1), (0, slot, 0), (0, slot, 2), (0, slot + 1, 1), (0, 2**32 - 1, 1), (7, slot, 1)]
+    def test_only_the_slot_that_has_the_task_answers_it_and_once(self) -> None:
+        s = scheduler(slots=2)
+        (entry,) = arrive(s, 1)
+        assert hand(s, 0) == (0, [(entry, 1)])
+        wrong = [(1, entry, 1), (0, entry, 0), (0, entry, 2), (0, entry + 1, 1), (0, 2**32 - 1, 1), (7, entry, 1)]
         for answer in wrong:
             assert not s.holds(*answer)
             assert s.complete(*answer, 5) is None
-        assert s.holds(0, slot, 1)
-        assert s.complete(0, slot, 1, 5) == 5
-        assert s.complete(0, slot, 1, 6) is None
-        assert s.task(slot)["state"] == NEW
+        assert s.holds(0, entry, 1)
+        assert s.complete(0, entry, 1, 5) == 5
+        assert s.complete(0, entry, 1, 6) is None
+        assert s.task(entry)["state"] == NEW
 
     def test_stale_answer_does_not_reach_the_next_task_of_the_slot(self) -> None:
         s = scheduler()
-        (slot,) = arrive(s, 1)
+        (entry,) = arrive(s, 1)
         finish(s, hand(s, 0), 5)
-        assert arrive(s, 1) == [slot]
+        assert arrive(s, 1) == [entry]
         hand(s, 5)
-        assert s.complete(0, slot, 1, 6) is None
-        assert s.complete(0, slot, 2, 6) == 1
+        assert s.complete(0, entry, 1, 6) is None
+        assert s.complete(0, entry, 2, 6) == 1
 
 
 class TestWord:
     def test_word_through_the_life_of_its_task(self) -> None:
         words = bytearray(8)
-        s = Scheduler([(1, 0, 1)], slots=1, words=words)
-        s.row_up(0)
+        s = Scheduler([(1, 0, 1)], max_tasks=1, words=words)
+        s.slot_up(0)
 
         def word() -> tuple[int, int]:
             flags, sequence = struct.unpack("=II", words)
             return sequence, flags
 
-        (slot,) = arrive(s, 1)
+        (entry,) = arrive(s, 1)
         assert word() == (0, 0)
         hand(s, 0)
         assert word() == (1, 1), "handed"
-        s.row_drain(0)
-        assert word() == (2, 0), "taken back"
-        s.row_up(0)
+        s.slot_drain(0)
+        assert word() == (2, 0), "reclaimed"
+        s.slot_up(0)
         batch = hand(s, 0)
         assert word() == (3, 1)
         start(s, batch)
         assert word() == (3, 2), "started"
-        assert not s.withdraw(slot)
+        assert not s.withdraw(entry)
         assert word() == (3, 6), "cancelled"
 
 
 class TestWithdraw:
     def test_from_the_middle_of_the_queue(self) -> None:
         s = scheduler(2, 10 * MS)
-        slots = arrive(s, 1, 1) + arrive(s, 1, 2)
-        s.row_drain(0)
-        slots += arrive(s, 1, 3)
-        assert s.withdraw(slots[1])
-        assert s.queue(0) == [slots[0], slots[2]]
-        assert s.task(slots[1])["state"] == NEW
-        s.row_up(0)
-        assert slots_of(hand(s, 3)) == [slots[0], slots[2]]
+        entries = arrive(s, 1, 1) + arrive(s, 1, 2)
+        s.slot_drain(0)
+        entries += arrive(s, 1, 3)
+        assert s.withdraw(entries[1])
+        assert s.queue(0) == [entries[0], entries[2]]
+        assert s.task(entries[1])["state"] == NEW
+        s.slot_up(0)
+        assert entries_of(hand(s, 3)) == [entries[0], entries[2]]
 
     def test_of_the_oldest_moves_the_deadline(self) -> None:
         s = scheduler(4, 10 * MS)
-        slots = arrive(s, 1, 1) + arrive(s, 1, 2)
-        assert s.withdraw(slots[0])
+        entries = arrive(s, 1, 1) + arrive(s, 1, 2)
+        assert s.withdraw(entries[0])
         assert s.deadline(2) == 10 * MS + 2
-        assert s.withdraw(slots[1])
+        assert s.withdraw(entries[1])
         assert s.deadline(2) is None
 
     def test_handed_but_not_started(self) -> None:
         s = scheduler(2, 0)
-        slots = arrive(s, 2)
+        entries = arrive(s, 2)
         _, ((_, sequence), (_, other)) = hand(s, 0)
-        assert s.withdraw(slots[0])
-        assert not s.start(slots[0], sequence), "the row skips it"
-        assert s.start(slots[1], other)
-        assert s.complete(0, slots[0], sequence, 5) is None
-        assert s.complete(0, slots[1], other, 5) == 5, "the batch ends without it"
+        assert s.withdraw(entries[0])
+        assert not s.start(entries[0], sequence), "the slot skips it"
+        assert s.start(entries[1], other)
+        assert s.complete(0, entries[0], sequence, 5) is None
+        assert s.complete(0, entries[1], other, 5) == 5, "the batch ends without it"
 
     def test_last_of_its_batch(self) -> None:
         s = scheduler()
-        (slot,) = arrive(s, 1)
+        (entry,) = arrive(s, 1)
         hand(s, 0)
-        assert s.withdraw(slot)
-        row = s.row(0)
-        assert (row["batches"], row["outstanding"], row["batch_ns"]) == (0, 0, 0)
+        assert s.withdraw(entry)
+        slot = s.slot(0)
+        assert (slot["batches"], slot["outstanding"], slot["batch_ns"]) == (0, 0, 0)
         assert s.stage(0)["running"] == 0
 
     def test_started_one_is_told(self) -> None:
         s = scheduler()
-        (slot,) = arrive(s, 1)
+        (entry,) = arrive(s, 1)
         batch = hand(s, 0)
         start(s, batch)
-        assert not s.cancelled(slot, 1)
-        assert not s.withdraw(slot)
-        assert s.cancelled(slot, 1)
-        assert not s.cancelled(slot, 2)
-        assert s.task(slot)["state"] == HANDED
-        assert s.holds(0, slot, 1)
+        assert not s.cancelled(entry, 1)
+        assert not s.withdraw(entry)
+        assert s.cancelled(entry, 1)
+        assert not s.cancelled(entry, 2)
+        assert s.task(entry)["state"] == HANDED
+        assert s.holds(0, entry, 1)
         assert finish(s, batch, 5) == 5
 
     def test_new_one_is_out_already(self) -> None:
         s = scheduler()
-        slot = s.new()
-        assert s.withdraw(slot)
-        assert s.task(slot)["state"] == NEW
+        entry = s.new()
+        assert s.withdraw(entry)
+        assert s.task(entry)["state"] == NEW
 
 
 class TestRowsThatAreUp:
     def test_only_they_are_looked_at(self) -> None:
-        """A stage of one worker pays nothing for its spare row."""
+        """A stage of one worker pays nothing for its spare slot."""
         s = Scheduler([(1, 0, 2), (1, 0, 3)])
         assert (s.up(0), s.up(1)) == ([], [])
-        for row in (0, 3, 1, 4, 4):
-            s.row_up(row)
+        for slot in (0, 3, 1, 4, 4):
+            s.slot_up(slot)
         assert (s.up(0), s.up(1)) == ([0, 1], [3, 4])
-        s.row_drain(0)
-        s.row_up(2)
-        s.row_down(3)
-        s.row_down(3)
+        s.slot_drain(0)
+        s.slot_up(2)
+        s.slot_down(3)
+        s.slot_down(3)
         assert (s.up(0), s.up(1)) == ([1], [4, 2])
-        assert [s.stage(stage)["rows"] for stage in (0, 1)] == [1, 2]
+        assert [s.stage(stage)["slots"] for stage in (0, 1)] == [1, 2]
 
     def test_the_one_that_was_handed_a_batch_the_longest_ago_is_first(self) -> None:
-        s = scheduler(rows=3)
+        s = scheduler(slots=3)
         order = s.up(0)
-        for row in order * 2:
+        for slot in order * 2:
             arrive(s, 1)
             finish(s, hand(s, 0), 0)
-            assert s.up(0)[-1] == row
+            assert s.up(0)[-1] == slot
 
-    def test_a_stage_moves_to_another_row(self) -> None:
+    def test_a_stage_moves_to_another_slot(self) -> None:
         s = Scheduler([(1, 0, 2)])
-        s.row_up(0)
+        s.slot_up(0)
         arrive(s, 3)
         before = hand(s, 0)
         start(s, before)
-        s.row_up(1)
-        s.row_drain(0)
+        s.slot_up(1)
+        s.slot_drain(0)
         after = hand(s, 0)
         assert (before[0], after[0]) == (0, 1)
         finish(s, before, US)
-        assert s.next_batch(0, US) is None  # the row that is idle now is not up
+        assert s.next_batch(0, US) is None  # the slot that is idle now is not up
         start(s, after)
         finish(s, after, US)
         assert hand(s, US)[0] == 1
 
 
-# ---- which idle row gets the next batch ----------------------------------------------------------
+# ---- which idle slot gets the next batch ----------------------------------------------------------
 
 
 def one_after_another(s: Scheduler, count: int, now: int = 0, step: int = US) -> list[int]:
-    """The rows of so many batches of one task, each answered before the next one comes."""
-    rows = []
+    """The slots of so many batches of one task, each answered before the next one comes."""
+    slots = []
     for _ in range(count):
         arrive(s, 1, now)
         batch = hand(s, now)
-        rows.append(batch[0])
+        slots.append(batch[0])
         start(s, batch)
         now += step
         finish(s, batch, now)
-    return rows
+    return slots
 
 
 def begin(s: Scheduler, now: int = 0) -> Batch:
@@ -335,26 +335,26 @@ def begin(s: Scheduler, now: int = 0) -> Batch:
 @pytest.mark.parametrize("step", [0, US, 20 * MS])
 def test_they_go_round(step: int) -> None:
     """Whatever the clock says, also nothing."""
-    assert one_after_another(scheduler(rows=4), 9, step=step) == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert one_after_another(scheduler(slots=4), 9, step=step) == [0, 1, 2, 3, 0, 1, 2, 3, 0]
 
 
-def test_one_row_has_every_turn() -> None:
+def test_one_slot_has_every_turn() -> None:
     assert one_after_another(scheduler(), 3) == [0, 0, 0]
 
 
 def test_batches_go_round_as_tasks_do() -> None:
-    s = scheduler(4, 0, rows=2)
-    rows = []
+    s = scheduler(4, 0, slots=2)
+    slots = []
     for now in range(4):
         arrive(s, 4, now)
         batch = hand(s, now)
-        rows.append((batch[0], len(batch[1])))
+        slots.append((batch[0], len(batch[1])))
         finish(s, batch, now)
-    assert rows == [(0, 4), (1, 4), (0, 4), (1, 4)]
+    assert slots == [(0, 4), (1, 4), (0, 4), (1, 4)]
 
 
 def test_who_was_busy_for_long_is_not_passed_over() -> None:
-    s = scheduler(rows=3)
+    s = scheduler(slots=3)
     long = begin(s)
     assert one_after_another(s, 3) == [1, 2, 1]
     finish(s, long, 5 * MS)
@@ -362,54 +362,54 @@ def test_who_was_busy_for_long_is_not_passed_over() -> None:
 
 
 def test_what_counts_is_the_hand_out_not_the_answer() -> None:
-    s = scheduler(rows=3)
+    s = scheduler(slots=3)
     batches = [begin(s) for _ in range(3)]
-    for row in (2, 0, 1):
-        finish(s, batches[row], US)
+    for slot in (2, 0, 1):
+        finish(s, batches[slot], US)
     assert one_after_another(s, 3, US) == [0, 1, 2]
 
 
 def test_stages_go_round_apart() -> None:
     s = Scheduler([(1, 0, 2), (1, 0, 2)])
-    for row in range(4):
-        s.row_up(row)
-    rows = []
+    for slot in range(4):
+        s.slot_up(slot)
+    slots = []
     for now in range(3):
         for stage in (0, 1):
             arrive(s, 1, now, stage)
             batch = hand(s, now, stage)
-            rows.append(batch[0])
+            slots.append(batch[0])
             finish(s, batch, now)
-    assert rows == [0, 2, 1, 3, 0, 2]
+    assert slots == [0, 2, 1, 3, 0, 2]
 
 
 def test_a_new_process_comes_after_the_others() -> None:
     """Its predecessor's last turn is not its own."""
-    s = scheduler(rows=3)
+    s = scheduler(slots=3)
     assert one_after_another(s, 5) == [0, 1, 2, 0, 1]
-    s.row_down(1)
+    s.slot_down(1)
     assert one_after_another(s, 3) == [2, 0, 2], "a dead one has no turn"
-    s.row_up(1)
+    s.slot_up(1)
     assert one_after_another(s, 4) == [0, 2, 1, 0]
 
 
 def test_a_roll_goes_on_with_those_that_are_up() -> None:
-    """Rows are replaced one by one by spare ones, as in a rolling restart."""
+    """Slots are replaced one by one by spare ones, as in a rolling restart."""
     s = Scheduler([(1, 0, 4)])
-    s.row_up(0)
-    s.row_up(1)
+    s.slot_up(0)
+    s.slot_up(1)
     assert one_after_another(s, 3) == [0, 1, 0]
-    s.row_up(2)
-    s.row_drain(0)
+    s.slot_up(2)
+    s.slot_drain(0)
     assert one_after_another(s, 4) == [1, 2, 1, 2]
-    s.row_up(3)
-    s.row_drain(1)
+    s.slot_up(3)
+    s.slot_drain(1)
     assert one_after_another(s, 4) == [2, 3, 2, 3]
 
 
 def test_one_that_is_late_waits_until_the_others_have_none_idle() -> None:
-    s = scheduler(rows=2)
+    s = scheduler(slots=2)
     arrive(s, 1)
     assert hand(s, 0)[0] == 0
-    s.take_back(MS)
+    s.reclaim(MS)
     assert one_after_another(s, 3, MS) == [1, 1, 1]

@@ -44,7 +44,7 @@ def sleep() -> NoReturn:
 
 
 def test_a_process_that_cannot_be_watched_is_ended() -> None:
-    """It would serve a row that is given to another one."""
+    """It would serve a slot that is given to another one."""
     before = children()
     with no_descriptor_free(), pytest.raises(OSError) as caught:
         child.fork(sleep)

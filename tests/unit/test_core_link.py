@@ -21,10 +21,10 @@ def test_more_messages_than_the_socket_holds_wait_for_core() -> None:
     reader = threading.Thread(target=read)
     with ours, core:
         for _ in range(100):  # until core listens
-            link.send(ToCore.ROW_READY)
+            link.send(ToCore.SLOT_READY)
         reader.start()
-        for row in range(2000):
-            link.send(ToCore.ROW_STARTED, row, 1, os.getpid())
+        for slot in range(2000):
+            link.send(ToCore.SLOT_STARTED, slot, 1, os.getpid())
         ours.shutdown(socket.SHUT_WR)
         reader.join()
     assert sizes == [24] * 2100

@@ -1,4 +1,4 @@
-"""How long a stage will need for a task that comes now, by what its rows have needed so far."""
+"""How long a stage will need for a task that comes now, by what its slots have needed so far."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.unit.scheduling import MS, arrive, finish, hand, run, run_batch, sche
 
 
 def test_without_a_measure_nothing_is_foretold() -> None:
-    s = scheduler(rows=2)
+    s = scheduler(slots=2)
     arrive(s, 100)
     assert s.forecast(0, 0) == 0
 
 
 def test_the_first_batch_of_a_process_foretells_nothing() -> None:
     """It may have compiled and loaded what later ones find; only the second one tells."""
-    s = scheduler(slots=64)
+    s = scheduler(max_tasks=64)
     now = run(s, 5000 * MS, 0)
     arrive(s, 50, now)
     assert s.forecast(0, now) == 0
@@ -25,14 +25,14 @@ def test_the_first_batch_of_a_process_foretells_nothing() -> None:
     now += 10 * MS
     finish(s, batch, now)
     assert s.forecast(0, now) == (49 + 2) * 10 * MS
-    s.row_down(0)
-    s.row_up(0)
+    s.slot_down(0)
+    s.slot_up(0)
     assert s.forecast(0, now) == 0
 
 
 def test_a_short_queue_counts_as_none() -> None:
-    """As many as the rows take at once may wait whatever the measure says, so that it is put right."""
-    s = scheduler(max_batch_size=4, rows=2, slots=64)
+    """As many as the slots take at once may wait whatever the measure says, so that it is put right."""
+    s = scheduler(max_batch_size=4, slots=2, max_tasks=64)
     now = 0
     for _ in range(4):
         now = run_batch(s, 4, 1000 * MS, now)
@@ -43,7 +43,7 @@ def test_a_short_queue_counts_as_none() -> None:
 
 
 def test_batches_before_it_and_its_own() -> None:
-    s = scheduler(max_batch_size=4, slots=256)
+    s = scheduler(max_batch_size=4, max_tasks=256)
     now = run_batch(s, 4, 10 * MS, run_batch(s, 4, 10 * MS, 0))
     for waiting, batches in ((5, 2), (7, 2), (8, 3), (39, 10), (40, 11)):
         arrive(s, waiting - s.stage(0)["waiting"], now)
@@ -51,18 +51,18 @@ def test_batches_before_it_and_its_own() -> None:
         assert s.forecast(0, now) == (batches + 1) * 10 * MS
 
 
-def test_rows_share_the_queue() -> None:
-    s = scheduler(rows=2, slots=256)
+def test_slots_share_the_queue() -> None:
+    s = scheduler(slots=2, max_tasks=256)
     now = run(s, 10 * MS, 0, times=4)
-    s.row_drain(0)
+    s.slot_drain(0)
     arrive(s, 99, now)
     assert s.forecast(0, now) == (100 + 1) * 10 * MS  # alone
-    s.row_up(0)
+    s.slot_up(0)
     assert s.forecast(0, now) == (50 + 1) * 10 * MS  # not measured anew yet: like its neighbour
 
 
-def test_a_row_that_stands_still_is_noticed_before_it_answers() -> None:
-    s = scheduler(slots=64)
+def test_a_slot_that_stands_still_is_noticed_before_it_answers() -> None:
+    s = scheduler(max_tasks=64)
     now = run(s, 1 * MS, 0, times=20)
     arrive(s, 11, now)
     start(s, hand(s, now))
@@ -71,11 +71,11 @@ def test_a_row_that_stands_still_is_noticed_before_it_answers() -> None:
     assert s.forecast(0, now + 500 * MS) == 11 * MS + 500 * MS  # that it may stand for as long again
 
 
-def measured(s: Scheduler, rows: int, now: int) -> int:
-    """Each row has done two batches of 10 ms; the time after."""
+def measured(s: Scheduler, slots: int, now: int) -> int:
+    """Each slot has done two batches of 10 ms; the time after."""
     for _ in range(2):
-        arrive(s, rows, now)
-        batches = [hand(s, now) for _ in range(rows)]
+        arrive(s, slots, now)
+        batches = [hand(s, now) for _ in range(slots)]
         now += 10 * MS
         for batch in batches:
             start(s, batch)
@@ -85,9 +85,9 @@ def measured(s: Scheduler, rows: int, now: int) -> int:
 
 @pytest.mark.parametrize("standing", [[900], [20_000, 5_000], [5_000, 20_000], [20_000, 2_000, 700]])
 def test_who_stands_still_has_no_part_in_what_its_neighbours_do(standing: list[int]) -> None:
-    rows = len(standing) + 1
-    s = scheduler(rows=rows, slots=256)
-    begun = measured(s, rows, 0)
+    slots = len(standing) + 1
+    s = scheduler(slots=slots, max_tasks=256)
+    begun = measured(s, slots, 0)
     now = begun + max(standing) * MS
     for ago in [*sorted(standing, reverse=True), 0]:
         arrive(s, 1, now - ago * MS)
@@ -97,7 +97,7 @@ def test_who_stands_still_has_no_part_in_what_its_neighbours_do(standing: list[i
 
 
 def test_who_stands_still_for_less_than_the_queue_will_take_has_its_part() -> None:
-    s = scheduler(rows=2, slots=256)
+    s = scheduler(slots=2, max_tasks=256)
     now = measured(s, 2, 0)
     arrive(s, 1, now)
     start(s, hand(s, now))
@@ -108,17 +108,17 @@ def test_who_stands_still_for_less_than_the_queue_will_take_has_its_part() -> No
     assert s.forecast(0, now) == (200 * 10 + 10 + 900) * MS // 2
 
 
-def test_without_a_row_nothing_is_foretold() -> None:
-    s = scheduler(slots=64)
+def test_without_a_slot_nothing_is_foretold() -> None:
+    s = scheduler(max_tasks=64)
     now = run(s, 10 * MS, 0, times=2)
     arrive(s, 50, now)
     assert s.forecast(0, now) > 0
-    s.row_down(0)
+    s.slot_down(0)
     assert s.forecast(0, now) == 0
 
 
 def test_large_numbers_do_not_overflow() -> None:
-    s = scheduler(slots=4096)
+    s = scheduler(max_tasks=4096)
     now = run(s, 2**60, 0, times=2)
     arrive(s, 4000, now)
     assert s.forecast(0, now) == 2**53

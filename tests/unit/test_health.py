@@ -5,17 +5,17 @@ from tests.drivers.health import HealthWatch
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 PATIENCE = 10 * SECOND
-Row = tuple[bool, int | None, int, int, int]
-DOWN: Row = (False, None, 0, 0, 0)
-IDLE: Row = (True, None, 1, 5, 5)
+Slot = tuple[bool, int | None, int, int, int]
+DOWN: Slot = (False, None, 0, 0, 0)
+IDLE: Slot = (True, None, 1, 5, 5)
 
 
-def busy(since: int, taken: int = 6, answered: int = 5, up: bool = True, incarnation: int = 1) -> Row:
+def busy(since: int, taken: int = 6, answered: int = 5, up: bool = True, incarnation: int = 1) -> Slot:
     return (up, since, incarnation, taken, answered)
 
 
-def one_stage(rows: int = 1) -> HealthWatch:
-    return HealthWatch([PATIENCE], [0] * rows)
+def one_stage(slots: int = 1) -> HealthWatch:
+    return HealthWatch([PATIENCE], [0] * slots)
 
 
 def test_a_stage_lacks_a_worker_until_one_is_up() -> None:
@@ -40,9 +40,9 @@ def test_idle_is_not_stalled() -> None:
 
 def test_work_without_progress_stalls_after_the_stages_patience() -> None:
     watch = HealthWatch([PATIENCE, 2 * PATIENCE], [0, 1])
-    rows = [IDLE, busy(since=SECOND)]
-    assert watch.look(SECOND + 2 * PATIENCE, rows) == (None, None)
-    assert watch.look(SECOND + 2 * PATIENCE + 1, rows) == (None, 1)
+    slots = [IDLE, busy(since=SECOND)]
+    assert watch.look(SECOND + 2 * PATIENCE, slots) == (None, None)
+    assert watch.look(SECOND + 2 * PATIENCE + 1, slots) == (None, 1)
 
 
 def test_the_first_look_believes_what_the_caller_knows() -> None:
@@ -58,7 +58,7 @@ def test_progress_starts_the_clock_anew() -> None:
 
 
 def test_progress_within_one_batch_counts() -> None:
-    # Answers go out one by one; the caller knows only since when the row has had the batch.
+    # Answers go out one by one; the caller knows only since when the slot has had the batch.
     watch = one_stage()
     assert {watch.look(second * SECOND, [busy(since=0, answered=second)]) for second in range(60)} == {(None, None)}
     seen = [watch.look(second * SECOND, [busy(since=0, answered=59)])[1] for second in range(60, 72)]
@@ -79,20 +79,20 @@ def test_an_idle_look_in_between_ends_the_vigil() -> None:
     assert watch.look(MINUTE, [busy(since=MINUTE)]) == (None, None)
 
 
-def test_another_process_in_the_row_is_progress() -> None:
+def test_another_process_in_the_slot_is_progress() -> None:
     watch = one_stage()
     assert watch.look(MINUTE, [busy(since=0)]) == (None, 0)
     assert watch.look(MINUTE, [busy(since=MINUTE, incarnation=2)]) == (None, None)
 
 
 def test_one_worker_that_gets_on_is_enough() -> None:
-    watch = one_stage(rows=2)
+    watch = one_stage(slots=2)
     assert watch.look(MINUTE, [busy(since=0), IDLE]) == (None, None)
     assert watch.look(2 * MINUTE, [busy(since=0), busy(since=2 * MINUTE)]) == (None, None)
     assert watch.look(3 * MINUTE, [busy(since=0), DOWN]) == (None, 0)
 
 
-def test_a_row_that_was_given_up_and_does_not_die_is_watched_on() -> None:
+def test_a_slot_that_was_given_up_and_does_not_die_is_watched_on() -> None:
     watch = one_stage()
     assert watch.look(MINUTE, [busy(since=0, up=False)]) == (0, 0)
     assert watch.look(2 * MINUTE, [DOWN]) == (0, None)

@@ -181,8 +181,8 @@ def test_what_was_seen_is_not_scanned_again() -> None:
     data = start + b"v" * 1000 + b"\r\n\r\n"
     parser = RequestParser()
     assert parser.parse(data[: len(start) + 900]) == 0
-    spoilt = start + b"\0" * 900 + b"v" * 100 + b"\r\n\r\n"
-    assert parser.parse(spoilt) == len(data)
+    corrupt = start + b"\0" * 900 + b"v" * 100 + b"\r\n\r\n"
+    assert parser.parse(corrupt) == len(data)
 
 
 def test_one_parser_for_many_heads() -> None:

@@ -55,9 +55,9 @@ def test_sums_over_processes_and_labels() -> None:
 
 def test_of_the_dead_counts_stay() -> None:
     merger = Merger([])
-    merger.bury([counter("c", x=1), gauge("g", 5), histogram({"1": 1, "+Inf": 2}, 3)])
-    merger.bury([counter("c", x=2, y=1)])
-    merger.bury([])
+    merger.fold_exited([counter("c", x=1), gauge("g", 5), histogram({"1": 1, "+Inf": 2}, 3)])
+    merger.fold_exited([counter("c", x=2, y=1)])
+    merger.fold_exited([])
     assert samples(merger.merged([])) == {
         "c_total a=x": 3,
         "c_total a=y": 1,
@@ -110,9 +110,9 @@ def test_what_does_not_fit_is_left_out_and_said_once(
 def test_what_the_dead_leave_is_bounded(log: pytest.LogCaptureFixture) -> None:
     merger = Merger([])
     many = [Sample("_total", {"a": str(number)}, 1) for number in range(MOST_KEPT)]
-    merger.bury([Family("c", "counter", "", many)])
-    merger.bury([counter("c", new=1)])
-    merger.bury([counter("c", newer=1)])
+    merger.fold_exited([Family("c", "counter", "", many)])
+    merger.fold_exited([counter("c", new=1)])
+    merger.fold_exited([counter("c", newer=1)])
     assert len(samples(merger.merged([]))) == MOST_KEPT
     assert len(log.messages) == 1
 
@@ -130,7 +130,7 @@ families = st.one_of(
 def test_whatever_processes_say_the_page_can_be_read(processes: list[list[Family]]) -> None:
     merger = Merger(["b_count"])
     for families in processes[:2]:
-        merger.bury(families)
+        merger.fold_exited(families)
 
     class Page:
         def collect(self) -> list[Metric]:

@@ -22,7 +22,7 @@ def histogram(buckets: int, counts: dict[int, int], total: float) -> dict[str, A
     return {"buckets": [counts.get(index, 0) for index in range(buckets)], "sum": total}
 
 
-def row(done: int = 0) -> dict[str, Any]:
+def slot(done: int = 0) -> dict[str, Any]:
     return {
         "duration": histogram(32, {0: done, 2: done}, done * 0.004),
         "batch_size": histogram(16, {1: done}, done * 2.0),
@@ -36,7 +36,7 @@ def rendered(timeout: int = 3000) -> dict[tuple[str, tuple[tuple[str, str], ...]
     stats = {
         "routes": [[5, 1, 0, 2], [7, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 0]],
         "total": histogram(32, {0: 1, 3: 3, 31: 1}, 1.25),
-        "rows": [row(9), row(3), row(), row(4)],
+        "slots": [slot(9), slot(3), slot(), slot(4)],
         "remaining": 6,
         "connections": 8,
     }

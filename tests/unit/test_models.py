@@ -14,7 +14,7 @@ MODELS = Path(__file__).parent.parent.parent / "models"
 MEMORY_MB = 2000
 
 FAULTS = {  # those that can be put into each model, by the names in its #ifdefs
-    "row_bell": [
+    "slot_bell": [
         "NO_SLEEPER_FENCE",
         "NO_RINGER_FENCE",
         "NO_SECOND_LOOK",
@@ -32,7 +32,7 @@ FAULTS = {  # those that can be put into each model, by the names in its #ifdefs
         "TRIM_WITHOUT_CLAIM",
         "TOUCHED_LATE",
     ],
-    "hand_out": [
+    "dispatch": [
         "NO_SEQUENCE",
         "NO_SEQUENCE NOBODY_LEAVES",
         "START_BY_STORE",

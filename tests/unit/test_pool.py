@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.drivers.pool import BAD_BLOCK, LEASED, NONE, NOT_HELD, OK, BlockPool, lessee
-from tests.unit.pools import CORE, OTHER, PAGE, ROW, drain, make, memory_for, word_at
+from tests.unit.pools import CORE, OTHER, PAGE, SLOT, drain, make, memory_for, word_at
 
 
 def test_geometry_of_a_budget() -> None:
@@ -68,7 +68,7 @@ def test_a_block_fits_its_payload() -> None:
     assert pool.allocate(2**64 - 1) is None
 
 
-@pytest.mark.parametrize("claimant", [0, ROW])
+@pytest.mark.parametrize("claimant", [0, SLOT])
 def test_every_block_can_be_had_once_and_then_none(claimant: int) -> None:
     pool = make()
     blocks = drain(pool, 1, claimant)
@@ -87,16 +87,16 @@ def test_an_exhausted_class_borrows_from_the_next_larger_one() -> None:
     assert pool.block_size(pool.allocate(1)) == 2 << 10
 
 
-@pytest.mark.parametrize("rows", [1, 3, 40])
-def test_rows_start_apart_and_each_can_use_all(rows: int) -> None:
+@pytest.mark.parametrize("slots", [1, 3, 40])
+def test_slots_start_apart_and_each_can_use_all(slots: int) -> None:
     budget, most = 256 << 10, 64
     memory = memory_for(budget, most)
-    pools = [BlockPool(memory, budget, most, process, rows + 1) for process in range(rows + 1)]
+    pools = [BlockPool(memory, budget, most, process, slots + 1) for process in range(slots + 1)]
     first = [pool.allocate(1, lessee(process, 1)) for process, pool in enumerate(pools)]
-    assert len(set(first)) == rows + 1 and max(first) < 64
+    assert len(set(first)) == slots + 1 and max(first) < 64
     last = pools[-1]
-    rest = drain(last, 1, ROW)
-    assert len(rest) + rows + 1 == sum(count for _, _, count in last.classes())
+    rest = drain(last, 1, SLOT)
+    assert len(rest) + slots + 1 == sum(count for _, _, count in last.classes())
 
 
 def test_core_gets_back_what_it_freed_last() -> None:
@@ -107,25 +107,25 @@ def test_core_gets_back_what_it_freed_last() -> None:
     assert [pool.allocate(1) for _ in range(3)] == [c, a, b]
 
 
-def test_an_answer_that_went_out_leaves_its_warm_block_to_its_row() -> None:
+def test_an_answer_that_went_out_leaves_its_warm_block_to_its_slot() -> None:
     memory = memory_for(4 << 20, 64)
-    core, row = BlockPool(memory, 4 << 20, 64, 0, 2), BlockPool(memory, 4 << 20, 64, 1, 2)
-    block = row.allocate(64 << 10, ROW)
-    assert core.take_over(block, ROW) == OK and core.drop_core(block) == OK
+    core, slot = BlockPool(memory, 4 << 20, 64, 0, 2), BlockPool(memory, 4 << 20, 64, 1, 2)
+    block = slot.allocate(64 << 10, SLOT)
+    assert core.take_over(block, SLOT) == OK and core.drop_core(block) == OK
     assert core.allocate(64 << 10) != block
-    assert row.allocate(64 << 10, ROW) == block
+    assert slot.allocate(64 << 10, SLOT) == block
 
 
 def test_a_stale_entry_of_the_stack_is_passed_over() -> None:
     memory = memory_for(4096, 4)
-    core, row = BlockPool(memory, 4096, 4, 0, 2), BlockPool(memory, 4096, 4, 1, 2)
+    core, slot = BlockPool(memory, 4096, 4, 0, 2), BlockPool(memory, 4096, 4, 1, 2)
     a, b = core.allocate(1), core.allocate(1)
     core.drop_core(a)
     core.drop_core(b)
-    taken = set(drain(row, 1, ROW))
+    taken = set(drain(slot, 1, SLOT))
     assert {a, b} < taken
     assert core.allocate(1) is None
-    assert row.drop_lease(a, ROW) == OK
+    assert slot.drop_lease(a, SLOT) == OK
     assert core.allocate(1) == a  # by a scan: the stack is used up
 
 
@@ -134,9 +134,9 @@ def test_large_blocks_are_reused_while_they_are_warm(size: int) -> None:
     pool = BlockPool(memory_for(4 << 20, 64), 4 << 20, 64, 1, 2)
     used = set()
     for _ in range(100):
-        block = pool.allocate(size, ROW)
+        block = pool.allocate(size, SLOT)
         used.add(block)
-        pool.drop_lease(block, ROW)
+        pool.drop_lease(block, SLOT)
     assert len(used) == 1
 
 
@@ -145,29 +145,29 @@ def test_small_blocks_are_gone_through_up_to_one_large_block(size: int, expected
     pool = BlockPool(memory_for(8 << 20, 128), 8 << 20, 128, 1, 2)
     used = set()
     for _ in range(200):
-        block = pool.allocate(size, ROW)
+        block = pool.allocate(size, SLOT)
         used.add(block)
-        pool.drop_lease(block, ROW)
+        pool.drop_lease(block, SLOT)
     assert len(used) == expected
 
 
 def test_the_life_of_a_request_body_that_user_code_keeps() -> None:
     pool = make(2048, 2)
     (block, _) = drain(pool, 1)
-    assert pool.lease(block, ROW) == OK
+    assert pool.lease(block, SLOT) == OK
     assert pool.count() == (2, 1)
     assert pool.drop_core(block) == OK  # answered; an array still looks into it
     assert pool.allocate(1) is None
-    assert pool.drop_lease(block, ROW) == OK
+    assert pool.drop_lease(block, SLOT) == OK
     assert pool.allocate(1) == block
 
 
 def test_the_life_of_an_answer() -> None:
     pool = make()
-    block = pool.allocate(1, ROW)
-    assert pool.take_over(block, ROW) == OK
+    block = pool.allocate(1, SLOT)
+    assert pool.take_over(block, SLOT) == OK
     assert pool.count() == (1, 0)
-    assert pool.drop_lease(block, ROW) == NOT_HELD
+    assert pool.drop_lease(block, SLOT) == NOT_HELD
     assert pool.drop_core(block) == OK
     assert pool.count() == (0, 0)
 
@@ -175,19 +175,19 @@ def test_the_life_of_an_answer() -> None:
 def test_a_lease_needs_a_block_that_is_cores_alone() -> None:
     pool = make()
     block = pool.allocate(1)
-    assert pool.lease(block, ROW) == OK
+    assert pool.lease(block, SLOT) == OK
     assert pool.lease(block, OTHER) == LEASED
-    assert pool.lease(block, ROW) == LEASED
+    assert pool.lease(block, SLOT) == LEASED
     pool.drop_core(block)
     assert pool.lease(block, OTHER) == NOT_HELD
-    pool.drop_lease(block, ROW)
-    assert pool.lease(block, ROW) == NOT_HELD
-    assert pool.lease(pool.allocate(1, OTHER), ROW) == NOT_HELD
+    pool.drop_lease(block, SLOT)
+    assert pool.lease(block, SLOT) == NOT_HELD
+    assert pool.lease(pool.allocate(1, OTHER), SLOT) == NOT_HELD
 
 
 def test_nobody_drops_or_hands_over_what_another_holds() -> None:
     pool = make()
-    block = pool.allocate(1, ROW)
+    block = pool.allocate(1, SLOT)
     for stranger in (OTHER, lessee(0, 2), 0, CORE):
         assert pool.drop_lease(block, stranger) == NOT_HELD
         assert pool.take_over(block, stranger) == NOT_HELD
@@ -198,8 +198,8 @@ def test_nobody_drops_or_hands_over_what_another_holds() -> None:
 def test_an_answer_cannot_alias_a_block_that_core_holds() -> None:
     pool = make()
     block = pool.allocate(1)
-    pool.lease(block, ROW)
-    assert pool.take_over(block, ROW) == NOT_HELD
+    pool.lease(block, SLOT)
+    assert pool.take_over(block, SLOT) == NOT_HELD
 
 
 def test_double_drops_change_nothing() -> None:
@@ -213,13 +213,13 @@ def test_double_drops_change_nothing() -> None:
 
 def test_a_sweep_takes_one_incarnation_and_leaves_the_rest() -> None:
     pool = make()
-    own, others, newer = pool.allocate(1, ROW), pool.allocate(1, OTHER), pool.allocate(5000, lessee(0, 2))
+    own, others, newer = pool.allocate(1, SLOT), pool.allocate(1, OTHER), pool.allocate(5000, lessee(0, 2))
     lent, kept = pool.allocate(1), pool.allocate(1)
-    pool.lease(lent, ROW)
-    assert pool.sweep(ROW) == 2
-    assert pool.sweep(ROW) == 0
+    pool.lease(lent, SLOT)
+    assert pool.sweep(SLOT) == 2
+    assert pool.sweep(SLOT) == 0
     assert pool.sweep(0) == 0
-    assert pool.drop_lease(own, ROW) == pool.drop_lease(lent, ROW) == NOT_HELD
+    assert pool.drop_lease(own, SLOT) == pool.drop_lease(lent, SLOT) == NOT_HELD
     assert [pool.drop_core(lent), pool.drop_core(kept)] == [OK, OK]
     assert [pool.drop_lease(others, OTHER), pool.drop_lease(newer, lessee(0, 2))] == [OK, OK]
     assert pool.count() == (0, 0)
@@ -228,13 +228,13 @@ def test_a_sweep_takes_one_incarnation_and_leaves_the_rest() -> None:
 def test_a_sweep_finds_claims_in_every_chunk_of_a_large_class() -> None:
     budget, most = 64 << 20, 65536  # 64 chunks of 1024 words
     pool = BlockPool(memory_for(budget, most), budget, most, 1, 2)
-    blocks = [pool.allocate(1, ROW) for _ in range(most)]
+    blocks = [pool.allocate(1, SLOT) for _ in range(most)]
     assert len(set(blocks)) == most
-    assert pool.count() == (0, most) and pool.sweep(ROW) == most and pool.count() == (0, 0)
+    assert pool.count() == (0, most) and pool.sweep(SLOT) == most and pool.count() == (0, 0)
 
 
 def test_lessees_are_never_mistaken_for_free_or_core() -> None:
-    names = [lessee(row, incarnation) for row in (0, 1, 2**31 - 2) for incarnation in (0, 1, 2**32 - 1)]
+    names = [lessee(slot, incarnation) for slot in (0, 1, 2**31 - 2) for incarnation in (0, 1, 2**32 - 1)]
     assert len(set(names)) == len(names) and all(0 < name < CORE for name in names)
 
 
@@ -245,8 +245,8 @@ def test_there_is_no_such_block(block: int) -> None:
     assert pool.block_size(block) == 0
     assert pool.offset(block) is None
     assert pool.check(block, 0, 0) == BAD_BLOCK
-    assert pool.lease(block, ROW) == pool.drop_lease(block, ROW) == BAD_BLOCK
-    assert pool.take_over(block, ROW) == pool.drop_core(block) == BAD_BLOCK
+    assert pool.lease(block, SLOT) == pool.drop_lease(block, SLOT) == BAD_BLOCK
+    assert pool.take_over(block, SLOT) == pool.drop_core(block) == BAD_BLOCK
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_a_range_must_lie_in_its_block(offset: int, length: int, expected: int) 
 # ---- memory that others have written to, or that nobody has touched ------------------------------
 
 
-@pytest.mark.parametrize("spoilt", [1, ROW, OTHER, CORE, CORE | ROW, 2**64 - 1])
-def test_a_spoilt_word_costs_its_block_and_nothing_else(spoilt: int) -> None:
+@pytest.mark.parametrize("corrupt", [1, SLOT, OTHER, CORE, CORE | SLOT, 2**64 - 1])
+def test_a_spoilt_word_costs_its_block_and_nothing_else(corrupt: int) -> None:
     memory = memory_for(64 << 10, 16)
     pool = BlockPool(memory, 64 << 10, 16)
     held = pool.allocate(1)
-    memory[word_at(held + 1)] = struct.pack("<Q", spoilt)
+    memory[word_at(held + 1)] = struct.pack("<Q", corrupt)
     blocks = drain(pool, 1)
     assert held + 1 not in blocks and len(blocks) == len(set(blocks)) == 16 * 3 + 8 + 4 + 2 - 2
     assert pool.drop_core(held) == OK
@@ -290,7 +290,7 @@ def test_a_word_that_was_wiped_is_not_held_any_more() -> None:
     block = pool.allocate(1)
     memory[word_at(block)] = bytes(8)
     assert pool.drop_core(block) == NOT_HELD
-    assert pool.lease(block, ROW) == NOT_HELD
+    assert pool.lease(block, SLOT) == NOT_HELD
 
 
 def test_scans_leave_holes_of_the_memory_alone() -> None:
@@ -300,11 +300,11 @@ def test_scans_leave_holes_of_the_memory_alone() -> None:
         os.ftruncate(fd, BlockPool.bytes_needed(budget, most))
         with mmap.mmap(fd, 0) as memory:
             pool = BlockPool(memory, budget, most, 7, 8)
-            pool.allocate(1, ROW)
-            assert pool.allocate(1 << 20, ROW) is not None
+            pool.allocate(1, SLOT)
+            assert pool.allocate(1 << 20, SLOT) is not None
             before = os.fstat(fd).st_blocks
             assert before * 512 <= 4 * PAGE  # the maps and two pages of words: no payload has been written
-            assert pool.count() == (0, 2) and pool.sweep(ROW) == 2
+            assert pool.count() == (0, 2) and pool.sweep(SLOT) == 2
             assert os.fstat(fd).st_blocks == before
             del pool
     finally:

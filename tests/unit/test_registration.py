@@ -166,17 +166,17 @@ def test_stages_follow_their_order_of_registration(server: Server) -> None:
 
     plan = planned(register, server)
     assert [stage.name for stage in plan.stages] == ["Echo_1", "Picture_2", "Echo_3"]
-    assert [list(stage.rows) for stage in plan.stages] == [[1, 2], [3, 4, 5], [6]]
+    assert [list(stage.slots) for stage in plan.stages] == [[1, 2], [3, 4, 5], [6]]
     assert plan.routes == {"/inference": (1, 2), "/b": (3,), "/c": (3,)}
 
 
-def test_spare_rows_follow_those_of_their_stage(server: Server) -> None:
+def test_spare_slots_follow_those_of_their_stage(server: Server) -> None:
     server.append_worker(Echo, num=2)
     server.append_worker(Picture, max_batch_size=32)
     plan = make_plan(server._routes, spares=1)
-    assert [(list(stage.rows), list(stage.all_rows)) for stage in plan.stages] == [([1, 2], [1, 2, 3]), ([4], [4, 5])]
-    rows = [(config.first_row, config.rows) for config in plan.stage_configs(Options())]
-    assert rows == [(0, 1), (1, 3), (4, 2)]
+    assert [(list(stage.slots), list(stage.all_slots)) for stage in plan.stages] == [([1, 2], [1, 2, 3]), ([4], [4, 5])]
+    slots = [(config.first_slot, config.slots) for config in plan.stage_configs(Options())]
+    assert slots == [(0, 1), (1, 3), (4, 2)]
     assert plan.ring_capacities()[1:] == [(64, 256)] * 3 + [(128, 512)] * 2
 
 
@@ -195,7 +195,7 @@ def test_a_shared_runtime_is_one_stage(server: Server) -> None:
     shared, last = Runtime(Echo, num=2), Runtime(Picture)
     plan = planned(lambda server: server.register_runtime({"/a": [shared, last], "/b": [last, shared]}), server)
     assert plan.routes == {"/a": (1, 2), "/b": (2, 1)}
-    assert [list(stage.rows) for stage in plan.stages] == [[1, 2], [3]]
+    assert [list(stage.slots) for stage in plan.stages] == [[1, 2], [3]]
 
 
 def test_content_types(server: Server) -> None:
@@ -226,7 +226,7 @@ def test_capacities_are_powers_of_two_with_room_for_batches(server: Server) -> N
     assert len(capacities) == 3
     assert all(capacity.bit_count() == 1 for pair in capacities for capacity in pair)
     assert capacities[1][0] >= 200
-    assert plan.task_slots(1024) >= 1024 + 2 * 100
+    assert plan.max_tasks(1024) >= 1024 + 2 * 100
 
 
 def test_settings_of_stages(server: Server) -> None:
@@ -236,7 +236,7 @@ def test_settings_of_stages(server: Server) -> None:
         server.append_worker(Echo)
 
     master, *stages = planned(register, server).stage_configs(Options(wait=20, timeout=500))
-    assert (master.first_row, master.rows, master.timeout_ns) == (0, 1, 0)
+    assert (master.first_slot, master.slots, master.timeout_ns) == (0, 1, 0)
     assert [stage.max_wait_ns for stage in stages] == [7_000_000, 20_000_000, 0]
     assert [stage.retry for stage in stages] == [1, 0, 0]
     assert [stage.timeout_ns for stage in stages] == [1_500_000_000, 500_000_000, 500_000_000]

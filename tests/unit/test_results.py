@@ -85,9 +85,9 @@ def test_sequences_arrays_and_iterators_are_batches(made: Callable[[], Any]) -> 
             as_batch(made(), size)
 
 
-def test_rows_of_arrays() -> None:
-    rows = as_batch(np.arange(6).reshape(2, 3), 2)
-    assert [row.tolist() for row in rows] == [[0, 1, 2], [3, 4, 5]]
+def test_slots_of_arrays() -> None:
+    slots = as_batch(np.arange(6).reshape(2, 3), 2)
+    assert [slot.tolist() for slot in slots] == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("value", NO_BATCH, ids=lambda value: type(value).__name__)

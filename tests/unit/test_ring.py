@@ -80,7 +80,7 @@ def test_an_impossible_head_is_told_to_the_consumer_every_time(head: int) -> Non
     memory[HEAD : HEAD + 8] = struct.pack("<Q", head)
     assert consumer.has_news()
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="spoilt"):
+        with pytest.raises(RuntimeError, match="corrupt"):
             consumer.pop()
 
 
@@ -93,7 +93,7 @@ def test_an_impossible_tail_is_told_to_the_producer_and_never_yields_slots(tail:
     before = memory[SLOTS:]
     assert producer.free() == 0
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="spoilt"):
+        with pytest.raises(RuntimeError, match="corrupt"):
             producer.push(descriptor(9))
     assert memory[SLOTS:] == before
 
@@ -110,7 +110,7 @@ def test_a_tail_that_goes_back_is_impossible() -> None:
     assert producer.free() == 3  # what was free stays free
     for task in range(3):
         assert producer.push(descriptor(task))
-    with pytest.raises(RuntimeError, match="spoilt"):
+    with pytest.raises(RuntimeError, match="corrupt"):
         producer.push(descriptor(6))
 
 

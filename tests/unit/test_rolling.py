@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_replicas_move_one_by_one_to_the_spare_row() -> None:
+def test_replicas_move_one_by_one_to_the_spare_slot() -> None:
     service = Service([2, 1])
     service.rolling.ask()
     seen = []
@@ -38,28 +38,28 @@ def test_replicas_move_one_by_one_to_the_spare_row() -> None:
         seen.append(service.places)
     assert service.begun == ["<1|1>", "<1|2>", "<2|1>"]
     assert seen == [[2, 2, 1, 1, None], [2, None, 1, 1, 1], [2, None, 1, None, 1]]
-    assert all(row.pid > 3 for row in service.rows if row.worker_id)
+    assert all(slot.pid > 3 for slot in service.slots if slot.worker_id)
 
 
 def test_surge_ends_nobody_before_the_replacement_is_ready() -> None:
     service = Service([1])
     service.rolling.ask()
-    assert [row.state for row in service.rows] == ["ready", "starting"]
-    service.get_ready(service.rows[1])
-    assert [row.state for row in service.rows] == ["retiring", "ready"]
-    service.end(service.rows[0])
-    assert [row.state for row in service.rows] == ["free", "ready"]
+    assert [slot.state for slot in service.slots] == ["ready", "starting"]
+    service.get_ready(service.slots[1])
+    assert [slot.state for slot in service.slots] == ["retiring", "ready"]
+    service.end(service.slots[0])
+    assert [slot.state for slot in service.slots] == ["free", "ready"]
     assert not service.busy
 
 
-def test_without_spare_rows_the_old_one_ends_first() -> None:
+def test_without_spare_slots_the_old_one_ends_first() -> None:
     service = Service([2, 1], surge=False)
     service.rolling.ask()
-    assert [row.state for row in service.rows] == ["retiring", "ready", "ready"]
-    service.end(service.rows[0])
-    assert [row.state for row in service.rows] == ["starting", "ready", "ready"]
-    service.get_ready(service.rows[0])
-    assert [row.state for row in service.rows] == ["ready", "retiring", "ready"]
+    assert [slot.state for slot in service.slots] == ["retiring", "ready", "ready"]
+    service.end(service.slots[0])
+    assert [slot.state for slot in service.slots] == ["starting", "ready", "ready"]
+    service.get_ready(service.slots[0])
+    assert [slot.state for slot in service.slots] == ["ready", "retiring", "ready"]
     service.replace()
     service.replace()
     assert service.begun == ["<1|1>", "<1|2>", "<2|1>"]
@@ -84,7 +84,7 @@ def test_a_replacement_that_fails_leaves_the_old_one(log: pytest.LogCaptureFixtu
     service.rolling.ask()
     service.replace()
     service.end(service.the("starting"), "Traceback ...\nValueError: new")
-    assert [(row.worker_id, row.pid) for row in service.rows] == [(None, 0), (2, 2), (1, 3)]
+    assert [(slot.worker_id, slot.pid) for slot in service.slots] == [(None, 0), (2, 2), (1, 3)]
     assert not service.busy
     assert log.records[-1].levelname == "ERROR"
     assert log.records[-1].getMessage() == (
@@ -94,7 +94,7 @@ def test_a_replacement_that_fails_leaves_the_old_one(log: pytest.LogCaptureFixtu
     service.rolling.ask()  # better this time
     service.replace()
     service.replace()
-    assert not service.busy and all(row.pid > 3 for row in service.rows if row.worker_id)
+    assert not service.busy and all(slot.pid > 3 for slot in service.slots if slot.worker_id)
 
 
 def test_a_replacement_that_fails_where_the_old_one_has_gone(log: pytest.LogCaptureFixture) -> None:
@@ -105,9 +105,9 @@ def test_a_replacement_that_fails_where_the_old_one_has_gone(log: pytest.LogCapt
     assert log.records[-1].getMessage() == (
         "rolling restart stopped, new <1|1> did not get ready: tried again (0 of 2 done)\nValueError: new"
     )
-    assert [row.state for row in service.rows] == ["starting", "ready"]  # as after any death
-    service.get_ready(service.rows[0])
-    assert [row.state for row in service.rows] == ["ready", "ready"]
+    assert [slot.state for slot in service.slots] == ["starting", "ready"]  # as after any death
+    service.get_ready(service.slots[0])
+    assert [slot.state for slot in service.slots] == ["ready", "ready"]
 
 
 @pytest.mark.parametrize("surge", [True, False])
@@ -143,12 +143,12 @@ def test_one_more_follows_one_that_failed(surge: bool) -> None:
         service.end(service.the("retiring"))
     service.end(service.the("starting"))
     while service.busy:
-        if not surge and not [row for row in service.rows if row.state == "retiring"]:
+        if not surge and not [slot for slot in service.slots if slot.state == "retiring"]:
             service.get_ready(service.the("starting"))  # its old process had gone already
         else:
             service.replace()
     assert service.begun == ["<1|1>", "<1|1>", "<1|2>"]
-    assert all(row.pid > 3 for row in service.rows if row.worker_id)
+    assert all(slot.pid > 3 for slot in service.slots if slot.worker_id)
 
 
 def test_a_request_before_the_service_is_ready(log: pytest.LogCaptureFixture) -> None:
@@ -164,35 +164,35 @@ def test_the_old_one_dies_before_the_new_one_is_ready() -> None:
     """It starts again as usual; the new one takes its place all the same."""
     service = Service([1])
     service.rolling.ask()
-    service.end(service.rows[0])
-    assert [row.state for row in service.rows] == ["starting", "starting"]
-    service.get_ready(service.rows[0])
-    service.get_ready(service.rows[1])
-    service.end(service.rows[0])
-    assert [(row.state, row.worker_id) for row in service.rows] == [("free", None), ("ready", 1)]
+    service.end(service.slots[0])
+    assert [slot.state for slot in service.slots] == ["starting", "starting"]
+    service.get_ready(service.slots[0])
+    service.get_ready(service.slots[1])
+    service.end(service.slots[0])
+    assert [(slot.state, slot.worker_id) for slot in service.slots] == [("free", None), ("ready", 1)]
 
 
 def test_the_new_one_dies_when_it_was_ready() -> None:
     """It starts again, and nobody else is replaced before it is ready."""
     service = Service([2])
     service.rolling.ask()
-    service.get_ready(service.rows[2])
-    service.end(service.rows[2])
-    service.end(service.rows[0])
-    assert [(row.state, row.worker_id) for row in service.rows] == [("free", None), ("ready", 2), ("starting", 1)]
-    service.end(service.rows[2])
-    service.get_ready(service.rows[2])
-    assert [(row.state, row.worker_id) for row in service.rows] == [("starting", 2), ("ready", 2), ("ready", 1)]
+    service.get_ready(service.slots[2])
+    service.end(service.slots[2])
+    service.end(service.slots[0])
+    assert [(slot.state, slot.worker_id) for slot in service.slots] == [("free", None), ("ready", 2), ("starting", 1)]
+    service.end(service.slots[2])
+    service.get_ready(service.slots[2])
+    assert [(slot.state, slot.worker_id) for slot in service.slots] == [("starting", 2), ("ready", 2), ("ready", 1)]
 
 
 def test_others_that_die_start_again() -> None:
     service = Service([1, 1])
     service.rolling.ask()
-    service.end(service.rows[2])
+    service.end(service.slots[2])
     assert service.begun == ["<1|1>", "<2|1>"]
-    service.get_ready(service.rows[2])
-    service.get_ready(service.rows[1])
-    service.end(service.rows[0])
+    service.get_ready(service.slots[2])
+    service.get_ready(service.slots[1])
+    service.end(service.slots[0])
     service.replace()
     assert service.places == [None, 1, None, 1] and not service.busy
 
@@ -204,9 +204,9 @@ def test_the_end_of_the_service(log: pytest.LogCaptureFixture, surge: bool) -> N
     service.rolling.ask()
     service.rolling.cancel()
     before = list(service.places)
-    for row in service.rows:
-        assert not service.rolling.on_free(row)
-        service.rolling.on_ready(row)
+    for slot in service.slots:
+        assert not service.rolling.on_free(slot)
+        service.rolling.on_ready(slot)
     service.rolling.ask()
     assert service.places == before and len(service.begun) <= 1
     assert [record.getMessage() for record in log.records][-2:] == [
@@ -219,22 +219,22 @@ def test_the_end_of_the_service(log: pytest.LogCaptureFixture, surge: bool) -> N
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.booleans(), st.randoms(use_true_random=False))
 def test_whatever_happens(stages: list[int], surge: bool, chance: random.Random) -> None:
-    """Each replica has one row, at most one more while it is replaced, and in the end all are served anew."""
+    """Each replica has one slot, at most one more while it is replaced, and in the end all are served anew."""
     service = Service(stages, surge)
 
     def one_event(deaths: bool) -> bool:
-        moves = [row for row in service.rows if row.state in ("starting", "retiring")]
+        moves = [slot for slot in service.slots if slot.state in ("starting", "retiring")]
         if deaths and chance.random() < 0.3:
-            moves = [row for row in service.rows if row.state != "free"]
+            moves = [slot for slot in service.slots if slot.state != "free"]
         if not moves:
             return False
-        row = chance.choice(moves)
-        if row.state == "starting" and not (deaths and chance.random() < 0.3):
-            service.get_ready(row)
+        slot = chance.choice(moves)
+        if slot.state == "starting" and not (deaths and chance.random() < 0.3):
+            service.get_ready(slot)
         else:
-            service.end(row)
+            service.end(slot)
         for number, replicas in enumerate(stages, 1):
-            ids = [row.worker_id for row in service.rows if row.stage_number == number and row.worker_id]
+            ids = [slot.worker_id for slot in service.slots if slot.stage_number == number and slot.worker_id]
             assert set(ids) == set(range(1, replicas + 1)) and len(ids) <= replicas + surge
         return True
 
@@ -248,6 +248,6 @@ def test_whatever_happens(stages: list[int], surge: bool, chance: random.Random)
     service.rolling.ask()
     while one_event(deaths=False):
         pass
-    serving = [row for row in service.rows if row.worker_id is not None]
+    serving = [slot for slot in service.slots if slot.worker_id is not None]
     assert len(serving) == sum(stages)
-    assert all(row.is_ready and row.pid > newest for row in serving)
+    assert all(slot.is_ready and slot.pid > newest for slot in serving)

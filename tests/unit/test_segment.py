@@ -10,7 +10,7 @@ import pytest
 from mosec_cy._engine.segment import Segment
 
 FIELDS = struct.Struct("<QIIIIQQ")
-"""Magic, version, rows, task slots, routes, budget, size; the capacities of the rings follow, two for each row."""
+"""Magic, version, slots, task slots, routes, budget, size; the capacities of the rings follow, two for each slot."""
 BUDGET = 1 << 20
 
 
@@ -21,27 +21,27 @@ def file_of(content: bytes, size: int) -> int:
     return fd
 
 
-def header(rows: int) -> bytes:
-    """The header of a sound segment, which says that it has so many rows instead."""
+def header(slots: int) -> bytes:
+    """The header of a sound segment, which says that it has so many slots instead."""
     made = Segment.create([(64, 64), (16, 32)], 64, BUDGET, 2)
     fields = list(FIELDS.unpack(os.pread(made.fd, FIELDS.size, 0)))
     made.close()
-    return FIELDS.pack(*fields[:2], rows, *fields[3:]) + struct.pack("<2I", 16, 16) * rows
+    return FIELDS.pack(*fields[:2], slots, *fields[3:]) + struct.pack("<2I", 16, 16) * slots
 
 
 @pytest.mark.parametrize("size", [0, 1, 40, 4095, 4096, 8192, 32768])
-@pytest.mark.parametrize("rows", [2, 507, 4096])
-def test_a_file_that_is_shorter_than_its_header_says_is_refused(rows: int, size: int) -> None:
-    fd = file_of(header(rows), size)
+@pytest.mark.parametrize("slots", [2, 507, 4096])
+def test_a_file_that_is_shorter_than_its_header_says_is_refused(slots: int, size: int) -> None:
+    fd = file_of(header(slots), size)
     with pytest.raises(ValueError, match=f"{size} bytes"):
         Segment.attach(fd)
     os.close(fd)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 506, 507, 4096])
-def test_as_many_rows_as_there_can_be_are_attached(rows: int) -> None:
+@pytest.mark.parametrize("slots", [1, 2, 506, 507, 4096])
+def test_as_many_slots_as_there_can_be_are_attached(slots: int) -> None:
     """With a header of one page, and of several."""
-    made = Segment.create([(16, 16)] * rows, 64, BUDGET, 2)
+    made = Segment.create([(16, 16)] * slots, 64, BUDGET, 2)
     attached = Segment.attach(os.dup(made.fd))
     assert attached.layout() == made.layout()
     attached.close()

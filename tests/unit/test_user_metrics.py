@@ -46,8 +46,8 @@ def test_without_workers_it_is_done_at_once(reactor: Reactor) -> None:
 
 def test_pages_at_the_same_time_share_the_answers(reactor: Reactor) -> None:
     metrics, asked = UserMetrics(reactor, []), []
-    for row in (1, 2):
-        metrics.joined(row, lambda row=row: asked.append(row))
+    for slot in (1, 2):
+        metrics.joined(slot, lambda slot=slot: asked.append(slot))
     first, second = Page(reactor), Page(reactor)
     metrics.collect(first)
     metrics.answered(1, snapshot(3))
@@ -63,8 +63,8 @@ def test_pages_at_the_same_time_share_the_answers(reactor: Reactor) -> None:
 
 def test_who_is_late_is_represented_and_not_waited_for_again(reactor: Reactor) -> None:
     metrics, asked = UserMetrics(reactor, []), []
-    for row in (1, 2):
-        metrics.joined(row, lambda row=row: asked.append(row))
+    for slot in (1, 2):
+        metrics.joined(slot, lambda slot=slot: asked.append(slot))
     metrics.collect(Page(reactor))
     metrics.answered(1, snapshot(1))
     metrics.answered(2, snapshot(10))
@@ -100,7 +100,7 @@ def test_who_ends_is_not_waited_for_and_its_counts_stay(reactor: Reactor) -> Non
     assert page.count == 6
 
 
-def test_a_row_that_has_not_joined_may_leave_or_speak(reactor: Reactor) -> None:
+def test_a_slot_that_has_not_joined_may_leave_or_speak(reactor: Reactor) -> None:
     metrics = UserMetrics(reactor, [])
     metrics.left(1)
     metrics.answered(1, snapshot(5))

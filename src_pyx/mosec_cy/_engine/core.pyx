@@ -9,7 +9,7 @@ from libc.string cimport memset
 from libc.time cimport time
 from posix.unistd cimport close, read
 
-from mosec_cy._engine.batcher cimport Deadline, Deadlines, Row, Stage, Task, batcher_init, deadlines_init
+from mosec_cy._engine.batcher cimport Deadline, Deadlines, Slot, Stage, Task, batcher_init, deadlines_init
 from mosec_cy._engine.connection cimport (
     TIMER_BODY,
     TIMER_HEADER,
@@ -35,23 +35,23 @@ from mosec_cy._engine.connection cimport (
     token_slot,
 )
 from mosec_cy._engine.dispatch cimport (
-    REPORT_ROW_KILLED,
-    REPORT_ROW_OVERDUE,
+    REPORT_SLOT_KILLED,
+    REPORT_SLOT_OVERDUE,
     REPORT_RUNNING,
     REPORT_STOPPED,
     Answer,
     ContentType,
     Dispatcher,
-    Link,
+    SlotState,
     Pipeline,
     dispatch_deadline,
     dispatch_has_news,
     dispatch_notify,
     dispatch_poll,
-    row_dead,
-    row_drain,
-    row_ready,
-    row_started,
+    slot_dead,
+    slot_drain,
+    slot_ready,
+    slot_started,
 )
 from mosec_cy._engine.http1 cimport (
     Http1Io,
@@ -148,23 +148,23 @@ cdef extern from *:
     int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
 
 cdef enum:
-    WAKE_EVERY = 16                    # events: by then a row that sleeps is told of its work
+    WAKE_EVERY = 16                    # events: by then a slot that sleeps is told of its work
     ACCEPTS = 64                       # an event, before others get their turn
     HANDSHAKE_NS = 20_000_000          # for handshakes that are under way when nobody else may connect, at the end
-    FAREWELL_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
+    REJECT_PENDING_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
     SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
 
 cdef enum:                             # orders of the master
-    ORDER_ROW_STARTED = 1
-    ORDER_ROW_READY = 2
-    ORDER_ROW_DRAIN = 3
+    ORDER_SLOT_STARTED = 1
+    ORDER_SLOT_READY = 2
+    ORDER_SLOT_DRAIN = 3
     ORDER_LISTEN = 4
     ORDER_SHUTDOWN = 5
 
 ctypedef struct ControlMessage:        # "=IIIiQ"; both directions
     uint32_t kind
-    uint32_t row
+    uint32_t slot
     uint32_t incarnation
     int32_t pid
     uint64_t value
@@ -191,52 +191,52 @@ ctypedef struct Core:
 # ---- control -------------------------------------------------------------------------------------
 
 
-cdef void core_report(void *context, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil:
+cdef void core_report(void *context, uint32_t kind, uint32_t slot, uint64_t value) noexcept nogil:
     cdef Core *core = <Core *>context
     cdef Dispatcher *d = &core.service.dispatcher
     cdef ControlMessage message
     cdef int flags = MSG_NOSIGNAL
     memset(&message, 0, sizeof(message))
     message.kind = kind
-    message.row = row
+    message.slot = slot
     message.value = value
     if kind != REPORT_STOPPED and kind != REPORT_RUNNING:
-        message.incarnation = d.links[row].incarnation
-        message.pid = d.links[row].pid
-    if kind == REPORT_ROW_OVERDUE or kind == REPORT_ROW_KILLED:
+        message.incarnation = d.slots[slot].incarnation
+        message.pid = d.slots[slot].pid
+    if kind == REPORT_SLOT_OVERDUE or kind == REPORT_SLOT_KILLED:
         flags |= MSG_DONTWAIT          # news that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
 
 
-cdef bint _watch(Core *core, uint32_t row) noexcept nogil:
+cdef bint _watch(Core *core, uint32_t slot) noexcept nogil:
     cdef Dispatcher *d = &core.service.dispatcher
-    # A row without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
+    # A slot without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
     # none even now.
-    cdef Link *link = &d.links[row]
-    if link.pidfd >= 0 or link.pid <= 0:
+    cdef SlotState *state = &d.slots[slot]
+    if state.pidfd >= 0 or state.pid <= 0:
         return True
-    link.pidfd = mosec_pidfd_open(link.pid)
-    if link.pidfd >= 0:
-        loop_add(&core.loop, link.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, link.incarnation, row))
-        if link.given_up:
-            mosec_pidfd_send_signal(link.pidfd, SIGKILL)     # as row_give_up could not
+    state.pidfd = mosec_pidfd_open(state.pid)
+    if state.pidfd >= 0:
+        loop_add(&core.loop, state.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, state.incarnation, slot))
+        if state.given_up:
+            mosec_pidfd_send_signal(state.pidfd, SIGKILL)     # as slot_give_up could not
     elif errno == ESRCH:               # master has seen its end, and waits for us to say so
-        row_dead(d, row)
+        slot_dead(d, slot)
     else:
         return False
     return True
 
 
-cdef void _row_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
+cdef void _slot_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
     cdef Dispatcher *d = &core.service.dispatcher
-    # A replica keeps its counts when it moves to another row: `value` is the row that they began in, 0 its own.
-    cdef uint64_t counts = order.value if 0 < order.value < d.batcher.row_count else order.row
-    d.links[order.row].statistics = d.row_statistics + counts
-    row_started(d, order.row, order.incarnation, order.pid, pidfd)
+    # A replica keeps its counts when it moves to another slot: `value` is the slot that they began in, 0 its own.
+    cdef uint64_t counts = order.value if 0 < order.value < d.batcher.slot_count else order.slot
+    d.slots[order.slot].statistics = d.slot_statistics + counts
+    slot_started(d, order.slot, order.incarnation, order.pid, pidfd)
     if pidfd >= 0:
-        loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.row))
-    elif not _watch(core, order.row) and (core.accepting or core.resume_at):
-        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)        # a row comes before any client
+        loop_add(&core.loop, pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, order.incarnation, order.slot))
+    elif not _watch(core, order.slot) and (core.accepting or core.resume_at):
+        _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)        # a slot comes before any client
 
 
 cdef void _set_accepting(Core *core, bint on) noexcept nogil:
@@ -254,16 +254,16 @@ cdef void _set_accepting(Core *core, bint on) noexcept nogil:
 
 cdef void _obey(Core *core, const ControlMessage *order, int passed) noexcept nogil:
     cdef Dispatcher *d = &core.service.dispatcher
-    if passed >= 0 and (order.kind != ORDER_ROW_STARTED or order.row >= d.batcher.row_count):
+    if passed >= 0 and (order.kind != ORDER_SLOT_STARTED or order.slot >= d.batcher.slot_count):
         close(passed)
-    if order.row >= d.batcher.row_count:
+    if order.slot >= d.batcher.slot_count:
         return
-    if order.kind == ORDER_ROW_STARTED:
-        _row_started(core, order, passed)
-    elif order.kind == ORDER_ROW_READY:
-        row_ready(d, order.row, order.incarnation)
-    elif order.kind == ORDER_ROW_DRAIN:
-        row_drain(d, order.row, order.incarnation)
+    if order.kind == ORDER_SLOT_STARTED:
+        _slot_started(core, order, passed)
+    elif order.kind == ORDER_SLOT_READY:
+        slot_ready(d, order.slot, order.incarnation)
+    elif order.kind == ORDER_SLOT_DRAIN:
+        slot_drain(d, order.slot, order.incarnation)
     elif order.kind == ORDER_LISTEN:
         core.resume_at = core.loop.now
         _resume_accepting(core)
@@ -300,11 +300,11 @@ cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
 
 
 cdef void _resume_accepting(Core *core) noexcept nogil:
-    cdef uint32_t row
+    cdef uint32_t slot
     if core.io.connections.open >= core.paused_open and core.loop.now < core.resume_at:
         return
-    for row in range(core.service.dispatcher.batcher.row_count):
-        if not _watch(core, row):
+    for slot in range(core.service.dispatcher.batcher.slot_count):
+        if not _watch(core, slot):
             _pause_accepting(core, core.loop.now + ACCEPT_PAUSE_NS)
             return
     core.resume_at = 0
@@ -358,9 +358,9 @@ cdef void _handle(Core *core, uint64_t token, uint32_t events) noexcept nogil:
     elif kind == TOKEN_CONTROL:
         _read_control(core)
     elif kind == TOKEN_PROCESS:
-        if slot < d.batcher.row_count and d.links[slot].pidfd >= 0:
-            loop_remove(&core.loop, d.links[slot].pidfd)
-            row_dead(d, slot)
+        if slot < d.batcher.slot_count and d.slots[slot].pidfd >= 0:
+            loop_remove(&core.loop, d.slots[slot].pidfd)
+            slot_dead(d, slot)
 
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ cdef void _shut_port(Core *core) noexcept nogil:
     if core.accepting:
         _set_accepting(core, False)
     core.resume_at = core.shut_at = 0
-    core.stop_at = core.loop.now + FAREWELL_NS
+    core.stop_at = core.loop.now + REJECT_PENDING_NS
 
 
 cdef void _leave(Core *core) noexcept nogil:
@@ -526,7 +526,7 @@ cdef class _Engine:
         free(s.health.stages)
         free(s.lacking_texts)
         free(s.stalled_texts)
-        free(d.links)
+        free(d.slots)
         free(s.routes)
         free(d.content_types)
         free(d.stage_timeouts)
@@ -535,7 +535,7 @@ cdef class _Engine:
         free(d.deadlines.heap)
         free(d.deadlines.places)
         free(d.batcher.stages)
-        free(d.batcher.rows)
+        free(d.batcher.slots)
 
     cdef void *array(self, size_t n, size_t size) except NULL:
         cdef void *memory = calloc(n, size)
@@ -555,7 +555,7 @@ cdef class _Engine:
             used = len(os.listdir("/proc/self/fd"))
         except OSError:
             used = 64               # core has not many yet
-        return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.rows - SPARE_DESCRIPTORS)
+        return max(1, os.sysconf("SC_OPEN_MAX") - used - 2 * self.segment.slots - SPARE_DESCRIPTORS)
 
     cdef int open_io(self, dict config) except -1:
         cdef Http1Io *io = &self.core.io
@@ -579,44 +579,44 @@ cdef class _Engine:
     cdef int open_stages(self, list stages) except -1:
         cdef Dispatcher *d = &self.core.service.dispatcher
         cdef Stage *table = <Stage *>self.array(len(stages), sizeof(Stage))
-        cdef Row *rows = <Row *>self.array(self.segment.rows, sizeof(Row))
-        cdef Task *tasks = <Task *>self.array(self.segment.task_slots, sizeof(Task))
-        cdef uint32_t i, row
-        d.batcher.stages, d.batcher.rows, d.batcher.tasks = table, rows, tasks
+        cdef Slot *slots = <Slot *>self.array(self.segment.slots, sizeof(Slot))
+        cdef Task *tasks = <Task *>self.array(self.segment.max_tasks, sizeof(Task))
+        cdef uint32_t i, slot
+        d.batcher.stages, d.batcher.slots, d.batcher.tasks = table, slots, tasks
         d.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].max_wait_ns = stage["max_wait_ns"]
             table[i].retry = stage.get("retry", 0)
             d.stage_timeouts[i] = stage["timeout_ns"]
-            for row in range(stage["first_row"], stage["first_row"] + stage["rows"]):
-                rows[row].stage = i
-                rows[row].ring_capacity = self.segment.submit_capacity(row)
-        d.scratch = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
-        batcher_init(&d.batcher, tasks, self.segment.words(), self.segment.task_slots, table, len(stages), rows,
-                     self.segment.rows)
+            for slot in range(stage["first_slot"], stage["first_slot"] + stage["slots"]):
+                slots[slot].stage = i
+                slots[slot].ring_capacity = self.segment.submit_capacity(slot)
+        d.scratch = <uint32_t *>self.array(self.segment.max_tasks, sizeof(uint32_t))
+        batcher_init(&d.batcher, tasks, self.segment.words(), self.segment.max_tasks, table, len(stages), slots,
+                     self.segment.slots)
         return 0
 
     cdef int open_deadlines(self) except -1:
         cdef Deadlines *d = &self.core.service.dispatcher.deadlines
-        d.heap = <Deadline *>self.array(self.segment.task_slots, sizeof(Deadline))
-        d.places = <uint32_t *>self.array(self.segment.task_slots, sizeof(uint32_t))
+        d.heap = <Deadline *>self.array(self.segment.max_tasks, sizeof(Deadline))
+        d.places = <uint32_t *>self.array(self.segment.max_tasks, sizeof(uint32_t))
         deadlines_init(d, d.heap, d.places)
         return 0
 
-    cdef int open_rows(self, int master_bell) except -1:
+    cdef int open_slots(self, int master_bell) except -1:
         cdef Dispatcher *d = &self.core.service.dispatcher
-        cdef uint32_t row
-        d.links = <Link *>self.array(self.segment.rows, sizeof(Link))
-        d.row_statistics = self.segment.row_statistics(0)
-        for row in range(self.segment.rows):
-            self.segment.attach_submit(row, &d.links[row].submit)
-            self.segment.attach_complete(row, &d.links[row].complete)
-            d.links[row].shared = self.segment.row(row)
-            d.links[row].statistics = d.row_statistics + row
-            d.links[row].wake_fd = master_bell if row == 0 else -1
-            row_started(d, row, 0, 0, -1)
-        row_started(d, 0, 1, 0, -1)        # the master's own row has always been there
+        cdef uint32_t slot
+        d.slots = <SlotState *>self.array(self.segment.slots, sizeof(SlotState))
+        d.slot_statistics = self.segment.slot_statistics(0)
+        for slot in range(self.segment.slots):
+            self.segment.attach_submit(slot, &d.slots[slot].submit)
+            self.segment.attach_complete(slot, &d.slots[slot].complete)
+            d.slots[slot].shared = self.segment.slot(slot)
+            d.slots[slot].statistics = d.slot_statistics + slot
+            d.slots[slot].wake_fd = master_bell if slot == 0 else -1
+            slot_started(d, slot, 0, 0, -1)
+        slot_started(d, 0, 1, 0, -1)        # the master's own slot has always been there
         return 0
 
     cdef int open_routes(self, list routes, list content_types) except -1:
@@ -659,26 +659,26 @@ cdef class _Engine:
     cdef int open_health(self, list stages, uint64_t margin) except -1:
         cdef Service *s = &self.core.service
         cdef Dispatcher *d = &self.core.service.dispatcher
-        cdef uint32_t rows = d.batcher.row_count
+        cdef uint32_t slots = d.batcher.slot_count
         cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
         s.health.stages = table
-        s.health.watches = <ProgressWatch *>self.array(rows, sizeof(ProgressWatch))
+        s.health.watches = <ProgressWatch *>self.array(slots, sizeof(ProgressWatch))
         s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
         s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
         for i, stage in enumerate(stages):
             # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
-            # if need be by its death: a row that still does nothing hangs.
-            table[i].patience = max(d.timeout, <uint64_t>stage["timeout_ns"]) + d.kill_grace + margin
+            # if need be by its death: a slot that still does nothing hangs.
+            table[i].limit = max(d.timeout, <uint64_t>stage["timeout_ns"]) + d.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
-        health_init(&s.health, s.health.watches, rows, table, len(stages))
+        health_init(&s.health, s.health.watches, slots, table, len(stages))
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
         cdef Dispatcher *d = &self.core.service.dispatcher
-        cdef uint32_t row
-        for row in range(d.batcher.row_count):
-            d.links[row].streams = d.links[row].streams or d.batcher.rows[row].stage == stage
+        cdef uint32_t slot
+        for slot in range(d.batcher.slot_count):
+            d.slots[slot].streams = d.slots[slot].streams or d.batcher.slots[slot].stage == stage
 
     cdef int open_codings(self, list names) except -1:
         cdef Service *s = &self.core.service
@@ -704,7 +704,7 @@ cdef class _Engine:
         s.charge_limit = budget // 2
         self.open_deadlines()
         self.open_stages(config["stages"])
-        self.open_rows(config["master_bell_fd"])
+        self.open_slots(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])
         self.open_health(config["stages"], config["stall_margin_ns"])
         self.open_codings(config["codings"])

@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from mosec_cy._engine.batcher cimport Batcher, Deadlines
 from mosec_cy._engine.pool cimport Pool, Trimmer
 from mosec_cy._engine.ring cimport RingEnd
-from mosec_cy._engine.segment cimport RowShared, RowStatistics, Statistics
+from mosec_cy._engine.segment cimport SlotShared, SlotStatistics, Statistics
 
 ctypedef struct Answer:
     int status
@@ -19,17 +19,17 @@ ctypedef struct Answer:
     const char *extra              # further header lines, each with CRLF, or NULL
     size_t extra_n
 
-cdef enum:                         # what a row is to be woken for
-    NOTIFY_WORK = 1                # it was handed something
+cdef enum:                         # what a slot is to be woken for
+    NOTIFY_WORK = 1                # it was dispatched something
     NOTIFY_FORCED = 2              # it is late: also if its bell, which other processes can write, says it is awake
     NOTIFY_STREAM = 4              # something has changed for its threads that wait to send events
 
-# Core's private half of a row.
-ctypedef struct Link:
+# Core's private half of a slot.
+ctypedef struct SlotState:
     RingEnd submit
     RingEnd complete
-    RowShared *shared
-    RowStatistics *statistics      # of the replica that it is
+    SlotShared *shared
+    SlotStatistics *statistics      # of the replica that it is
     uint64_t lessee
     uint32_t incarnation
     int32_t pid
@@ -37,7 +37,7 @@ ctypedef struct Link:
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
     bint streams                   # its stage is the last one of a route that streams
     uint8_t notify                 # NOTIFY_*, or-ed
-    bint given_up                  # its memory is spoilt or it hangs: killed; or it is dead: no more listened to
+    bint given_up                  # its memory is corrupt or it hangs: killed; or it is dead: no more listened to
     bint leaving                   # gets no more work; master waits until it has finished what it had
     uint64_t check_at              # ns: look whether `forward` has overrun
     uint64_t kill_at               # ns: it did, and does not give way, or it hangs in what it did when core looked
@@ -48,7 +48,7 @@ ctypedef struct Link:
     uint32_t idle_batch            # at the last check it idled after this batch, with tasks that it had lost; 0: not so
     uint32_t batch_answered        # of the batch that it is answering: tasks,
     uint32_t batch_succeeded       # those with 200,
-    uint64_t batch_formed          # and ns from the entry of the oldest into the queue until it was handed out
+    uint64_t batch_formed          # and ns from the entry of the oldest into the queue until it was dispatched
 
 ctypedef struct ContentType:
     const char *text
@@ -64,15 +64,15 @@ ctypedef struct Dispatcher:
     Pool pool
     Batcher batcher
     Trimmer trimmer
-    Link *links
+    SlotState *slots
     Pipeline *pipelines            # one a route
     ContentType *content_types
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
-    RowStatistics *row_statistics  # one each row
-    uint64_t *acknowledged         # a word each task slot, in shared memory: as Task.acknowledged
-    # Tasks of the batch that goes out, or of the row that has died: room for all. It holds while clients are answered:
+    SlotStatistics *slot_statistics  # one each slot
+    uint64_t *acknowledged         # a word each task entry, in shared memory: as Task.acknowledged
+    # Tasks of the batch that goes out, or of the slot that has died: room for all. It holds while clients are answered:
     # that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.
     uint32_t *scratch
     uint64_t now                   # ns, set by the loop
@@ -81,21 +81,21 @@ ctypedef struct Dispatcher:
     uint64_t charged               # bytes in blocks that core holds
     Deadlines deadlines            # of the tasks whose client waits
     uint32_t inside                # how many those are
-    bint notify_due                # some row is to be woken
+    bint notify_due                # some slot is to be woken
     void *io
-    bint (*answer)(void *io, uint32_t slot, uint32_t generation, const Answer *answer) noexcept nogil
+    bint (*answer)(void *io, uint32_t connection, uint32_t generation, const Answer *answer) noexcept nogil
     # An event for the stream that is the answer; copied. The connection may be closed by this, the task withdrawn.
-    void (*stream)(void *io, uint32_t slot, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil
+    void (*stream)(void *io, uint32_t connection, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil
     void *control                  # reports to master
-    void (*report)(void *control, uint32_t kind, uint32_t row, uint64_t value) noexcept nogil
+    void (*report)(void *control, uint32_t kind, uint32_t slot, uint64_t value) noexcept nogil
 
 cdef enum:                         # reports to master (and the numbers of the control messages)
-    REPORT_ROW_DEAD = 101
-    REPORT_ROW_OVERDUE = 102
-    REPORT_ROW_KILLED = 103
+    REPORT_SLOT_DEAD = 101
+    REPORT_SLOT_OVERDUE = 102
+    REPORT_SLOT_KILLED = 103
     REPORT_STOPPED = 104
     REPORT_RUNNING = 105           # set up: orders are heard
-    REPORT_ROW_IDLE = 106
+    REPORT_SLOT_IDLE = 106
 
 # ---- tasks: each ends once, with an answer or because its client has left ------------------------
 
@@ -105,29 +105,29 @@ cdef const char *SERVICE_TIMEOUT                                       # what a 
 cdef void block_charge(Dispatcher *d, uint32_t block) noexcept nogil   # core has claimed it
 cdef void block_drop(Dispatcher *d, uint32_t block) noexcept nogil     # core gives it up; NO_BLOCK: nothing to do
 # A client waits for it from now on, until `deadline` (ns), or if that is 0 for the service's time-out.
-cdef void task_admit(Dispatcher *d, uint32_t slot, uint64_t deadline) noexcept nogil
-# Its stream begins; before the task is first handed out.
-cdef void stream_admit(Dispatcher *d, uint32_t slot) noexcept nogil
+cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept nogil
+# Its stream begins; before the task is first dispatched.
+cdef void stream_admit(Dispatcher *d, uint32_t entry) noexcept nogil
 # So many bytes of a task's stream are still to be sent; the others are with the kernel.
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil
-# Its client has left. It goes at once if no row has started it, else when that row is done.
-cdef void task_leave(Dispatcher *d, uint32_t slot) noexcept nogil
+# Its client has left. It goes at once if no slot has started it, else when that slot is done.
+cdef void task_leave(Dispatcher *d, uint32_t entry) noexcept nogil
 # The answer to a client that waits for a task which may be running. `text` is static, or the answer is a stream.
-cdef void task_fail(Dispatcher *d, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil
+cdef void task_fail(Dispatcher *d, uint32_t entry, int status, const uint8_t *text, uint64_t n) noexcept nogil
 
 # ---- worker slots --------------------------------------------------------------------------------
 
-cdef void rows_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil  # hands out what can be started now
-# The life of a row, as the master and its pidfd tell it.
-cdef void row_started(Dispatcher *d, uint32_t row, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil
-cdef void row_ready(Dispatcher *d, uint32_t row, uint32_t incarnation) noexcept nogil
-cdef void row_drain(Dispatcher *d, uint32_t row, uint32_t incarnation) noexcept nogil
-cdef void row_dead(Dispatcher *d, uint32_t row) noexcept nogil
+cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil  # dispatches what can be started now
+# The life of a slot, as the master and its pidfd tell it.
+cdef void slot_started(Dispatcher *d, uint32_t slot, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil
+cdef void slot_ready(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
+cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
+cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil
 
 # ---- round by round ------------------------------------------------------------------------------
 
 cdef bint dispatch_has_news(const Dispatcher *d) noexcept nogil
-cdef void dispatch_poll(Dispatcher *d) noexcept nogil                  # takes what the rows have completed
-cdef void dispatch_notify(Dispatcher *d) noexcept nogil                # wakes the rows that were handed something
+cdef void dispatch_poll(Dispatcher *d) noexcept nogil                  # takes what the slots have completed
+cdef void dispatch_notify(Dispatcher *d) noexcept nogil                # wakes the slots that were handed something
 cdef void dispatch_expire(Dispatcher *d) noexcept nogil                # all that is due at d.now
 cdef uint64_t dispatch_deadline(const Dispatcher *d) noexcept nogil    # ns, when that is to be called again

@@ -4,7 +4,7 @@ from libc.string cimport memset, strlen
 from posix.unistd cimport close, write
 
 from mosec_cy._engine.batcher cimport (
-    TASK_HANDED,
+    TASK_DISPATCHED,
     WITHDRAWN,
     Stage,
     Task,
@@ -14,10 +14,10 @@ from mosec_cy._engine.batcher cimport (
     batcher_holds,
     batcher_next_batch,
     batcher_retry,
-    batcher_row_down,
-    batcher_row_drain,
-    batcher_row_up,
-    batcher_take_back,
+    batcher_slot_down,
+    batcher_slot_drain,
+    batcher_slot_up,
+    batcher_reclaim,
     batcher_withdraw,
     deadlines_add,
     deadlines_remove,
@@ -67,7 +67,7 @@ from mosec_cy._engine.ring cimport (
     bell_ring,
     ring_free,
     ring_has_news,
-    ring_is_spoilt,
+    ring_is_corrupt,
     ring_pop,
     ring_publish,
     ring_push,
@@ -108,18 +108,18 @@ cdef inline void _gauge(Dispatcher *d) noexcept nogil:
     store_relaxed_u64(&d.statistics.remaining, d.inside)     # relaxed: a gauge
 
 
-cdef void task_admit(Dispatcher *d, uint32_t slot, uint64_t deadline) noexcept nogil:
-    cdef Task *task = &d.batcher.tasks[slot]
+cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept nogil:
+    cdef Task *task = &d.batcher.tasks[entry]
     task.arrived_at = d.now
     task.deadline = deadline if deadline else d.now + d.timeout
-    deadlines_add(&d.deadlines, slot, task.deadline)
+    deadlines_add(&d.deadlines, entry, task.deadline)
     d.inside += 1
     _gauge(d)
 
 
-cdef void _stop_waiting(Dispatcher *d, uint32_t slot) noexcept nogil:
+cdef void _stop_waiting(Dispatcher *d, uint32_t entry) noexcept nogil:
     # Its client has been answered, or has left.
-    deadlines_remove(&d.deadlines, slot)
+    deadlines_remove(&d.deadlines, entry)
     d.inside -= 1
     _gauge(d)
 
@@ -159,12 +159,12 @@ cdef Answer _worker_answer(const Dispatcher *d, const Descriptor *item) noexcept
     return answer
 
 
-cdef void _end_task(Dispatcher *d, uint32_t slot, const Answer *answer) noexcept nogil:
+cdef void _end_task(Dispatcher *d, uint32_t entry, const Answer *answer) noexcept nogil:
     # The answer to the client, if it still waits; its block is core's and goes with it. The task ends.
-    cdef Task *task = &d.batcher.tasks[slot]
+    cdef Task *task = &d.batcher.tasks[entry]
     cdef bint taken = False
     if task.connection != NO_INDEX:
-        _stop_waiting(d, slot)
+        _stop_waiting(d, entry)
         if answer.status == 200:
             histogram_add_ns(&d.statistics.total, d.now - task.arrived_at)
         taken = d.answer(d.io, task.connection, task.connection_generation, answer)
@@ -172,42 +172,42 @@ cdef void _end_task(Dispatcher *d, uint32_t slot, const Answer *answer) noexcept
         store_relaxed_u64(&d.statistics.late, d.statistics.late + 1)       # relaxed: core alone writes
     if not taken:
         block_drop(d, answer.block)
-    task_free(&d.batcher, slot)
+    task_free(&d.batcher, entry)
 
 
-cdef void _end_task_with_text(Dispatcher *d, uint32_t slot, int status, const char *text) noexcept nogil:
+cdef void _end_task_with_text(Dispatcher *d, uint32_t entry, int status, const char *text) noexcept nogil:
     cdef Answer answer = _text_answer(d, status, <const uint8_t *>text, strlen(text))
-    _end_task(d, slot, &answer)
+    _end_task(d, entry, &answer)
 
 
-cdef void task_leave(Dispatcher *d, uint32_t slot) noexcept nogil:
-    # Nobody waits for this task any more. It goes at once if no row has started it, else when that row is done.
-    cdef Task *task = &d.batcher.tasks[slot]
-    if task.state == TASK_HANDED:
-        _notify(d, task.row, NOTIFY_FORCED)
-    _stop_waiting(d, slot)
+cdef void task_leave(Dispatcher *d, uint32_t entry) noexcept nogil:
+    # Nobody waits for this task any more. It goes at once if no slot has started it, else when that slot is done.
+    cdef Task *task = &d.batcher.tasks[entry]
+    if task.state == TASK_DISPATCHED:
+        _notify(d, task.slot, NOTIFY_FORCED)
+    _stop_waiting(d, entry)
     task.connection = NO_INDEX
-    if batcher_withdraw(&d.batcher, slot) == WITHDRAWN:
+    if batcher_withdraw(&d.batcher, entry) == WITHDRAWN:
         block_drop(d, task.block)
-        task_free(&d.batcher, slot)
-    elif d.links[task.row].streams:
-        _notify(d, task.row, NOTIFY_STREAM)
+        task_free(&d.batcher, entry)
+    elif d.slots[task.slot].streams:
+        _notify(d, task.slot, NOTIFY_STREAM)
 
 
-cdef void task_fail(Dispatcher *d, uint32_t slot, int status, const uint8_t *text, uint64_t n) noexcept nogil:
-    cdef uint32_t connection = d.batcher.tasks[slot].connection
-    cdef uint32_t generation = d.batcher.tasks[slot].connection_generation
+cdef void task_fail(Dispatcher *d, uint32_t entry, int status, const uint8_t *text, uint64_t n) noexcept nogil:
+    cdef uint32_t connection = d.batcher.tasks[entry].connection
+    cdef uint32_t generation = d.batcher.tasks[entry].connection_generation
     cdef Answer answer = _text_answer(d, status, text, n)
-    task_leave(d, slot)                # first: no row shall start what the client has been told is over
+    task_leave(d, entry)                # first: no slot shall start what the client has been told is over
     d.answer(d.io, connection, generation, &answer)
 
 
-cdef void task_time_out(Dispatcher *d, uint32_t slot, const char *text) noexcept nogil:
-    task_fail(d, slot, 408, <const uint8_t *>text, strlen(text))
+cdef void task_time_out(Dispatcher *d, uint32_t entry, const char *text) noexcept nogil:
+    task_fail(d, entry, 408, <const uint8_t *>text, strlen(text))
 
 
-cdef void task_expire(Dispatcher *d, uint32_t slot) noexcept nogil:
-    task_time_out(d, slot, SERVICE_TIMEOUT)
+cdef void task_expire(Dispatcher *d, uint32_t entry) noexcept nogil:
+    task_time_out(d, entry, SERVICE_TIMEOUT)
 
 
 cdef void _expire_tasks(Dispatcher *d) noexcept nogil:
@@ -215,53 +215,53 @@ cdef void _expire_tasks(Dispatcher *d) noexcept nogil:
         task_expire(d, d.deadlines.heap[0].id)
 
 
-# ---- rows at work --------------------------------------------------------------------------------
+# ---- slots at work --------------------------------------------------------------------------------
 
-# The rows at work: batches go out to them, answers come back.
+# The slots at work: batches go out to them, answers come back.
 
 cdef extern from "<signal.h>" nogil:
     int SIGKILL
 
 cdef const char *NO_MEMORY = b"inference internal error: no shared memory for the answer (--budget)"
-cdef const char *SPOILT = b"inference internal error: the worker sent an impossible answer"
+cdef const char *CORRUPT = b"inference internal error: the worker sent an impossible answer"
 
 
-cdef inline void _notify(Dispatcher *d, uint32_t row, uint8_t kind) noexcept nogil:
-    d.links[row].notify |= kind
+cdef inline void _notify(Dispatcher *d, uint32_t slot, uint8_t kind) noexcept nogil:
+    d.slots[slot].notify |= kind
     d.notify_due = True
 
 
-cdef void _wake(Link *link, bint forced) noexcept nogil:
+cdef void _wake(SlotState *state, bint forced) noexcept nogil:
     cdef uint64_t one = 1
     if forced:
-        bell_force(&link.shared.bell)
-    elif not bell_ring(&link.shared.bell):
+        bell_force(&state.shared.bell)
+    elif not bell_ring(&state.shared.bell):
         return
-    if link.wake_fd >= 0:
-        write(link.wake_fd, &one, sizeof(one))
+    if state.wake_fd >= 0:
+        write(state.wake_fd, &one, sizeof(one))
     else:
-        mosec_futex_wake(&link.shared.bell.counter, 1)
+        mosec_futex_wake(&state.shared.bell.counter, 1)
 
 
 cdef void dispatch_notify(Dispatcher *d) noexcept nogil:
-    # Apart from handing out: a row that is woken for each task goes to sleep again before the next one is there.
-    cdef uint32_t row
+    # Apart from dispatching: a slot that is woken for each task goes to sleep again before the next one is there.
+    cdef uint32_t slot
     cdef uint8_t kind
     if not d.notify_due:
         return
     d.notify_due = False
-    for row in range(d.batcher.row_count):
-        kind = d.links[row].notify
-        d.links[row].notify = 0
+    for slot in range(d.batcher.slot_count):
+        kind = d.slots[slot].notify
+        d.slots[slot].notify = 0
         if kind & (NOTIFY_WORK | NOTIFY_FORCED):
-            _wake(&d.links[row], kind & NOTIFY_FORCED)
-        if kind & NOTIFY_STREAM and bell_ring(&d.links[row].shared.stream_bell):
-            mosec_futex_wake(&d.links[row].shared.stream_bell.counter, FUTEX_ALL)
+            _wake(&d.slots[slot], kind & NOTIFY_FORCED)
+        if kind & NOTIFY_STREAM and bell_ring(&d.slots[slot].shared.stream_bell):
+            mosec_futex_wake(&d.slots[slot].shared.stream_bell.counter, FUTEX_ALL)
 
 
-cdef void _hand_out(Dispatcher *d, uint32_t row, uint32_t n) noexcept nogil:
-    # Tasks of d.scratch to the row's ring, seen by the row all at once.
-    cdef Link *link = &d.links[row]
+cdef void _push_batch(Dispatcher *d, uint32_t slot, uint32_t n) noexcept nogil:
+    # Tasks of d.scratch to the slot's ring, seen by the slot all at once.
+    cdef SlotState *state = &d.slots[slot]
     cdef Descriptor item
     cdef Task *task
     cdef uint32_t i
@@ -282,13 +282,13 @@ cdef void _hand_out(Dispatcher *d, uint32_t row, uint32_t n) noexcept nogil:
             item.flags |= TASK_LAST
         if task.tries < d.batcher.stages[task.stage].retry:
             item.flags |= TASK_REPEATABLE
-        ring_push(&link.submit, &item)
-    ring_publish(&link.submit)
-    _notify(d, row, NOTIFY_WORK)
+        ring_push(&state.submit, &item)
+    ring_publish(&state.submit)
+    _notify(d, slot, NOTIFY_WORK)
 
 
 cdef uint32_t _drop_late(Dispatcher *d, uint32_t n) noexcept nogil:
-    # Of the tasks in d.scratch, those whose time is over are answered so and not sent: what frees a row may be found
+    # Of the tasks in d.scratch, those whose time is over are answered so and not sent: what frees a slot may be found
     # in the same round as their deadline, and before it. How many remain.
     cdef uint32_t kept = 0
     cdef uint32_t i
@@ -301,50 +301,50 @@ cdef uint32_t _drop_late(Dispatcher *d, uint32_t n) noexcept nogil:
     return kept
 
 
-cdef void _see_room(Dispatcher *d, uint32_t row) noexcept nogil:
-    # Never more than fits into the ring of answers, if the row answered it all before core looks again.
-    cdef Link *link = &d.links[row]
-    cdef uint32_t room = ring_free(&link.submit)
-    if room == 0 and d.batcher.rows[row].up and ring_is_spoilt(&link.submit):
-        row_give_up(d, row)
+cdef void _see_room(Dispatcher *d, uint32_t slot) noexcept nogil:
+    # Never more than fits into the ring of answers, if the slot answered it all before core looks again.
+    cdef SlotState *state = &d.slots[slot]
+    cdef uint32_t room = ring_free(&state.submit)
+    if room == 0 and d.batcher.slots[slot].up and ring_is_corrupt(&state.submit):
+        slot_give_up(d, slot)
     # Where events are sent they may take up one half of it, see Sender._may_stop_waiting.
-    d.batcher.rows[row].room = min(
-        room, (<uint32_t>(link.complete.mask + 1) >> <uint32_t>link.streams) - d.batcher.rows[row].outstanding)
+    d.batcher.slots[slot].room = min(
+        room, (<uint32_t>(state.complete.mask + 1) >> <uint32_t>state.streams) - d.batcher.slots[slot].outstanding)
 
 
-cdef void rows_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
+cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
     cdef Stage *st = &d.batcher.stages[stage]
     cdef uint32_t n
-    cdef uint32_t row = st.up.head
+    cdef uint32_t slot = st.up.head
     if st.waiting == 0:
         return
-    while row != NO_INDEX:
-        _see_room(d, row)
-        row = d.batcher.rows[row].link.next
+    while slot != NO_INDEX:
+        _see_room(d, slot)
+        slot = d.batcher.slots[slot].link.next
     while True:
-        n = batcher_next_batch(&d.batcher, stage, d.now, d.scratch, &row)
+        n = batcher_next_batch(&d.batcher, stage, d.now, d.scratch, &slot)
         if n == 0:
             return
         n = _drop_late(d, n)
         if n == 0:
             continue
-        _hand_out(d, row, n)
-        if d.stage_timeouts[stage] and d.links[row].check_at == NEVER:
-            d.links[row].check_at = d.now + d.stage_timeouts[stage]
+        _push_batch(d, slot, n)
+        if d.stage_timeouts[stage] and d.slots[slot].check_at == NEVER:
+            d.slots[slot].check_at = d.now + d.stage_timeouts[stage]
 
 
-cdef void _settle(Dispatcher *d, uint32_t slot, const Descriptor *item) noexcept nogil:
+cdef void _settle(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
     # A checked completion of a task that is core's again: on to the next stage, or to the client.
-    cdef Task *task = &d.batcher.tasks[slot]
+    cdef Task *task = &d.batcher.tasks[entry]
     cdef const Pipeline *pipeline = &d.pipelines[task.route]
     cdef Answer answer
     cdef uint32_t stage
     if task.connection == NO_INDEX or item.status != 200 or task.position + 1u >= pipeline.stage_count:
         if item.block == NO_BLOCK and item.status != 200:
-            _end_task_with_text(d, slot, item.status, NO_MEMORY)
+            _end_task_with_text(d, entry, item.status, NO_MEMORY)
         else:
             answer = _worker_answer(d, item)
-            _end_task(d, slot, &answer)
+            _end_task(d, entry, &answer)
         return
     task.position += 1
     task.block = item.block
@@ -352,12 +352,12 @@ cdef void _settle(Dispatcher *d, uint32_t slot, const Descriptor *item) noexcept
     task.length = item.length
     task.flags = task.flags & ANSWER_WISHES | item.flags & PAYLOAD_FRAMED
     stage = pipeline.stages[task.position]
-    batcher_enqueue(&d.batcher, slot, stage, d.now)
-    rows_dispatch(d, stage)
+    batcher_enqueue(&d.batcher, entry, stage, d.now)
+    slots_dispatch(d, stage)
 
 
-cdef bint _sound(Dispatcher *d, const Descriptor *item) noexcept nogil:
-    # What a row says of its answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
+cdef bint _is_valid(Dispatcher *d, const Descriptor *item) noexcept nogil:
+    # What a slot says of its answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
     if item.content_type >= d.content_type_count or item.status != 200 and (item.status < 400 or item.status > 599):
         return False
     if item.block == NO_BLOCK:
@@ -365,128 +365,128 @@ cdef bint _sound(Dispatcher *d, const Descriptor *item) noexcept nogil:
     return pool_check(&d.pool, item.block, item.offset, item.length) == POOL_OK
 
 
-cdef bint _accept_block(Dispatcher *d, uint32_t row, Descriptor *item) noexcept nogil:
-    # The answer's block becomes core's. A row that does not hold it alone may not answer with it.
+cdef bint _accept_block(Dispatcher *d, uint32_t slot, Descriptor *item) noexcept nogil:
+    # The answer's block becomes core's. A slot that does not hold it alone may not answer with it.
     if item.block == NO_BLOCK:
         return True
-    if pool_take_over(&d.pool, item.block, d.links[row].lessee) != POOL_OK:
+    if pool_take_over(&d.pool, item.block, d.slots[slot].lessee) != POOL_OK:
         item.block = NO_BLOCK
         return False
     block_charge(d, item.block)
     return True
 
 
-cdef void _answered(Dispatcher *d, uint32_t row, const Task *task, int status) noexcept nogil:
-    cdef Link *link = &d.links[row]
-    link.batch_answered += 1
-    link.batch_succeeded += status == 200
-    link.batch_formed = max(link.batch_formed, task.handed_at - task.queued_at)
+cdef void _answered(Dispatcher *d, uint32_t slot, const Task *task, int status) noexcept nogil:
+    cdef SlotState *state = &d.slots[slot]
+    state.batch_answered += 1
+    state.batch_succeeded += status == 200
+    state.batch_formed = max(state.batch_formed, task.dispatched_at - task.queued_at)
 
 
-cdef void _batch_done(Dispatcher *d, uint32_t row, uint64_t batch_ns) noexcept nogil:
-    # Batches are counted as the row has seen them: without what was taken back or given up before it started.
-    cdef Link *link = &d.links[row]
-    cdef uint32_t stage = d.batcher.rows[row].stage
-    if link.batch_succeeded:
-        histogram_add_ns(&link.statistics.duration, batch_ns)
+cdef void _batch_done(Dispatcher *d, uint32_t slot, uint64_t batch_ns) noexcept nogil:
+    # Batches are counted as the slot has seen them: without what was reclaimed or given up before it started.
+    cdef SlotState *state = &d.slots[slot]
+    cdef uint32_t stage = d.batcher.slots[slot].stage
+    if state.batch_succeeded:
+        histogram_add_ns(&state.statistics.duration, batch_ns)
     if d.batcher.stages[stage].max_batch_size > 1:
-        histogram_add_count(&link.statistics.batch_size, link.batch_answered)
-        histogram_add_ns(&link.statistics.batch_duration, link.batch_formed)
-    row_forget_batch(link)
-    if d.stage_timeouts[stage] and d.batcher.rows[row].outstanding:
-        link.check_at = d.now + d.stage_timeouts[stage]
+        histogram_add_count(&state.statistics.batch_size, state.batch_answered)
+        histogram_add_ns(&state.statistics.batch_duration, state.batch_formed)
+    slot_forget_batch(state)
+    if d.stage_timeouts[stage] and d.batcher.slots[slot].outstanding:
+        state.check_at = d.now + d.stage_timeouts[stage]
 
 
-cdef void row_forget_batch(Link *link) noexcept nogil:
-    link.check_at = NEVER
-    link.kill_at = NEVER
-    link.batch_answered = link.batch_succeeded = 0
-    link.batch_formed = 0
+cdef void slot_forget_batch(SlotState *state) noexcept nogil:
+    state.check_at = NEVER
+    state.kill_at = NEVER
+    state.batch_answered = state.batch_succeeded = 0
+    state.batch_formed = 0
 
 
-cdef void _complete(Dispatcher *d, uint32_t row, Descriptor *item) noexcept nogil:
-    cdef uint32_t slot = task_of(&d.batcher, item.task)
+cdef void _complete(Dispatcher *d, uint32_t slot, Descriptor *item) noexcept nogil:
+    cdef uint32_t entry = task_of(&d.batcher, item.task)
     cdef uint64_t batch_ns = 0
-    cdef bint sound = _sound(d, item)
-    sound = _accept_block(d, row, item) and sound
+    cdef bint valid = _is_valid(d, item)
+    valid = _accept_block(d, slot, item) and valid
     if item.flags & STREAM_EVENT:
-        stream_event(d, row, item, sound)
+        stream_event(d, slot, item, valid)
         return
-    if slot == NO_INDEX or not batcher_complete(&d.batcher, row, slot, item.sequence, d.now, &batch_ns):
+    if entry == NO_INDEX or not batcher_complete(&d.batcher, slot, entry, item.sequence, d.now, &batch_ns):
         block_drop(d, item.block)
         return
-    _answered(d, row, &d.batcher.tasks[slot], item.status if sound else 500)
+    _answered(d, slot, &d.batcher.tasks[entry], item.status if valid else 500)
     if batch_ns:
-        _batch_done(d, row, batch_ns)
-    block_drop(d, d.batcher.tasks[slot].block)
-    d.batcher.tasks[slot].block = NO_BLOCK
-    if sound:
-        _settle(d, slot, item)
+        _batch_done(d, slot, batch_ns)
+    block_drop(d, d.batcher.tasks[entry].block)
+    d.batcher.tasks[entry].block = NO_BLOCK
+    if valid:
+        _settle(d, entry, item)
     else:
         block_drop(d, item.block)
-        _end_task_with_text(d, slot, 500, SPOILT)
+        _end_task_with_text(d, entry, 500, CORRUPT)
 
 
-cdef void row_give_up(Dispatcher *d, uint32_t row) noexcept nogil:
-    # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own row
+cdef void slot_give_up(Dispatcher *d, uint32_t slot) noexcept nogil:
+    # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own slot
     # has no process to kill: its routes time out, the users' go on.
-    cdef Link *link = &d.links[row]
-    if link.given_up:
+    cdef SlotState *state = &d.slots[slot]
+    if state.given_up:
         return
-    link.given_up = True
-    batcher_row_drain(&d.batcher, row)
-    if link.pidfd >= 0:
-        mosec_pidfd_send_signal(link.pidfd, SIGKILL)
+    state.given_up = True
+    batcher_slot_drain(&d.batcher, slot)
+    if state.pidfd >= 0:
+        mosec_pidfd_send_signal(state.pidfd, SIGKILL)
 
 
-cdef void row_report_idle(Dispatcher *d, uint32_t row) noexcept nogil:
-    if d.batcher.rows[row].outstanding == 0:
-        d.links[row].leaving = False
-        d.report(d.control, REPORT_ROW_IDLE, row, 0)
+cdef void slot_report_idle(Dispatcher *d, uint32_t slot) noexcept nogil:
+    if d.batcher.slots[slot].outstanding == 0:
+        d.slots[slot].leaving = False
+        d.report(d.control, REPORT_SLOT_IDLE, slot, 0)
 
 
-cdef void row_poll(Dispatcher *d, uint32_t row) noexcept nogil:
-    cdef Link *link = &d.links[row]
+cdef void slot_poll(Dispatcher *d, uint32_t slot) noexcept nogil:
+    cdef SlotState *state = &d.slots[slot]
     cdef Descriptor item
-    cdef uint64_t most = link.complete.mask + 1        # a row that writes without end gets its turn, no more
+    cdef uint64_t most = state.complete.mask + 1        # a slot that writes without end gets its turn, no more
     cdef uint64_t n = 0
     cdef int rc = RING_OK
     while n < most and rc == RING_OK:
-        rc = ring_pop(&link.complete, &item)
+        rc = ring_pop(&state.complete, &item)
         if rc == RING_OK:
-            _complete(d, row, &item)
+            _complete(d, slot, &item)
             n += 1
     if rc == RING_BROKEN:
-        row_give_up(d, row)
+        slot_give_up(d, slot)
     elif n:
-        ring_release(&link.complete)
-        if link.streams:
-            _notify(d, row, NOTIFY_STREAM)
-        if link.leaving:
-            row_report_idle(d, row)
-    rows_dispatch(d, d.batcher.rows[row].stage)
+        ring_release(&state.complete)
+        if state.streams:
+            _notify(d, slot, NOTIFY_STREAM)
+        if state.leaving:
+            slot_report_idle(d, slot)
+    slots_dispatch(d, d.batcher.slots[slot].stage)
 
 
 cdef bint dispatch_has_news(const Dispatcher *d) noexcept nogil:
-    cdef uint32_t row
-    for row in range(d.batcher.row_count):
-        if ring_has_news(&d.links[row].complete) and not d.links[row].given_up:
+    cdef uint32_t slot
+    for slot in range(d.batcher.slot_count):
+        if ring_has_news(&d.slots[slot].complete) and not d.slots[slot].given_up:
             return True
     return False
 
 
 cdef void dispatch_poll(Dispatcher *d) noexcept nogil:
-    cdef uint32_t row
-    for row in range(d.batcher.row_count):
-        if ring_has_news(&d.links[row].complete) and not d.links[row].given_up:
-            row_poll(d, row)
-        if d.batcher.rows[row].late:
-            _see_room(d, row)          # a row that pops what was taken back says nothing, and may take from others then
+    cdef uint32_t slot
+    for slot in range(d.batcher.slot_count):
+        if ring_has_news(&d.slots[slot].complete) and not d.slots[slot].given_up:
+            slot_poll(d, slot)
+        if d.batcher.slots[slot].late:
+            _see_room(d, slot)         # a slot that pops what was reclaimed says nothing, and may take from others then
 
 
-# ---- rows that hang ------------------------------------------------------------------------------
+# ---- slots that hang ------------------------------------------------------------------------------
 
-# Rows that overrun their time, or hang. A timer has core look: time-outs cost the usual path nothing.
+# Slots that overrun their time, or hang. A timer has core look: time-outs cost the usual path nothing.
 
 cdef extern from "<signal.h>" nogil:
     int SIGALRM
@@ -494,136 +494,137 @@ cdef extern from "<signal.h>" nogil:
 cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 
 
-cdef void _overrun(Dispatcher *d, uint32_t row, uint32_t batch) noexcept nogil:
+cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
     # `forward` has used up the stage's time: its clients are answered, the worker is told, and gets a period of grace.
-    cdef Link *link = &d.links[row]
-    cdef uint32_t slot = d.batcher.rows[row].handed.head
+    cdef SlotState *state = &d.slots[slot]
+    cdef uint32_t entry = d.batcher.slots[slot].dispatched.head
     cdef uint32_t next
-    while slot != NO_INDEX:
-        next = d.batcher.tasks[slot].link.next
-        if d.batcher.tasks[slot].batch == batch and d.batcher.tasks[slot].connection != NO_INDEX:
-            task_time_out(d, slot, OVERRUN)
-        slot = next
-    store_release_u32(&link.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
-    if link.pidfd >= 0:
-        mosec_pidfd_send_signal(link.pidfd, SIGALRM)
-    link.kill_at = d.now + d.kill_grace
-    _notify(d, row, NOTIFY_STREAM)     # it may wait for a client to read
-    d.report(d.control, REPORT_ROW_OVERDUE, row, batch)
+    while entry != NO_INDEX:
+        next = d.batcher.tasks[entry].link.next
+        if d.batcher.tasks[entry].batch == batch and d.batcher.tasks[entry].connection != NO_INDEX:
+            task_time_out(d, entry, OVERRUN)
+        entry = next
+    store_release_u32(&state.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
+    if state.pidfd >= 0:
+        mosec_pidfd_send_signal(state.pidfd, SIGALRM)
+    state.kill_at = d.now + d.kill_grace
+    _notify(d, slot, NOTIFY_STREAM)     # it may wait for a client to read
+    d.report(d.control, REPORT_SLOT_OVERDUE, slot, batch)
 
 
-cdef bint _has_lost_tasks(Dispatcher *d, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+cdef bint _has_lost_tasks(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
     # It idles and its rings are empty, but it has not answered all: some process has written over a task's word, so
     # that nobody could start it. Said only the second time, because between taking and working it looks the same.
-    cdef Link *link = &d.links[row]
-    cdef uint32_t before = link.idle_batch
-    link.idle_batch = 0
-    if phase != PHASE_IDLE or d.batcher.rows[row].outstanding == 0 or ring_free(&link.submit) <= link.submit.mask or \
-            ring_has_news(&link.complete):
+    cdef SlotState *state = &d.slots[slot]
+    cdef uint32_t before = state.idle_batch
+    state.idle_batch = 0
+    if phase != PHASE_IDLE or d.batcher.slots[slot].outstanding == 0:
         return False
-    link.idle_batch = max(batch, 1)
-    return link.idle_batch == before
+    if ring_free(&state.submit) <= state.submit.mask or ring_has_news(&state.complete):
+        return False
+    state.idle_batch = max(batch, 1)
+    return state.idle_batch == before
 
 
-cdef inline uint64_t _patience(const Dispatcher *d, uint32_t row) noexcept nogil:
+cdef inline uint64_t _time_limit(const Dispatcher *d, uint32_t slot) noexcept nogil:
     # After that long in one phase nobody waits for what it does there. (`forward` has a time-out of its own.)
-    return max(d.timeout, d.stage_timeouts[d.batcher.rows[row].stage])
+    return max(d.timeout, d.stage_timeouts[d.batcher.slots[slot].stage])
 
 
-cdef bint _hangs(Dispatcher *d, uint32_t row, uint32_t batch, uint32_t phase) noexcept nogil:
+cdef bint _hangs(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
     # It still does what it did at the last look, without an answer since, and has done so for longer than that.
-    cdef const Link *link = &d.links[row]
-    return batch == link.seen_batch and phase == link.seen_phase and link.complete.own == link.seen_answers and \
-        link.seen_since <= d.now and d.now - link.seen_since >= _patience(d, row)
+    cdef const SlotState *state = &d.slots[slot]
+    return batch == state.seen_batch and phase == state.seen_phase and state.complete.own == state.seen_answers and \
+        state.seen_since <= d.now and d.now - state.seen_since >= _time_limit(d, slot)
 
 
-cdef void _watch(Dispatcher *d, uint32_t row, uint32_t batch, uint32_t phase, uint64_t since) noexcept nogil:
+cdef void _watch(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase, uint64_t since) noexcept nogil:
     # Outside of `forward`: it decodes, encodes, or has not come to what is in its ring.
-    cdef Link *link = &d.links[row]
-    if link.seen_since == NEVER or batch != link.seen_batch or phase != link.seen_phase or \
-            link.complete.own != link.seen_answers:
-        link.seen_batch = batch
-        link.seen_phase = phase
-        link.seen_answers = link.complete.own
-        # A batch may have waited long for a row that was busy with another core's, or stopped.
-        link.seen_since = min(since, d.now) if phase == PHASE_DECODE else d.now
-    if _hangs(d, row, batch, phase):
-        link.kill_at = min(link.kill_at, d.now + d.kill_grace)     # if core itself stood still, that is its chance
+    cdef SlotState *state = &d.slots[slot]
+    if state.seen_since == NEVER or batch != state.seen_batch or phase != state.seen_phase or \
+            state.complete.own != state.seen_answers:
+        state.seen_batch = batch
+        state.seen_phase = phase
+        state.seen_answers = state.complete.own
+        # A batch may have waited long for a slot that was busy with another core's, or stopped.
+        state.seen_since = min(since, d.now) if phase == PHASE_DECODE else d.now
+    if _hangs(d, slot, batch, phase):
+        state.kill_at = min(state.kill_at, d.now + d.kill_grace)     # if core itself stood still, that is its chance
     else:
-        link.check_at = min(link.check_at, link.seen_since + _patience(d, row))
+        state.check_at = min(state.check_at, state.seen_since + _time_limit(d, slot))
 
 
-cdef uint64_t _next_check(Dispatcher *d, uint32_t row) noexcept nogil:
-    if d.batcher.rows[row].outstanding:
-        return d.now + d.stage_timeouts[d.batcher.rows[row].stage]
-    if ring_free(&d.links[row].submit) <= d.links[row].submit.mask:
-        return d.now + _patience(d, row)       # those have left, but a row that lives would have looked
-    d.links[row].seen_since = NEVER
+cdef uint64_t _next_check(Dispatcher *d, uint32_t slot) noexcept nogil:
+    if d.batcher.slots[slot].outstanding:
+        return d.now + d.stage_timeouts[d.batcher.slots[slot].stage]
+    if ring_free(&d.slots[slot].submit) <= d.slots[slot].submit.mask:
+        return d.now + _time_limit(d, slot)       # those have left, but a slot that lives would have looked
+    d.slots[slot].seen_since = NEVER
     return NEVER
 
 
-cdef void _check(Dispatcher *d, uint32_t row) noexcept nogil:
-    cdef Link *link = &d.links[row]
-    cdef uint64_t timeout = d.stage_timeouts[d.batcher.rows[row].stage]
+cdef void _check(Dispatcher *d, uint32_t slot) noexcept nogil:
+    cdef SlotState *state = &d.slots[slot]
+    cdef uint64_t timeout = d.stage_timeouts[d.batcher.slots[slot].stage]
     # In this order: a phase and its start that are read after the batch are of that batch or a later one, so that no
     # batch is blamed for the one before it.
-    cdef uint32_t batch = load_acquire_u32(&link.shared.batch)      # pairs with the release in Channel._started
-    cdef uint32_t phase = load_acquire_u32(&link.shared.phase)      # pairs with the release in Channel.begin_forward
-    cdef uint64_t since = load_relaxed_u64(&link.shared.since)      # the row's own word: at worst it harms itself
-    if link.kill_at <= d.now:
-        link.kill_at = NEVER
-        if phase == PHASE_FORWARD and batch == link.shared.overdue or \
-                phase != PHASE_FORWARD and _hangs(d, row, batch, phase):      # `overdue` is core's own word
-            row_give_up(d, row)
-            d.report(d.control, REPORT_ROW_KILLED, row, batch)
-        link.check_at = min(link.check_at, _next_check(d, row))
-    if link.given_up:
-        link.check_at = NEVER
-    elif link.check_at <= d.now:
-        link.check_at = _next_check(d, row)
-        if _has_lost_tasks(d, row, batch, phase):
-            row_give_up(d, row)
+    cdef uint32_t batch = load_acquire_u32(&state.shared.batch)      # pairs with the release in Channel._started
+    cdef uint32_t phase = load_acquire_u32(&state.shared.phase)      # pairs with the release in Channel.begin_forward
+    cdef uint64_t since = load_relaxed_u64(&state.shared.since)      # the slot's own word: at worst it harms itself
+    if state.kill_at <= d.now:
+        state.kill_at = NEVER
+        if phase == PHASE_FORWARD and batch == state.shared.overdue or \
+                phase != PHASE_FORWARD and _hangs(d, slot, batch, phase):      # `overdue` is core's own word
+            slot_give_up(d, slot)
+            d.report(d.control, REPORT_SLOT_KILLED, slot, batch)
+        state.check_at = min(state.check_at, _next_check(d, slot))
+    if state.given_up:
+        state.check_at = NEVER
+    elif state.check_at <= d.now:
+        state.check_at = _next_check(d, slot)
+        if _has_lost_tasks(d, slot, batch, phase):
+            slot_give_up(d, slot)
         elif phase == PHASE_FORWARD:
             if since + timeout <= d.now:
-                link.check_at = NEVER
-                if batch != link.shared.overdue:       # else it has been told
-                    _overrun(d, row, batch)
-            elif since + timeout < link.check_at:
-                link.check_at = since + timeout
-        elif link.check_at != NEVER:
-            _watch(d, row, batch, phase, since)
+                state.check_at = NEVER
+                if batch != state.shared.overdue:       # else it has been told
+                    _overrun(d, slot, batch)
+            elif since + timeout < state.check_at:
+                state.check_at = since + timeout
+        elif state.check_at != NEVER:
+            _watch(d, slot, batch, phase, since)
 
 
-cdef void _expire_rows(Dispatcher *d) noexcept nogil:
-    cdef uint32_t row
-    for row in range(d.batcher.row_count):
-        if d.links[row].check_at <= d.now or d.links[row].kill_at <= d.now:
-            _check(d, row)
+cdef void _expire_slots(Dispatcher *d) noexcept nogil:
+    cdef uint32_t slot
+    for slot in range(d.batcher.slot_count):
+        if d.slots[slot].check_at <= d.now or d.slots[slot].kill_at <= d.now:
+            _check(d, slot)
 
 
-cdef uint64_t _rows_deadline(const Dispatcher *d) noexcept nogil:
+cdef uint64_t _slots_deadline(const Dispatcher *d) noexcept nogil:
     cdef uint64_t soonest = NEVER
-    cdef uint32_t row
-    for row in range(d.batcher.row_count):
-        soonest = min(soonest, min(d.links[row].check_at, d.links[row].kill_at))
+    cdef uint32_t slot
+    for slot in range(d.batcher.slot_count):
+        soonest = min(soonest, min(d.slots[slot].check_at, d.slots[slot].kill_at))
     return soonest
 
 
 # ---- streams of events ---------------------------------------------------------------------------
 
-# Streams of events, from the rows' rings to the clients.
+# Streams of events, from the slots' rings to the clients.
 #
-# A row may have so many bytes under way on each stream, see _fits. It learns of what has gone out by a word in shared
+# A slot may have so many bytes under way on each stream, see _fits. It learns of what has gone out by a word in shared
 # memory, which core writes and never reads: its own count decides.
 
 cdef const char *NO_EVENT_MEMORY = b"inference internal error: no shared memory for an event (--budget)"
-cdef const char *SPOILT_EVENT = b"inference internal error: the worker sent an impossible event"
+cdef const char *CORRUPT_EVENT = b"inference internal error: the worker sent an impossible event"
 
 
-cdef void stream_admit(Dispatcher *d, uint32_t slot) noexcept nogil:
-    d.batcher.tasks[slot].streamed = 0
-    d.batcher.tasks[slot].acknowledged = 0
-    store_release_u64(&d.acknowledged[slot], 0)      # pairs with the acquire in Sender._is_within_window
+cdef void stream_admit(Dispatcher *d, uint32_t entry) noexcept nogil:
+    d.batcher.tasks[entry].streamed = 0
+    d.batcher.tasks[entry].acknowledged = 0
+    store_release_u64(&d.acknowledged[entry], 0)      # pairs with the acquire in Sender._is_within_window
 
 
 cdef inline bint _is_streaming(const Dispatcher *d, const Task *task) noexcept nogil:
@@ -632,121 +633,121 @@ cdef inline bint _is_streaming(const Dispatcher *d, const Task *task) noexcept n
 
 
 cdef inline bint _fits(const Task *task, uint64_t n) noexcept nogil:
-    # Rows keep to this by themselves: what they know of acknowledged bytes is not newer than what core knows.
+    # Slots keep to this by themselves: what they know of acknowledged bytes is not newer than what core knows.
     cdef uint64_t under_way = task.streamed - task.acknowledged
     return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
 
-cdef void _pass_on(Dispatcher *d, uint32_t slot, const Descriptor *item) noexcept nogil:
-    cdef Task *task = &d.batcher.tasks[slot]
+cdef void _pass_on(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
+    cdef Task *task = &d.batcher.tasks[entry]
     cdef const uint8_t *data = NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset
     if item.status != 200 and data == NULL:
-        task_fail(d, slot, item.status, <const uint8_t *>NO_EVENT_MEMORY, strlen(NO_EVENT_MEMORY))
+        task_fail(d, entry, item.status, <const uint8_t *>NO_EVENT_MEMORY, strlen(NO_EVENT_MEMORY))
     elif item.status != 200:
-        task_fail(d, slot, item.status, data, item.length)
+        task_fail(d, entry, item.status, data, item.length)
     elif not _fits(task, item.length):
-        task_fail(d, slot, 500, <const uint8_t *>SPOILT_EVENT, strlen(SPOILT_EVENT))
+        task_fail(d, entry, 500, <const uint8_t *>CORRUPT_EVENT, strlen(CORRUPT_EVENT))
     else:
         task.streamed += item.length
         d.stream(d.io, task.connection, task.connection_generation, data, item.length)
 
 
-cdef void stream_event(Dispatcher *d, uint32_t row, const Descriptor *item, bint sound) noexcept nogil:
-    # Dropped where nobody waits for it: the client has left or has been told the end; or it is not this row's to send.
-    cdef uint32_t slot = task_of(&d.batcher, item.task)
-    if slot != NO_INDEX and batcher_holds(&d.batcher, row, slot, item.sequence) and \
-            _is_streaming(d, &d.batcher.tasks[slot]):
-        if sound:
-            _pass_on(d, slot, item)
+cdef void stream_event(Dispatcher *d, uint32_t slot, const Descriptor *item, bint valid) noexcept nogil:
+    # Dropped where nobody waits for it: the client has left or has been told the end; or it is not this slot's to send.
+    cdef uint32_t entry = task_of(&d.batcher, item.task)
+    if entry != NO_INDEX and batcher_holds(&d.batcher, slot, entry, item.sequence) and \
+            _is_streaming(d, &d.batcher.tasks[entry]):
+        if valid:
+            _pass_on(d, entry, item)
         else:
-            task_fail(d, slot, 500, <const uint8_t *>SPOILT_EVENT, strlen(SPOILT_EVENT))
+            task_fail(d, entry, 500, <const uint8_t *>CORRUPT_EVENT, strlen(CORRUPT_EVENT))
     block_drop(d, item.block)
 
 
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil:
     # `pending` counts the framing too, and so says too much of the events that are still to go: until it is 0.
-    cdef uint32_t slot = task_of(&d.batcher, id)
+    cdef uint32_t entry = task_of(&d.batcher, id)
     cdef Task *task
-    if slot == NO_INDEX:
+    if entry == NO_INDEX:
         return
-    task = &d.batcher.tasks[slot]
+    task = &d.batcher.tasks[entry]
     if task.connection == NO_INDEX or task.streamed - task.acknowledged <= pending:
         return
     task.acknowledged = task.streamed - pending
-    store_release_u64(&d.acknowledged[slot], task.acknowledged)     # as in stream_admit
-    if task.state == TASK_HANDED:
-        _notify(d, task.row, NOTIFY_STREAM)
+    store_release_u64(&d.acknowledged[entry], task.acknowledged)     # as in stream_admit
+    if task.state == TASK_DISPATCHED:
+        _notify(d, task.slot, NOTIFY_STREAM)
 
 
-# ---- life of a row -------------------------------------------------------------------------------
+# ---- life of a slot -------------------------------------------------------------------------------
 
 cdef const char *WORKER_DIED = b"inference internal error: the worker process died"
 
 
-cdef void row_started(Dispatcher *d, uint32_t row, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil:
-    cdef Link *link = &d.links[row]
-    link.incarnation = incarnation
-    link.lessee = pool_lessee(row, incarnation)
-    link.pid = pid
-    link.pidfd = pidfd
-    link.given_up = False
-    link.idle_batch = 0
-    link.leaving = False
-    link.seen_since = NEVER
-    row_forget_batch(link)
+cdef void slot_started(Dispatcher *d, uint32_t slot, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil:
+    cdef SlotState *state = &d.slots[slot]
+    state.incarnation = incarnation
+    state.lessee = pool_lessee(slot, incarnation)
+    state.pid = pid
+    state.pidfd = pidfd
+    state.given_up = False
+    state.idle_batch = 0
+    state.leaving = False
+    state.seen_since = NEVER
+    slot_forget_batch(state)
 
 
-cdef void row_ready(Dispatcher *d, uint32_t row, uint32_t incarnation) noexcept nogil:
-    if d.links[row].incarnation == incarnation and not d.links[row].given_up:
-        batcher_row_up(&d.batcher, row)
-        rows_dispatch(d, d.batcher.rows[row].stage)
+cdef void slot_ready(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil:
+    if d.slots[slot].incarnation == incarnation and not d.slots[slot].given_up:
+        batcher_slot_up(&d.batcher, slot)
+        slots_dispatch(d, d.batcher.slots[slot].stage)
 
 
-cdef void row_drain(Dispatcher *d, uint32_t row, uint32_t incarnation) noexcept nogil:
-    if d.links[row].incarnation == incarnation:
-        batcher_row_drain(&d.batcher, row)
-        d.links[row].leaving = True
-        row_report_idle(d, row)
-        rows_dispatch(d, d.batcher.rows[row].stage)
+cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil:
+    if d.slots[slot].incarnation == incarnation:
+        batcher_slot_drain(&d.batcher, slot)
+        d.slots[slot].leaving = True
+        slot_report_idle(d, slot)
+        slots_dispatch(d, d.batcher.slots[slot].stage)
 
 
-cdef bint _runs_again(Dispatcher *d, uint32_t row, uint32_t slot) noexcept nogil:
-    # A task whose row died under it goes back to the queue, if its stage is to run such a task again and its client has
-    # heard nothing yet. Not after a row that core itself gave up: a task that hung had the time that there is.
-    cdef const Task *task = &d.batcher.tasks[slot]
-    if task.connection == NO_INDEX or d.links[row].given_up or d.pipelines[task.route].streams and task.streamed:
+cdef bint _runs_again(Dispatcher *d, uint32_t slot, uint32_t entry) noexcept nogil:
+    # A task whose slot died under it goes back to the queue, if its stage is to run such a task again and its client
+    # has heard nothing yet. Not after a slot that core itself gave up: a task that hung had the time that there is.
+    cdef const Task *task = &d.batcher.tasks[entry]
+    if task.connection == NO_INDEX or d.slots[slot].given_up or d.pipelines[task.route].streams and task.streamed:
         return False
-    return batcher_retry(&d.batcher, slot)
+    return batcher_retry(&d.batcher, entry)
 
 
-cdef void row_dead(Dispatcher *d, uint32_t row) noexcept nogil:
+cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil:
     # The process has ended (its pidfd says so, not a signal that was sent): what it completed counts, what it had
     # started is answered or runs again, what it had not goes to others. Only then its claims are cleared and its rings
     # made new.
-    cdef Link *link = &d.links[row]
+    cdef SlotState *state = &d.slots[slot]
     cdef uint32_t failed = 0
-    cdef uint32_t i, n, slot
-    batcher_row_drain(&d.batcher, row)
-    row_poll(d, row)
-    n = batcher_row_down(&d.batcher, row, d.scratch)
+    cdef uint32_t i, n, entry
+    batcher_slot_drain(&d.batcher, slot)
+    slot_poll(d, slot)
+    n = batcher_slot_down(&d.batcher, slot, d.scratch)
     for i in range(n):
-        slot = d.scratch[i]
-        if _runs_again(d, row, slot):
+        entry = d.scratch[i]
+        if _runs_again(d, slot, entry):
             continue
-        failed += d.batcher.tasks[slot].connection != NO_INDEX
-        block_drop(d, d.batcher.tasks[slot].block)
-        d.batcher.tasks[slot].block = NO_BLOCK
-        _end_task_with_text(d, slot, 500, WORKER_DIED)
-    pool_sweep(&d.pool, link.lessee)
-    ring_reset(&link.submit)
-    ring_reset(&link.complete)
-    close(link.pidfd)
-    link.pidfd = -1
-    link.given_up = True           # until its next process: master may have called this one ready just now
-    row_forget_batch(link)
-    d.report(d.control, REPORT_ROW_DEAD, row, failed)
-    link.pid = 0                   # another process may get that number
-    rows_dispatch(d, d.batcher.rows[row].stage)
+        failed += d.batcher.tasks[entry].connection != NO_INDEX
+        block_drop(d, d.batcher.tasks[entry].block)
+        d.batcher.tasks[entry].block = NO_BLOCK
+        _end_task_with_text(d, entry, 500, WORKER_DIED)
+    pool_sweep(&d.pool, state.lessee)
+    ring_reset(&state.submit)
+    ring_reset(&state.complete)
+    close(state.pidfd)
+    state.pidfd = -1
+    state.given_up = True           # until its next process: master may have called this one ready just now
+    slot_forget_batch(state)
+    d.report(d.control, REPORT_SLOT_DEAD, slot, failed)
+    state.pid = 0                   # another process may get that number
+    slots_dispatch(d, d.batcher.slots[slot].stage)
 
 
 # ---- round by round ------------------------------------------------------------------------------
@@ -754,25 +755,25 @@ cdef void row_dead(Dispatcher *d, uint32_t row) noexcept nogil:
 
 cdef void _wake_late(Dispatcher *d) noexcept nogil:
     # They have not started what they were handed: they run something long, or a process has written over their bells.
-    cdef uint32_t row
-    for row in range(d.batcher.row_count):
-        if d.batcher.rows[row].late:
-            _notify(d, row, NOTIFY_FORCED)
+    cdef uint32_t slot
+    for slot in range(d.batcher.slot_count):
+        if d.batcher.slots[slot].late:
+            _notify(d, slot, NOTIFY_FORCED)
 
 
 cdef void dispatch_expire(Dispatcher *d) noexcept nogil:
     cdef uint32_t stage
     _expire_tasks(d)
-    _expire_rows(d)
+    _expire_slots(d)
     trimmer_run(&d.trimmer, d.now)
-    if batcher_take_back(&d.batcher, d.now):
+    if batcher_reclaim(&d.batcher, d.now):
         _wake_late(d)
     for stage in range(d.batcher.stage_count):
-        rows_dispatch(d, stage)
+        slots_dispatch(d, stage)
 
 
 cdef uint64_t dispatch_deadline(const Dispatcher *d) noexcept nogil:
     cdef uint64_t soonest = min(batcher_deadline(&d.batcher, d.now), d.trimmer.next_at)
     if d.deadlines.count:
         soonest = min(soonest, d.deadlines.heap[0].at)
-    return min(soonest, _rows_deadline(d))
+    return min(soonest, _slots_deadline(d))

@@ -17,7 +17,7 @@ cdef enum:
     POOL_LEASED = -3               # a lessee holds it already
     POOL_BAD_BUDGET = -4           # no class fits the budget, or it is beyond any address space
 
-# The word of a block. 0: free. Bit 63: core's claim. Low 63 bits: lessee, (row + 1) << 32 | incarnation, or 0.
+# The word of a block. 0: free. Bit 63: core's claim. Low 63 bits: lessee, (slot + 1) << 32 | incarnation, or 0.
 # Each side sets and drops only its own claim, by compare-and-swap; core may take over a lessee's
 # claim when a completion hands the block over (pool_take_over).
 #
@@ -52,11 +52,12 @@ ctypedef struct Pool:
 cdef int pool_layout(Pool *pool, uint64_t budget_bytes, uint32_t max_blocks_per_class) noexcept nogil
 cdef size_t pool_words_bytes(const Pool *pool) noexcept nogil      # a multiple of the page size
 cdef uint64_t pool_data_bytes(const Pool *pool) noexcept nogil     # a multiple of the page size
-# After pool_layout, over zeroed, page-aligned memory. process: 0 is core, 1 + row a row; processes: core and all rows.
+# After pool_layout, over zeroed, page-aligned memory. process: 0 is core, 1 + slot a slot; processes: core and all
+# slots.
 cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uint32_t processes) noexcept nogil
 cdef void pool_detach(Pool *pool) noexcept nogil         # frees the private stacks; shared memory is left alone
 
-cdef uint64_t pool_lessee(uint32_t row, uint32_t incarnation) noexcept nogil
+cdef uint64_t pool_lessee(uint32_t slot, uint32_t incarnation) noexcept nogil
 # A free block of at least `bytes` bytes, claimed for core (lessee 0) or for `lessee`;
 # NO_BLOCK (0xFFFFFFFF) if there is none.
 # One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
@@ -80,7 +81,7 @@ cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil
 
 # ---- accounting ----------------------------------------------------------------------------------
-# The pool's books: scans of the claims of a whole pool.
+# Accounting: scans of the claims of a whole pool.
 
 # Clears the claims of a dead incarnation; how many.
 cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil

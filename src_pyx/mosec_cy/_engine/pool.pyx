@@ -63,10 +63,10 @@ cdef uint64_t pool_data_bytes(const Pool *pool) noexcept nogil:
 
 
 cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uint32_t processes) noexcept nogil:
-    # Core holds many blocks for long, a row a few: core's home is the first half of each class,
-    # and the homes of the rows are spread over the second.
+    # Core holds many blocks for long, a slot a few: core's home is the first half of each class,
+    # and the homes of the slots are spread over the second.
     cdef uint32_t i, count, half
-    cdef uint32_t rows = max(processes, 2) - 1
+    cdef uint32_t slots = max(processes, 2) - 1
     pool.touched = <uint64_t *>words
     pool.words = <uint64_t *>(<uint8_t *>words + PAGE)
     pool.data = <uint8_t *>data
@@ -82,7 +82,7 @@ cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uin
             if pool.recent[i] != NULL:  # without a stack, core scans
                 pool.recent_capacity[i] = min(half, RECENT_CAPACITY)
         else:
-            pool.home[i] = <uint32_t>(half + <uint64_t>((process - 1) % rows) * (count // 2) // rows) % count
+            pool.home[i] = <uint32_t>(half + <uint64_t>((process - 1) % slots) * (count // 2) // slots) % count
         pool.cursor[i] = pool.home[i]
         pool.scans[i] = 0
 
@@ -95,8 +95,8 @@ cdef void pool_detach(Pool *pool) noexcept nogil:
         pool.recent_count[i] = pool.recent_capacity[i] = 0
 
 
-cdef uint64_t pool_lessee(uint32_t row, uint32_t incarnation) noexcept nogil:
-    return (<uint64_t>row + 1) << 32 | incarnation
+cdef uint64_t pool_lessee(uint32_t slot, uint32_t incarnation) noexcept nogil:
+    return (<uint64_t>slot + 1) << 32 | incarnation
 
 
 cdef bint exists(const Pool *pool, uint32_t block) noexcept nogil:
@@ -232,7 +232,7 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
         if not cas_u64(&pool.words[block], &word, word & ~CORE):
             continue
         size = block >> pool.class_shift
-        # A block from a row's part goes back to that row's scan, which finds it warm.
+        # A block from a slot's part goes back to that slot's scan, which finds it warm.
         if word == CORE and block - pool.sizes[size].first < pool.share[size] and (
             pool.recent_count[size] < pool.recent_capacity[size]
         ):
@@ -255,7 +255,7 @@ cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
 
 # ---- accounting ----------------------------------------------------------------------------------
 
-# The pool's books: what the dead held is dropped, what the living hold is counted. Scans, off the usual path.
+# Accounting: what the dead held is dropped, what the living hold is counted. Scans, off the usual path.
 
 cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noexcept nogil:
     cdef uint32_t i, cleared = 0

@@ -9,18 +9,18 @@ cdef enum:
 
 cdef enum:                     # results of the ring's functions
     RING_OK = 0
-    RING_FULL = -1             # push: no slot is free
+    RING_FULL = -1             # push: no place is free
     RING_EMPTY = -2            # pop: nothing was published
-    RING_BROKEN = -3           # the peer's index is impossible: the memory has been spoilt
+    RING_BROKEN = -3           # the peer's index is impossible: the memory has been corrupted
 
 # One cache line. It carries where a payload lies, never the payload.
 ctypedef struct Descriptor:
     uint64_t task              # task id: slot | generation << 32
-    uint32_t sequence          # dispatch sequence of the hand-out that this is or answers
+    uint32_t sequence          # dispatch sequence of the dispatch that this is or answers
     uint32_t block             # pool block of the payload, or NO_BLOCK
     uint64_t length            # bytes of the payload
     uint32_t offset            # bytes from the block's start to the payload
-    uint32_t batch             # number of the batch within its row
+    uint32_t batch             # number of the batch within its slot
     uint32_t batch_size        # submit: tasks in that batch
     uint16_t status            # complete: HTTP status (200 goes on to the next stage)
     uint16_t content_type      # complete: index into the core's table of content types
@@ -31,16 +31,16 @@ ctypedef struct Descriptor:
 
 cdef enum:                             # Descriptor.flags
     PAYLOAD_FRAMED = 1                 # a pickle with its buffers beside it, see FrameHeader; else a plain payload
-    TASK_FIRST = 2                     # to a row: the payload is the request's body
-    TASK_LAST = 4                      # to a row: the result is the client's answer
+    TASK_FIRST = 2                     # to a slot: the payload is the request's body
+    TASK_LAST = 4                      # to a slot: the result is the client's answer
     STREAM_EVENT = 8                   # to core: an event; the answer goes on (other statuses than 200: ends)
-    TASK_REPEATABLE = 16               # to a row: the payload may be needed once more, work on a copy of it
-    BODY_GZIP = 256                    # to a first row: the body has this content coding
+    TASK_REPEATABLE = 16               # to a slot: the payload may be needed once more, work on a copy of it
+    BODY_GZIP = 256                    # to a first slot: the body has this content coding
     BODY_ZSTD = 512
-    ANSWER_GZIP = 1024                 # to a last row: the client prefers this coding; from it: the answer has it
+    ANSWER_GZIP = 1024                 # to a last slot: the client prefers this coding; from it: the answer has it
     ANSWER_ZSTD = 2048
-    ANSWER_NOT_PLAIN = 4096            # to a last row: the client refuses an answer without a coding
-    ANSWER_VARIES = 8192               # from a last row: the answer's coding depends on the request
+    ANSWER_NOT_PLAIN = 4096            # to a last slot: the client refuses an answer without a coding
+    ANSWER_VARIES = 8192               # from a last slot: the answer's coding depends on the request
     ANSWER_WISHES = ANSWER_GZIP | ANSWER_ZSTD | ANSWER_NOT_PLAIN
 
 # In shared memory: head (written by the producer), tail (by the consumer), each on its own cache line,
@@ -50,7 +50,7 @@ ctypedef struct RingMemory:
     uint64_t head_padding[7]
     uint64_t tail
     uint64_t tail_padding[7]
-    Descriptor slots[1]        # really `capacity` of them
+    Descriptor descriptors[1]  # really `capacity` of them
 
 # In private memory: one end's view.
 ctypedef struct RingEnd:
@@ -63,12 +63,12 @@ cdef size_t ring_bytes(uint32_t capacity) noexcept nogil             # bytes to 
 # Over zeroed memory; capacity is a power of two.
 cdef void ring_attach(RingEnd *end, void *memory, uint32_t capacity) noexcept nogil
 cdef void ring_reset(RingEnd *end) noexcept nogil                    # empties it; the peer is dead
-# Producer. `push` copies into the next slot, unseen by the consumer until `publish`.
-cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # slots that can be pushed now
-cdef bint ring_is_spoilt(RingEnd *end) noexcept nogil                # the consumer's index is impossible
+# Producer. `push` copies into the next place, unseen by the consumer until `publish`.
+cdef uint32_t ring_free(RingEnd *end) noexcept nogil                 # places that can be pushed to now
+cdef bint ring_is_corrupt(RingEnd *end) noexcept nogil                # the consumer's index is impossible
 cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil   # RING_OK, RING_FULL, RING_BROKEN
 cdef void ring_publish(RingEnd *end) noexcept nogil
-# Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the slots back.
+# Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the places back.
 cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil      # RING_OK, RING_EMPTY, RING_BROKEN
 cdef void ring_release(RingEnd *end) noexcept nogil
 cdef bint ring_has_news(RingEnd *end) noexcept nogil     # something is published (or the ring is broken: pop tells)
@@ -90,19 +90,19 @@ cdef bint bell_ring(Bell *bell) noexcept nogil
 cdef void bell_force(Bell *bell) noexcept nogil
 
 # ---- the task word -------------------------------------------------------------------------------
-# A task's word in shared memory: who may run it. All that core and the rows write both. Its upper half is the dispatch
-# sequence, which grows at each hand-out and each take-back: a stale descriptor fits no later hand-out.
+# A task's word in shared memory: who may run it. All that core and the slots write both. Its upper half is the dispatch
+# sequence, which grows at each dispatch and each reclaim: a stale descriptor fits no later dispatch.
 
 cdef enum:                            # flags, in the lower half
-    WORD_HANDED = 1                   # waits in a row's ring: the row may start it, core may take it back
-    WORD_STARTED = 2                  # set by the row
+    WORD_DISPATCHED = 1                   # waits in a row's ring: the slot may start it, core may take it back
+    WORD_STARTED = 2                  # set by the slot
     WORD_CANCELLED = 4                # set by core while it runs: nobody waits for the answer
 
 # Core's side.
-cdef void word_hand(uint64_t *word, uint32_t sequence) noexcept nogil
+cdef void word_dispatch(uint64_t *word, uint32_t sequence) noexcept nogil
 # True when (sequence) had not been started and now cannot be; the word's sequence is then the next.
-cdef bint word_take_back(uint64_t *word, uint32_t sequence) noexcept nogil
+cdef bint word_reclaim(uint64_t *word, uint32_t sequence) noexcept nogil
 cdef void word_cancel(uint64_t *word) noexcept nogil
-# Row's side. True when (sequence) was waiting and is now started by the caller.
+# Slot's side. True when (sequence) was waiting and is now started by the caller.
 cdef bint word_start(uint64_t *word, uint32_t sequence) noexcept nogil
 cdef bint word_cancelled(const uint64_t *word, uint32_t sequence) noexcept nogil

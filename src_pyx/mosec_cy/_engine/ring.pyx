@@ -50,7 +50,7 @@ cdef uint32_t ring_free(RingEnd *end) noexcept nogil:
     return <uint32_t>(end.mask + 1 - (end.own - end.peer))
 
 
-cdef bint ring_is_spoilt(RingEnd *end) noexcept nogil:
+cdef bint ring_is_corrupt(RingEnd *end) noexcept nogil:
     return look_for_space(end) != RING_OK
 
 
@@ -60,7 +60,7 @@ cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil:
             return RING_BROKEN
         if end.own - end.peer > end.mask:
             return RING_FULL
-    end.memory.slots[end.own & end.mask] = descriptor[0]
+    end.memory.descriptors[end.own & end.mask] = descriptor[0]
     end.own += 1
     return RING_OK
 
@@ -80,7 +80,7 @@ cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil:
         if head == end.own:
             return RING_EMPTY
         end.peer = head
-    out[0] = end.memory.slots[end.own & end.mask]
+    out[0] = end.memory.descriptors[end.own & end.mask]
     end.own += 1
     return RING_OK
 
@@ -102,7 +102,7 @@ cdef bint ring_has_news(RingEnd *end) noexcept nogil:
 # Or 0 from bell_awake: the sleeper is up and passes S2, the fence and S3 again before it sleeps.
 # Whoever won R3 took a 1 that S2 released after S1, so its R4 comes after S1: S4 finds another count, or R5 finds
 # the sleeper. A ringer that is late between R3 and R5 can only cause a wake-up too many.
-# A ringer killed there loses one: core hears of its death by pidfd, and master rings rows with bell_force.
+# A ringer killed there loses one: core hears of its death by pidfd, and master rings slots with bell_force.
 
 cdef uint32_t bell_prepare(Bell *bell) noexcept nogil:
     cdef uint32_t seen = load_acquire_u32(&bell.counter)  # acquire; pairs with the add in bell_ring
@@ -131,20 +131,20 @@ cdef void bell_force(Bell *bell) noexcept nogil:
 
 # ---- the task word -------------------------------------------------------------------------------
 
-# A task's word in shared memory: starting (row) and taking back (core) are compare-and-swaps from the same value, so
+# A task's word in shared memory: starting (slot) and reclaiming (core) are compare-and-swaps from the same value, so
 # that exactly one of them wins.
 
 cdef inline uint64_t make_word(uint32_t sequence, uint64_t flags) noexcept nogil:
     return (<uint64_t>sequence << 32) | flags
 
 
-cdef void word_hand(uint64_t *word, uint32_t sequence) noexcept nogil:
+cdef void word_dispatch(uint64_t *word, uint32_t sequence) noexcept nogil:
     # Release; partner: the acquire of the swap in word_start.
-    store_release_u64(word, make_word(sequence, WORD_HANDED))
+    store_release_u64(word, make_word(sequence, WORD_DISPATCHED))
 
 
-cdef bint word_take_back(uint64_t *word, uint32_t sequence) noexcept nogil:
-    cdef uint64_t waiting = make_word(sequence, WORD_HANDED)
+cdef bint word_reclaim(uint64_t *word, uint32_t sequence) noexcept nogil:
+    cdef uint64_t waiting = make_word(sequence, WORD_DISPATCHED)
     # Acquire-release; partner: the same swap in word_start.
     return cas_u64(word, &waiting, make_word(sequence + 1, 0))
 
@@ -155,8 +155,8 @@ cdef void word_cancel(uint64_t *word) noexcept nogil:
 
 
 cdef bint word_start(uint64_t *word, uint32_t sequence) noexcept nogil:
-    cdef uint64_t waiting = make_word(sequence, WORD_HANDED)
-    # Acquire-release; partners: the release in word_hand and the same swap in word_take_back.
+    cdef uint64_t waiting = make_word(sequence, WORD_DISPATCHED)
+    # Acquire-release; partners: the release in word_dispatch and the same swap in word_reclaim.
     return cas_u64(word, &waiting, make_word(sequence, WORD_STARTED))
 
 

@@ -1,6 +1,6 @@
 # The shared memory of a service: one sealed memfd, mapped by all its processes.
 #
-#   header | core's bell | rows | task words | acknowledged bytes | statistics | rings | pool words | pool data (sparse)
+#   header | core's bell | slots | task words | acknowledged bytes | statistics | rings | pool words | data (sparse)
 #
 # Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at
 # attach and keeps it in private memory, so that nobody can move it later.
@@ -12,7 +12,7 @@ from mosec_cy._engine.pool cimport Pool
 from mosec_cy._engine.ring cimport Bell, RingEnd
 
 cdef enum:
-    ROW_STOP = 1                   # RowShared.command: finish what is in the ring, then end
+    SLOT_STOP = 1                   # SlotShared.command: finish what is in the ring, then end
     PHASE_IDLE = 0
     PHASE_DECODE = 1
     PHASE_FORWARD = 2
@@ -21,31 +21,31 @@ cdef enum:
     STATUS_COUNT = 21              # statuses that are counted; the last one stands for all others
 
 cdef enum:
-    # Bytes of events that one stream may have under way: sent by the row, not yet with the kernel. Where it is little,
+    # Bytes of events that one stream may have under way: sent by the slot, not yet with the kernel. Where it is little,
     # one more event may go, whatever its size.
     STREAM_WINDOW = 1 << 20
     STREAM_LITTLE = 1 << 16
 
 # One process' entry. A cache line for each writer.
-ctypedef struct RowShared:
-    Bell bell                      # rung by core and master; the row sleeps on its counter
+ctypedef struct SlotShared:
+    Bell bell                      # rung by core and master; the slot sleeps on its counter
     uint64_t bell_padding[7]
     uint32_t command               # by master
     uint32_t incarnation           # by master
     uint32_t overdue               # by core: number of the batch that overran its time-out
     uint32_t core_padding[13]
-    uint32_t batch                 # by the row: number of the batch that it works on
-    uint32_t phase                 # by the row
-    uint64_t since                 # by the row: ns, start of the phase
-    uint64_t row_padding[6]
-    Bell stream_bell               # rung by core and master; threads of the row that wait to send events sleep on it
+    uint32_t batch                 # by the slot: number of the batch that it works on
+    uint32_t phase                 # by the slot
+    uint64_t since                 # by the slot: ns, start of the phase
+    uint64_t slot_padding[6]
+    Bell stream_bell               # rung by core and master; threads of the slot that wait to send events sleep on it
     uint64_t stream_padding[7]
 
 ctypedef struct Histogram:
     uint64_t buckets[HISTOGRAM_BUCKETS]    # bucket k: values <= unit * 2^k (unit: 1 ms, or 1); the last: all above
     uint64_t sum                   # ns, or the plain sum
 
-ctypedef struct RowStatistics:
+ctypedef struct SlotStatistics:
     Histogram duration             # ns from the task's entry into the stage's queue to its completion
     Histogram batch_size
     Histogram batch_duration       # ns
@@ -61,41 +61,41 @@ cdef class Segment:
     cdef readonly int fd
     cdef uint8_t *base
     cdef size_t size
-    cdef readonly uint32_t rows
-    cdef readonly uint32_t task_slots
+    cdef readonly uint32_t slots
+    cdef readonly uint32_t max_tasks
     cdef readonly uint32_t routes
     cdef readonly uint64_t budget  # bytes
     # Private: where what lies, in bytes from the start.
     cdef uint64_t at_bell
-    cdef uint64_t at_rows
+    cdef uint64_t at_slots
     cdef uint64_t at_words
     cdef uint64_t at_acknowledged
     cdef uint64_t at_statistics
-    cdef uint64_t at_row_statistics
+    cdef uint64_t at_slot_statistics
     cdef uint64_t at_status_counts
     cdef uint64_t at_pool_words
     cdef uint64_t at_pool_data
-    cdef uint64_t *at_rings        # submit and complete, for each row
+    cdef uint64_t *at_rings        # submit and complete, for each slot
     cdef uint32_t *capacities      # likewise
     cdef int _measure(
-        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+        self, uint32_t slots, uint32_t max_tasks, uint32_t routes, uint64_t budget, list capacities
     ) except -1
     cdef int _map(self) except -1
     cdef void _write_header(self) noexcept
     cdef Bell *core_bell(self) noexcept nogil
-    cdef RowShared *row(self, uint32_t row) noexcept nogil
+    cdef SlotShared *slot(self, uint32_t slot) noexcept nogil
     cdef uint64_t *words(self) noexcept nogil
     cdef uint64_t *acknowledged(self) noexcept nogil
     cdef Statistics *statistics(self) noexcept nogil
-    cdef RowStatistics *row_statistics(self, uint32_t row) noexcept nogil
+    cdef SlotStatistics *slot_statistics(self, uint32_t slot) noexcept nogil
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil
-    cdef void attach_submit(self, uint32_t row, RingEnd *end) noexcept nogil
-    cdef void attach_complete(self, uint32_t row, RingEnd *end) noexcept nogil
-    cdef uint32_t submit_capacity(self, uint32_t row) noexcept nogil
+    cdef void attach_submit(self, uint32_t slot, RingEnd *end) noexcept nogil
+    cdef void attach_complete(self, uint32_t slot, RingEnd *end) noexcept nogil
+    cdef uint32_t submit_capacity(self, uint32_t slot) noexcept nogil
     cdef int attach_pool(self, Pool *pool, uint32_t process) noexcept nogil
 
-# Wakes whoever sleeps in the row's process, whatever it announced: who was to ring may have died before its call.
-cdef void row_rouse(RowShared *shared) noexcept nogil
+# Wakes whoever sleeps in the slot's process, whatever it announced: who was to ring may have died before its call.
+cdef void slot_wake(SlotShared *shared) noexcept nogil
 cdef uint32_t status_index(int status) noexcept nogil
 cdef void histogram_add_ns(Histogram *histogram, uint64_t ns) noexcept nogil
 cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nogil

@@ -29,17 +29,17 @@ cdef enum:
     VERSION = 1
     MAX_BLOCKS_PER_CLASS = 65536
     PAGE = 4096
-    MAX_ROWS = 4096
+    MAX_SLOTS = 4096
 
 ctypedef struct Header:
     uint64_t magic
     uint32_t version
-    uint32_t rows
-    uint32_t task_slots
+    uint32_t slots
+    uint32_t max_tasks
     uint32_t routes
     uint64_t budget
     uint64_t size
-    uint32_t capacities[1]      # submit and complete, for each row
+    uint32_t capacities[1]      # submit and complete, for each slot
 
 STATUS_CODES = (200, 204, 400, 404, 405, 408, 411, 413, 414, 415, 417, 422, 429, 431, 499, 500, 501, 502, 503, 505, 0)
 """HTTP statuses in the order of the counts in `Segment.stats`; 0 stands for every other status."""
@@ -74,7 +74,7 @@ cdef void histogram_add_count(Histogram *histogram, uint64_t value) noexcept nog
     _histogram_add(histogram, value, 1)
 
 
-cdef void row_rouse(RowShared *shared) noexcept nogil:
+cdef void slot_wake(SlotShared *shared) noexcept nogil:
     bell_force(&shared.bell)
     mosec_futex_wake(&shared.bell.counter, 1)
     bell_force(&shared.stream_bell)
@@ -92,12 +92,12 @@ cdef class Segment:
         self.fd = -1
 
     @staticmethod
-    def create(rows, uint32_t task_slots, uint64_t budget, uint32_t routes):
+    def create(slots, uint32_t max_tasks, uint64_t budget, uint32_t routes):
         """A new segment.
 
         Args:
-            rows: (submit, complete) ring capacities of each row in descriptors, powers of two; row 0 is the master's.
-            task_slots: tasks that can be inside at once.
+            slots: (submit, complete) ring capacities of each slot in descriptors, powers of two; 0 is the master's.
+            max_tasks: tasks that can be inside at once.
             budget: bytes of payload memory.
             routes: routes that are counted apart; one more is kept for requests that matched none.
 
@@ -107,11 +107,11 @@ cdef class Segment:
         """
         cdef Segment segment = Segment.__new__(Segment)
         cdef list flat = []
-        for pair in rows:
+        for pair in slots:
             flat += pair
-        if not 1 <= len(rows) <= MAX_ROWS:
-            raise ValueError(f"a service has 1 to {MAX_ROWS} rows, not {len(rows)}")
-        segment._measure(len(rows), task_slots, routes, budget, flat)
+        if not 1 <= len(slots) <= MAX_SLOTS:
+            raise ValueError(f"a service has 1 to {MAX_SLOTS} slots, not {len(slots)}")
+        segment._measure(len(slots), max_tasks, routes, budget, flat)
         segment.fd = os.memfd_create("mosec_cy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(segment.fd, segment.size)
         fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
@@ -124,20 +124,20 @@ cdef class Segment:
         """The segment of an inherited descriptor, which it owns from then on.
 
         Raises:
-            ValueError: that file is not such a segment, or is spoilt.
+            ValueError: that file is not such a segment, or is corrupt.
         """
         cdef Segment segment = Segment.__new__(Segment)
         size = os.fstat(fd).st_size
         if size < PAGE:
             raise ValueError(f"descriptor {fd} is no shared memory of a service: it has {size} bytes")
-        head = os.pread(fd, sizeof(Header) + 8 * MAX_ROWS, 0)     # a copy: checked, then used
+        head = os.pread(fd, sizeof(Header) + 8 * MAX_SLOTS, 0)     # a copy: checked, then used
         cdef const Header *header = <const Header *>PyBytes_AS_STRING(head)
-        if header.magic != MAGIC or header.version != VERSION or not 1 <= header.rows <= MAX_ROWS:
+        if header.magic != MAGIC or header.version != VERSION or not 1 <= header.slots <= MAX_SLOTS:
             raise ValueError(f"descriptor {fd} is no shared memory of this version of mosec_cy")
-        if <size_t>len(head) < sizeof(Header) + 8 * header.rows:
-            raise ValueError(f"shared memory of {size} bytes where the header of {header.rows} rows was expected")
-        segment._measure(header.rows, header.task_slots, header.routes, header.budget,
-                         [header.capacities[i] for i in range(2 * header.rows)])
+        if <size_t>len(head) < sizeof(Header) + 8 * header.slots:
+            raise ValueError(f"shared memory of {size} bytes where the header of {header.slots} slots was expected")
+        segment._measure(header.slots, header.max_tasks, header.routes, header.budget,
+                         [header.capacities[i] for i in range(2 * header.slots)])
         if segment.size != <uint64_t>size:
             raise ValueError(f"shared memory of {size} bytes where {segment.size} were expected")
         segment.fd = fd
@@ -145,7 +145,7 @@ cdef class Segment:
         return segment
 
     cdef int _measure(
-        self, uint32_t rows, uint32_t task_slots, uint32_t routes, uint64_t budget, list capacities
+        self, uint32_t slots, uint32_t max_tasks, uint32_t routes, uint64_t budget, list capacities
     ) except -1:
         cdef Pool pool
         cdef uint64_t at
@@ -156,21 +156,21 @@ cdef class Segment:
         memset(&pool, 0, sizeof(Pool))
         if pool_layout(&pool, budget, MAX_BLOCKS_PER_CLASS) != 0:
             raise ValueError(f"a memory budget of {budget} bytes is too small: 1 MiB is the least")
-        self.rows, self.task_slots, self.routes, self.budget = rows, task_slots, routes, budget
-        self.at_rings = <uint64_t *>calloc(2 * rows, sizeof(uint64_t))
-        self.capacities = <uint32_t *>calloc(2 * rows, sizeof(uint32_t))
+        self.slots, self.max_tasks, self.routes, self.budget = slots, max_tasks, routes, budget
+        self.at_rings = <uint64_t *>calloc(2 * slots, sizeof(uint64_t))
+        self.capacities = <uint32_t *>calloc(2 * slots, sizeof(uint32_t))
         if self.at_rings == NULL or self.capacities == NULL:
             raise MemoryError
-        self.at_bell = align_up(sizeof(Header) + 8 * rows, PAGE)
-        self.at_rows = self.at_bell + PAGE
-        self.at_words = align_up(self.at_rows + rows * sizeof(RowShared), PAGE)
-        self.at_acknowledged = align_up(self.at_words + <uint64_t>task_slots * sizeof(uint64_t), PAGE)
-        self.at_statistics = align_up(self.at_acknowledged + <uint64_t>task_slots * sizeof(uint64_t), PAGE)
-        self.at_row_statistics = self.at_statistics + sizeof(Statistics)
-        self.at_status_counts = self.at_row_statistics + rows * sizeof(RowStatistics)
+        self.at_bell = align_up(sizeof(Header) + 8 * slots, PAGE)
+        self.at_slots = self.at_bell + PAGE
+        self.at_words = align_up(self.at_slots + slots * sizeof(SlotShared), PAGE)
+        self.at_acknowledged = align_up(self.at_words + <uint64_t>max_tasks * sizeof(uint64_t), PAGE)
+        self.at_statistics = align_up(self.at_acknowledged + <uint64_t>max_tasks * sizeof(uint64_t), PAGE)
+        self.at_slot_statistics = self.at_statistics + sizeof(Statistics)
+        self.at_status_counts = self.at_slot_statistics + slots * sizeof(SlotStatistics)
         at = align_up(
             self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t), PAGE)
-        for i in range(2 * rows):
+        for i in range(2 * slots):
             self.capacities[i] = capacities[i]
             self.at_rings[i] = at
             at += align_up(ring_bytes(self.capacities[i]), PAGE)
@@ -190,12 +190,12 @@ cdef class Segment:
         cdef Header *header = <Header *>self.base
         cdef uint32_t i
         header.version = VERSION
-        header.rows = self.rows
-        header.task_slots = self.task_slots
+        header.slots = self.slots
+        header.max_tasks = self.max_tasks
         header.routes = self.routes
         header.budget = self.budget
         header.size = self.size
-        for i in range(2 * self.rows):
+        for i in range(2 * self.slots):
             header.capacities[i] = self.capacities[i]
         header.magic = MAGIC
 
@@ -219,8 +219,8 @@ cdef class Segment:
     cdef Bell *core_bell(self) noexcept nogil:
         return <Bell *>(self.base + self.at_bell)
 
-    cdef RowShared *row(self, uint32_t row) noexcept nogil:
-        return <RowShared *>(self.base + self.at_rows) + row
+    cdef SlotShared *slot(self, uint32_t slot) noexcept nogil:
+        return <SlotShared *>(self.base + self.at_slots) + slot
 
     cdef uint64_t *words(self) noexcept nogil:
         return <uint64_t *>(self.base + self.at_words)
@@ -231,20 +231,20 @@ cdef class Segment:
     cdef Statistics *statistics(self) noexcept nogil:
         return <Statistics *>(self.base + self.at_statistics)
 
-    cdef RowStatistics *row_statistics(self, uint32_t row) noexcept nogil:
-        return <RowStatistics *>(self.base + self.at_row_statistics) + row
+    cdef SlotStatistics *slot_statistics(self, uint32_t slot) noexcept nogil:
+        return <SlotStatistics *>(self.base + self.at_slot_statistics) + slot
 
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil:
         return <uint64_t *>(self.base + self.at_status_counts) + <size_t>route * STATUS_COUNT
 
-    cdef void attach_submit(self, uint32_t row, RingEnd *end) noexcept nogil:
-        ring_attach(end, self.base + self.at_rings[2 * row], self.capacities[2 * row])
+    cdef void attach_submit(self, uint32_t slot, RingEnd *end) noexcept nogil:
+        ring_attach(end, self.base + self.at_rings[2 * slot], self.capacities[2 * slot])
 
-    cdef void attach_complete(self, uint32_t row, RingEnd *end) noexcept nogil:
-        ring_attach(end, self.base + self.at_rings[2 * row + 1], self.capacities[2 * row + 1])
+    cdef void attach_complete(self, uint32_t slot, RingEnd *end) noexcept nogil:
+        ring_attach(end, self.base + self.at_rings[2 * slot + 1], self.capacities[2 * slot + 1])
 
-    cdef uint32_t submit_capacity(self, uint32_t row) noexcept nogil:
-        return self.capacities[2 * row]
+    cdef uint32_t submit_capacity(self, uint32_t slot) noexcept nogil:
+        return self.capacities[2 * slot]
 
     cdef int attach_pool(self, Pool *pool, uint32_t process) noexcept nogil:
         cdef int rc
@@ -252,32 +252,32 @@ cdef class Segment:
         rc = pool_layout(pool, self.budget, MAX_BLOCKS_PER_CLASS)
         if rc == 0:
             pool_attach(pool, self.base + self.at_pool_words, self.base + self.at_pool_data,
-                        process, self.rows + 1)
+                        process, self.slots + 1)
         return rc
 
-    def _row(self, uint32_t row):
-        if row >= self.rows:
-            raise IndexError(f"row {row} of {self.rows}")
-        return row
+    def _slot(self, uint32_t slot):
+        if slot >= self.slots:
+            raise IndexError(f"slot {slot} of {self.slots}")
+        return slot
 
-    def begin_row(self, uint32_t row, uint32_t incarnation):
-        """Clears the row's shared entry for a process that is about to start, and writes the header that it will read
-        anew: a process that went wild may have spoilt it."""
-        cdef RowShared *shared = self.row(self._row(row))
+    def begin_slot(self, uint32_t slot, uint32_t incarnation):
+        """Clears the slot's shared entry for a process that is about to start, and writes the header that it will read
+        anew: a process that went wild may have corrupted it."""
+        cdef SlotShared *shared = self.slot(self._slot(slot))
         self._write_header()
-        memset(shared, 0, sizeof(RowShared))
+        memset(shared, 0, sizeof(SlotShared))
         store_relaxed_u32(&shared.incarnation, incarnation)     # relaxed: for those who look at the memory from outside
 
-    def stop_row(self, uint32_t row):
-        """Asks the row's process to finish what is in its ring and to end."""
-        cdef RowShared *shared = self.row(self._row(row))
-        store_release_u32(&shared.command, ROW_STOP)    # pairs with the acquire in Channel.take, before the bell
-        row_rouse(shared)
+    def stop_slot(self, uint32_t slot):
+        """Asks the slot's process to finish what is in its ring and to end."""
+        cdef SlotShared *shared = self.slot(self._slot(slot))
+        store_release_u32(&shared.command, SLOT_STOP)    # pairs with the acquire in Channel.take, before the bell
+        slot_wake(shared)
 
-    def rows_in_forward(self):
-        """The rows whose process says that it is in `forward`, as a set of numbers."""
+    def slots_in_forward(self):
+        """The slots whose process says that it is in `forward`, as a set of numbers."""
         # Acquire; pairs with the release in Channel.begin_forward.
-        return {row for row in range(self.rows) if load_acquire_u32(&self.row(row).phase) == PHASE_FORWARD}
+        return {slot for slot in range(self.slots) if load_acquire_u32(&self.slot(slot).phase) == PHASE_FORWARD}
 
     def continue_counts(self, Segment old not None):
         """Goes on counting where `old` stopped, whose core has ended; before the core of this one starts.
@@ -288,9 +288,9 @@ cdef class Segment:
             ValueError: they are of different services.
         """
         cdef Statistics *s = self.statistics()
-        if (self.rows, self.routes) != (old.rows, old.routes):
+        if (self.slots, self.routes) != (old.slots, old.routes):
             raise ValueError(
-                f"{old.rows} rows and {old.routes} routes where {self.rows} and {self.routes} were expected")
+                f"{old.slots} slots and {old.routes} routes where {self.slots} and {self.routes} were expected")
         memcpy(s, old.statistics(), self.at_rings[0] - self.at_statistics)
         s.remaining = s.connections = s.charged = 0
 
@@ -300,7 +300,7 @@ cdef class Segment:
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
             "total": _histogram(&s.total, 1e-9),
-            "rows": [_row_statistics(self.row_statistics(row)) for row in range(self.rows)],
+            "slots": [_slot_statistics(self.slot_statistics(slot)) for slot in range(self.slots)],
             # relaxed, here and below: counts that core alone writes, of which the last may be missed
             "remaining": load_relaxed_u64(&s.remaining),
             "connections": load_relaxed_u64(&s.connections),
@@ -309,20 +309,20 @@ cdef class Segment:
         }
 
     def layout(self):
-        """Where what lies, in bytes from the start; of rings (submit, complete) for each row."""
+        """Where what lies, in bytes from the start; of rings (submit, complete) for each slot."""
         return {
             "core_bell": self.at_bell,
-            "rows": [self.at_rows + row * sizeof(RowShared) for row in range(self.rows)],
+            "slots": [self.at_slots + slot * sizeof(SlotShared) for slot in range(self.slots)],
             "words": self.at_words,
             "acknowledged": self.at_acknowledged,
-            "rings": [(self.at_rings[2 * row], self.at_rings[2 * row + 1]) for row in range(self.rows)],
+            "rings": [(self.at_rings[2 * slot], self.at_rings[2 * slot + 1]) for slot in range(self.slots)],
             "pool": self.at_pool_words,
             "data": self.at_pool_data,
             "size": self.size,
         }
 
     def blocks(self):
-        """(blocks that core holds, blocks that processes lease): the pool's books, by a scan."""
+        """(blocks that core holds, blocks that processes lease): by a scan of all claims."""
         cdef Pool pool
         cdef uint32_t core_held = 0, leased = 0
         self.attach_pool(&pool, 1)
@@ -340,7 +340,7 @@ cdef dict _histogram(const Histogram *histogram, unit):
             "sum": load_relaxed_u64(&histogram.sum) * unit}
 
 
-cdef dict _row_statistics(const RowStatistics *row):
-    return {"duration": _histogram(&row.duration, 1e-9),
-            "batch_size": _histogram(&row.batch_size, 1),
-            "batch_duration": _histogram(&row.batch_duration, 1e-9)}
+cdef dict _slot_statistics(const SlotStatistics *slot):
+    return {"duration": _histogram(&slot.duration, 1e-9),
+            "batch_size": _histogram(&slot.batch_size, 1),
+            "batch_duration": _histogram(&slot.batch_duration, 1e-9)}

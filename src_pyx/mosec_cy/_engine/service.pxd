@@ -31,40 +31,40 @@ ctypedef struct Route:             # written by core's set-up
 # Pure: time is an argument. Nothing is recorded while requests are served: each look compares with the one before.
 
 cdef enum:
-    HEALTH_IDLE = 0x7FFFFFFFFFFFFFFF   # ns: a row has no work
+    HEALTH_IDLE = 0x7FFFFFFFFFFFFFFF   # ns: a slot has no work
     HEALTH_ALL_WELL = 0xFFFFFFFF       # no stage
 
-ctypedef struct Progress:              # of a row: a change of any field is progress
+ctypedef struct Progress:              # of a slot: a change of any field is progress
     uint32_t incarnation
     uint64_t taken                     # tasks that it has taken, a count without bound
     uint64_t answered                  # likewise
 
-ctypedef struct ProgressWatch:         # of a row
+ctypedef struct ProgressWatch:         # of a slot
     uint64_t looked_at                 # ns: the last look,
     Progress progress                  # what it saw,
     uint64_t since                     # ns: and since when it has been so while there was work; HEALTH_IDLE
 
 ctypedef struct StageHealth:
-    uint64_t patience                  # ns without progress, after which a row that has work counts as stuck
-    uint32_t ready                     # of its rows: those that may get work,
+    uint64_t limit                     # ns without progress, after which a slot that has work counts as stuck
+    uint32_t ready                     # of its slots: those that may get work,
     uint32_t watched                   # those that may get work or have some,
     uint32_t stuck                     # and of these the ones that make no progress
 
 ctypedef struct Health:
-    ProgressWatch *watches             # one a row
+    ProgressWatch *watches             # one a slot
     StageHealth *stages
-    uint32_t row_count
+    uint32_t slot_count
     uint32_t stage_count
 
-# Memory is given zeroed; the caller has set `patience` of each stage.
-cdef void health_init(Health *h, ProgressWatch *watches, uint32_t row_count, StageHealth *stages,
+# Memory is given zeroed; the caller has set `limit` of each stage.
+cdef void health_init(Health *h, ProgressWatch *watches, uint32_t slot_count, StageHealth *stages,
                       uint32_t stage_count) noexcept nogil
-# A look at all rows: begin, then each row once. `busy_since`: ns, since when the row has had the work that it has now,
-# as far as the caller knows; HEALTH_IDLE if it has none.
+# A look at all slots: begin, then each slot once. `busy_since`: ns, since when the slot has had the work that it has
+# now, as far as the caller knows; HEALTH_IDLE if it has none.
 cdef void health_begin(Health *h) noexcept nogil
-cdef void health_row(Health *h, uint32_t row, uint32_t stage, bint ready, uint64_t busy_since, const Progress *progress,
-                     uint64_t now) noexcept nogil
-# By the last look the first stage without a ready row, or with rows of which none makes progress; HEALTH_ALL_WELL.
+cdef void health_slot(Health *h, uint32_t slot, uint32_t stage, bint ready, uint64_t busy_since,
+                      const Progress *progress, uint64_t now) noexcept nogil
+# By the last look the first stage without a ready slot, or with slots of which none makes progress; HEALTH_ALL_WELL.
 cdef uint32_t health_lacking(const Health *h) noexcept nogil
 cdef uint32_t health_stalled(const Health *h) noexcept nogil
 

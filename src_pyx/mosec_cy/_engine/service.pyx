@@ -7,7 +7,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 from mosec_cy._engine.batcher cimport (
     TASK_FREE,
     TASK_QUEUED,
-    Row,
+    Slot,
     Stage,
     Task,
     batcher_enqueue,
@@ -18,12 +18,12 @@ from mosec_cy._engine.batcher cimport (
 )
 from mosec_cy._engine.dispatch cimport (
     SERVICE_TIMEOUT,
-    Link,
+    SlotState,
     Pipeline,
     block_charge,
     block_drop,
     dispatch_expire,
-    rows_dispatch,
+    slots_dispatch,
     stream_admit,
     task_admit,
     task_fail,
@@ -188,7 +188,7 @@ cdef inline uint64_t _forecast(const Dispatcher *d, const Pipeline *pipeline) no
     cdef const Stage *stage
     for i in range(pipeline.stage_count):
         stage = &d.batcher.stages[pipeline.stages[i]]
-        if stage.waiting > stage.rows * stage.max_batch_size:      # as in there: mostly there is nothing to call it for
+        if stage.waiting > stage.slots * stage.max_batch_size:     # as in there: mostly there is nothing to call it for
             total += stage_forecast(&d.batcher, pipeline.stages[i], d.now)
     return total
 
@@ -261,27 +261,27 @@ cdef Decision service_admit(Service *s, const char *head, const HttpRequest *req
 
 
 cdef uint32_t _new_task(Service *s, const Request *request, Decision *decision) noexcept nogil:
-    cdef uint32_t slot = NO_INDEX
+    cdef uint32_t entry = NO_INDEX
     if _admit(s, request.route, request.deadline, decision):
-        slot = task_new(&s.dispatcher.batcher)
-        if slot == NO_INDEX:
+        entry = task_new(&s.dispatcher.batcher)
+        if entry == NO_INDEX:
             _refuse(s, 503, NO_ROOM, 0, decision)
-    return slot
+    return entry
 
 
 cdef Decision service_submit(Service *s, const Request *request) noexcept nogil:
     cdef Dispatcher *d = &s.dispatcher
     cdef const Pipeline *pipeline = &d.pipelines[request.route]
     cdef Decision decision
-    cdef uint32_t slot
+    cdef uint32_t entry
     cdef Task *task
     memset(&decision, 0, sizeof(Decision))
     decision.route = request.route
-    slot = _new_task(s, request, &decision)
-    if slot == NO_INDEX:
+    entry = _new_task(s, request, &decision)
+    if entry == NO_INDEX:
         block_drop(d, request.block)
         return decision
-    task = &d.batcher.tasks[slot]
+    task = &d.batcher.tasks[entry]
     task.position = 0
     task.route = request.route
     task.connection = request.connection
@@ -291,19 +291,19 @@ cdef Decision service_submit(Service *s, const Request *request) noexcept nogil:
     task.length = request.length
     task.flags = request.flags
     if pipeline.streams:
-        stream_admit(d, slot)
+        stream_admit(d, entry)
         decision.streams = True
-    task_admit(d, slot, request.deadline)
-    decision.task = task_id(&d.batcher, slot)
-    batcher_enqueue(&d.batcher, slot, pipeline.stages[0], d.now)
-    rows_dispatch(d, pipeline.stages[0])
+    task_admit(d, entry, request.deadline)
+    decision.task = task_id(&d.batcher, entry)
+    batcher_enqueue(&d.batcher, entry, pipeline.stages[0], d.now)
+    slots_dispatch(d, pipeline.stages[0])
     return decision
 
 
 cdef void service_withdraw(Service *s, uint64_t task) noexcept nogil:
-    cdef uint32_t slot = task_of(&s.dispatcher.batcher, task)
-    if slot != NO_INDEX and s.dispatcher.batcher.tasks[slot].connection != NO_INDEX:
-        task_leave(&s.dispatcher, slot)
+    cdef uint32_t entry = task_of(&s.dispatcher.batcher, task)
+    if entry != NO_INDEX and s.dispatcher.batcher.tasks[entry].connection != NO_INDEX:
+        task_leave(&s.dispatcher, entry)
 
 
 cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil:
@@ -315,12 +315,12 @@ cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil:
 
 # Whether stages have workers and whether these make progress.
 #
-# A stage is stalled when each of its rows that may work has had work for longer than the stage's patience without
-# taking or answering anything. A row that looks the same and has work at two looks had work all the time between
+# A stage is stalled when each of its slots that may work has had work for longer than the stage's limit without
+# taking or answering anything. A slot that looks the same and has work at two looks had work all the time between
 # them, and did nothing: tasks that came meanwhile would have been taken, or lie in its ring behind those that it has
 # not taken.
 #
-# So a stage without any row is not stalled (it is not ready: its models may take minutes to load), nor is one that is
+# So a stage without any slot is not stalled (it is not ready: its models may take minutes to load), nor is one that is
 # overloaded: it makes progress.
 
 cdef inline bint _same(const Progress *a, const Progress *b) noexcept nogil:
@@ -328,8 +328,8 @@ cdef inline bint _same(const Progress *a, const Progress *b) noexcept nogil:
 
 
 cdef uint64_t _watch(ProgressWatch *watch, uint64_t busy_since, const Progress *progress, uint64_t now) noexcept nogil:
-    # What the caller knows may be later than the truth: work that is withdrawn and handed out anew starts its clock
-    # anew. Or earlier: a row that answers a batch one by one has had work all along, but has made progress.
+    # What the caller knows may be later than the truth: work that is withdrawn and dispatched anew starts its clock
+    # anew. Or earlier: a slot that answers a batch one by one has had work all along, but has made progress.
     if busy_since == HEALTH_IDLE or watch.since == HEALTH_IDLE or not _same(&watch.progress, progress):
         watch.since = max(watch.looked_at, busy_since)
     watch.progress = progress[0]
@@ -337,12 +337,12 @@ cdef uint64_t _watch(ProgressWatch *watch, uint64_t busy_since, const Progress *
     return watch.since
 
 
-cdef void health_init(Health *h, ProgressWatch *watches, uint32_t row_count, StageHealth *stages,
+cdef void health_init(Health *h, ProgressWatch *watches, uint32_t slot_count, StageHealth *stages,
                       uint32_t stage_count) noexcept nogil:
-    cdef uint32_t row
-    h[0] = Health(watches=watches, stages=stages, row_count=row_count, stage_count=stage_count)
-    for row in range(row_count):
-        watches[row].since = HEALTH_IDLE
+    cdef uint32_t slot
+    h[0] = Health(watches=watches, stages=stages, slot_count=slot_count, stage_count=stage_count)
+    for slot in range(slot_count):
+        watches[slot].since = HEALTH_IDLE
 
 
 cdef void health_begin(Health *h) noexcept nogil:
@@ -351,13 +351,13 @@ cdef void health_begin(Health *h) noexcept nogil:
         h.stages[stage].ready = h.stages[stage].watched = h.stages[stage].stuck = 0
 
 
-cdef void health_row(Health *h, uint32_t row, uint32_t stage, bint ready, uint64_t busy_since, const Progress *progress,
-                     uint64_t now) noexcept nogil:
+cdef void health_slot(Health *h, uint32_t slot, uint32_t stage, bint ready, uint64_t busy_since,
+                      const Progress *progress, uint64_t now) noexcept nogil:
     cdef StageHealth *of = &h.stages[stage]
-    cdef uint64_t since = _watch(&h.watches[row], busy_since, progress, now)
+    cdef uint64_t since = _watch(&h.watches[slot], busy_since, progress, now)
     of.ready += ready
     of.watched += ready or since != HEALTH_IDLE
-    of.stuck += since <= now and now - since > of.patience
+    of.stuck += since <= now and now - since > of.limit
 
 
 cdef uint32_t health_lacking(const Health *h) noexcept nogil:
@@ -380,24 +380,24 @@ cdef void _look(Service *s) noexcept nogil:
     cdef Dispatcher *d = &s.dispatcher
     cdef uint32_t i
     cdef uint64_t busy_since
-    cdef const Link *link
-    cdef const Row *row
+    cdef const SlotState *state
+    cdef const Slot *slot
     cdef Progress progress
     health_begin(&s.health)
-    for i in range(d.batcher.row_count):
-        row = &d.batcher.rows[i]
-        link = &d.links[i]
-        progress.incarnation = link.incarnation
-        # The row's own words, of which only changes count. Acquire; pair with the releases in ring_release and
+    for i in range(d.batcher.slot_count):
+        slot = &d.batcher.slots[i]
+        state = &d.slots[i]
+        progress.incarnation = state.incarnation
+        # The slot's own words, of which only changes count. Acquire; pair with the releases in ring_release and
         # ring_publish.
-        progress.taken = load_acquire_u64(&link.submit.memory.tail)
-        progress.answered = load_acquire_u64(&link.complete.memory.head)
+        progress.taken = load_acquire_u64(&state.submit.memory.tail)
+        progress.answered = load_acquire_u64(&state.complete.memory.head)
         busy_since = HEALTH_IDLE
-        if row.outstanding:
-            busy_since = row.busy_since
-        elif link.submit.own != progress.taken:    # no client waits any more for what it has not taken
+        if slot.outstanding:
+            busy_since = slot.busy_since
+        elif state.submit.own != progress.taken:    # no client waits any more for what it has not taken
             busy_since = d.now
-        health_row(&s.health, i, row.stage, row.up, busy_since, &progress, d.now)
+        health_slot(&s.health, i, slot.stage, slot.up, busy_since, &progress, d.now)
 
 
 cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept nogil:
@@ -428,28 +428,28 @@ cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept no
 # A shutdown finishes the requests that are inside, or tells their clients; none just ends.
 
 
-cdef void _end(Dispatcher *d, uint32_t slot) noexcept nogil:
-    if d.batcher.tasks[slot].state != TASK_FREE and d.batcher.tasks[slot].connection != NO_INDEX:
-        task_fail(d, slot, 503, <const uint8_t *>STOPPING, strlen(STOPPING))
+cdef void _end(Dispatcher *d, uint32_t entry) noexcept nogil:
+    if d.batcher.tasks[entry].state != TASK_FREE and d.batcher.tasks[entry].connection != NO_INDEX:
+        task_fail(d, entry, 503, <const uint8_t *>STOPPING, strlen(STOPPING))
 
 
 cdef void _end_hopeless(Dispatcher *d) noexcept nogil:
     # Those that wait for a stage without a worker: there will be none.
-    cdef uint32_t stage, slot, following
+    cdef uint32_t stage, entry, following
     for stage in range(d.batcher.stage_count):
-        if d.batcher.stages[stage].waiting == 0 or d.batcher.stages[stage].rows:
+        if d.batcher.stages[stage].waiting == 0 or d.batcher.stages[stage].slots:
             continue
-        slot = d.batcher.stages[stage].queue.head
-        while slot != NO_INDEX and d.batcher.tasks[slot].state == TASK_QUEUED:
-            following = d.batcher.tasks[slot].link.next
-            _end(d, slot)
-            slot = following
+        entry = d.batcher.stages[stage].queue.head
+        while entry != NO_INDEX and d.batcher.tasks[entry].state == TASK_QUEUED:
+            following = d.batcher.tasks[entry].link.next
+            _end(d, entry)
+            entry = following
 
 
 cdef void service_refuse_all(Service *s) noexcept nogil:
-    cdef uint32_t slot
-    for slot in range(s.dispatcher.batcher.fresh):
-        _end(&s.dispatcher, slot)
+    cdef uint32_t entry
+    for entry in range(s.dispatcher.batcher.fresh):
+        _end(&s.dispatcher, entry)
 
 
 cdef void service_expire(Service *s) noexcept nogil:

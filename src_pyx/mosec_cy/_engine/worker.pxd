@@ -1,10 +1,10 @@
-# A row's side of the shared memory: take a batch, publish the answers.
+# A slot's side of the shared memory: take a batch, publish the answers.
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from mosec_cy._engine.pool cimport Pool
 from mosec_cy._engine.ring cimport Bell, Descriptor, RingEnd
-from mosec_cy._engine.segment cimport RowShared, Segment
+from mosec_cy._engine.segment cimport SlotShared, Segment
 
 # ---- frames --------------------------------------------------------------------------------------
 # A framed payload: what pickle protocol 5 (PEP 574) leaves out of band lies beside the pickle in the same block.
@@ -33,11 +33,11 @@ cdef int frame_write(Payloads payloads, uint8_t *room, bytes pickled, list views
 cdef object frame_load(Item item)
 
 # ---- payloads ------------------------------------------------------------------------------------
-# A row's payloads in shared memory, and the claims that keep them valid for as long as somebody looks into them.
+# A slot's payloads in shared memory, and the claims that keep them valid for as long as somebody looks into them.
 
 cdef class Item:
     cdef Payloads payloads
-    cdef object private                # bytes of its own: the row leases too much already, or the task may run again
+    cdef object private                # bytes of its own: the slot leases too much already, or the task may run again
     cdef uint8_t *data                 # NULL: answered, nobody looked
     cdef readonly Py_ssize_t length
     cdef Py_ssize_t exports            # buffers that look into it now
@@ -66,7 +66,7 @@ cdef class Payloads:
     cdef uint64_t lessee
     cdef uint64_t lease_limit          # bytes
     cdef uint64_t leased_bytes
-    cdef bint disabled                 # this process was forked from the row's
+    cdef bint disabled                 # this process was forked from the slot's
     cdef object __weakref__
     cdef Item item(self, const Descriptor *d)
     # Room for `n` bytes, and the block that it lies in; NULL if no block was free, or this is a forked process.
@@ -78,14 +78,14 @@ cdef class Channel:
     cdef Payloads payloads
     cdef RingEnd submit
     cdef RingEnd complete
-    cdef RowShared *shared
+    cdef SlotShared *shared
     cdef Bell *core_bell
     cdef uint64_t *words
     cdef int core_bell_fd
     cdef uint32_t capacity
-    cdef uint32_t task_slots
-    cdef bint spoilt                   # the ring of tasks
-    cdef uint32_t row
+    cdef uint32_t max_tasks
+    cdef bint corrupt                   # the ring of tasks
+    cdef uint32_t slot
     cdef uint32_t incarnation
     cdef tuple offered                 # what `offer` was given, until `take` goes over to it
     cdef public list batch             # of `Item`: what `forward` works on, by place; None between batches

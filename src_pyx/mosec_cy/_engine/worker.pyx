@@ -1,4 +1,4 @@
-"""A row's side of the shared memory: take a batch, publish the answers."""
+"""A slot's side of the shared memory: take a batch, publish the answers."""
 
 cimport cython
 import os
@@ -68,10 +68,10 @@ from mosec_cy._engine.segment cimport (
     PHASE_ENCODE,
     PHASE_FORWARD,
     PHASE_IDLE,
-    ROW_STOP,
+    SLOT_STOP,
     STREAM_LITTLE,
     STREAM_WINDOW,
-    row_rouse,
+    slot_wake,
 )
 
 # ---- frames --------------------------------------------------------------------------------------
@@ -137,11 +137,11 @@ cdef object frame_load(Item item):
 
 # ---- payloads ------------------------------------------------------------------------------------
 
-# A row's payloads in shared memory: what it looks into, what it writes, and the claims that keep both valid.
+# A slot's payloads in shared memory: what it looks into, what it writes, and the claims that keep both valid.
 
 cdef enum:
     COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives
-    LEASE_SHARE = 8                    # a row may lease 1/8 of the budget, afterwards it gets copies
+    LEASE_SHARE = 8                    # a slot may lease 1/8 of the budget, afterwards it gets copies
 
 cdef uint8_t _nothing = 0
 
@@ -243,18 +243,18 @@ cdef class OutputBlock:
 @cython.final
 @cython.no_gc
 cdef class Payloads:
-    """What one row claims in a service's shared memory. One thread makes items and buffers; any may drop them.
+    """What one slot claims in a service's shared memory. One thread makes items and buffers; any may drop them.
 
     Args:
         segment: the service's shared memory.
-        row: number of the row in it.
-        incarnation: which life of the row this process is.
+        slot: number of the slot in it.
+        incarnation: which life of the slot this process is.
     """
 
-    def __init__(self, Segment segment, uint32_t row, uint32_t incarnation):
+    def __init__(self, Segment segment, uint32_t slot, uint32_t incarnation):
         self.segment = segment
-        segment.attach_pool(&self.pool, 1 + row)
-        self.lessee = pool_lessee(row, incarnation)
+        segment.attach_pool(&self.pool, 1 + slot)
+        self.lessee = pool_lessee(slot, incarnation)
         self.lease_limit = segment.budget // LEASE_SHARE
         _of_this_process.add(self)
 
@@ -322,7 +322,7 @@ _of_this_process = weakref.WeakSet()
 
 
 def _disable_all():
-    # A child that user code forked shares the memory, but is not the row.
+    # A child that user code forked shares the memory, but is not the slot.
     cdef Payloads payloads
     for payloads in _of_this_process:
         payloads.disabled = True
@@ -338,32 +338,32 @@ cdef uint32_t _answer_flags(str coding) noexcept:
 
 
 cdef class Channel:
-    """A row's connection to core. One thread takes and publishes; views and buffers may be dropped in any.
+    """A slot's connection to core. One thread takes and publishes; views and buffers may be dropped in any.
 
     Args:
         segment: the service's shared memory.
-        row: number of the row in it.
-        incarnation: which life of the row this process is.
+        slot: number of the slot in it.
+        incarnation: which life of the slot this process is.
         core_bell_fd: eventfd of core; borrowed.
     """
 
-    def __init__(self, Segment segment, uint32_t row, uint32_t incarnation, int core_bell_fd):
-        if row >= segment.rows:
-            raise ValueError(f"row {row} of {segment.rows}")
-        self.row = row
+    def __init__(self, Segment segment, uint32_t slot, uint32_t incarnation, int core_bell_fd):
+        if slot >= segment.slots:
+            raise ValueError(f"slot {slot} of {segment.slots}")
+        self.slot = slot
         self.incarnation = incarnation
         self._open(segment, core_bell_fd)
 
     cdef int _open(self, Segment segment, int core_bell_fd) except -1:
-        self.payloads = Payloads(segment, self.row, self.incarnation)
-        segment.attach_submit(self.row, &self.submit)
-        segment.attach_complete(self.row, &self.complete)
-        self.shared = segment.row(self.row)
+        self.payloads = Payloads(segment, self.slot, self.incarnation)
+        segment.attach_submit(self.slot, &self.submit)
+        segment.attach_complete(self.slot, &self.complete)
+        self.shared = segment.slot(self.slot)
         self.core_bell = segment.core_bell()
         self.words = segment.words()
         self.core_bell_fd = core_bell_fd
-        self.capacity = segment.submit_capacity(self.row)
-        self.task_slots = segment.task_slots
+        self.capacity = segment.submit_capacity(self.slot)
+        self.max_tasks = segment.max_tasks
         return 0
 
     @property
@@ -380,18 +380,18 @@ cdef class Channel:
         that look into their payloads stay valid, and the last one that is collected takes the old mapping with it.
 
         Args:
-            segment: the new memory, in which this row has been begun.
+            segment: the new memory, in which this slot has been begun.
             core_bell_fd: eventfd of the new core; borrowed.
             done: called by the thread that takes, with the (segment, core_bell_fd) that it has left.
 
         Returns:
             (segment, core_bell_fd) of an offer that this one replaces, before it was taken up; or None.
         """
-        if self.row >= segment.rows:
-            raise ValueError(f"row {self.row} of {segment.rows}")
+        if self.slot >= segment.slots:
+            raise ValueError(f"slot {self.slot} of {segment.slots}")
         cdef tuple replaced = self.offered
         self.offered = (segment, core_bell_fd, done)
-        row_rouse(self.shared)         # after the offer: who is about to sleep sees it, or another count
+        slot_wake(self.shared)         # after the offer: who is about to sleep sees it, or another count
         return None if replaced is None else replaced[:2]
 
     cdef int _go_over(self) except -1:
@@ -410,7 +410,7 @@ cdef class Channel:
     # ---- taking ----------------------------------------------------------------------------------
 
     cdef list _started(self, uint32_t most):
-        # What the ring holds, up to `most` descriptors: those that this row wins.
+        # What the ring holds, up to `most` descriptors: those that this slot wins.
         cdef Descriptor d
         cdef list items = []
         cdef uint32_t i = 0
@@ -425,9 +425,9 @@ cdef class Channel:
                 # Release; pairs with the acquire in _check: who sees this batch sees the end of the one before.
                 store_release_u32(&self.shared.batch, d.batch)
             i += 1
-            if <uint32_t>d.task < self.task_slots and word_start(&self.words[<uint32_t>d.task], d.sequence):
+            if <uint32_t>d.task < self.max_tasks and word_start(&self.words[<uint32_t>d.task], d.sequence):
                 items.append(self.payloads.item(&d))
-        self.spoilt = rc == RING_BROKEN
+        self.corrupt = rc == RING_BROKEN
         ring_release(&self.submit)
         return items
 
@@ -435,7 +435,7 @@ cdef class Channel:
         cdef uint32_t seen = bell_prepare(&self.shared.bell)
         cdef int rc = 0
         if self.offered is None and not ring_has_news(&self.submit) and \
-                not load_acquire_u32(&self.shared.command) & ROW_STOP:      # as in Channel.take
+                not load_acquire_u32(&self.shared.command) & SLOT_STOP:      # as in Channel.take
             with nogil:
                 rc = mosec_futex_wait(&self.shared.bell.counter, seen, NULL)
         bell_awake(&self.shared.bell)
@@ -444,10 +444,10 @@ cdef class Channel:
         return 0
 
     def take(self):
-        """Waits for a batch: a list of `Item`, or None when the row was asked to stop and its ring is empty.
+        """Waits for a batch: a list of `Item`, or None when the slot was asked to stop and its ring is empty.
 
         Raises:
-            RuntimeError: the shared memory has been spoilt, or this process was forked from the row's.
+            RuntimeError: the shared memory has been corrupted, or this process was forked from the slot's.
         """
         cdef list items
         if self.payloads.disabled:
@@ -464,24 +464,24 @@ cdef class Channel:
                     store_release_u32(&self.shared.phase, PHASE_DECODE)      # as in Channel.begin_forward
                     self.batch = items
                     return items
-                if self.spoilt:
-                    raise RuntimeError("the ring of tasks is spoilt")
-            elif load_acquire_u32(&self.shared.command) & ROW_STOP:   # pairs with the release in Segment.stop_row
+                if self.corrupt:
+                    raise RuntimeError("the ring of tasks is corrupt")
+            elif load_acquire_u32(&self.shared.command) & SLOT_STOP:   # pairs with the release in Segment.stop_slot
                 return None
             else:
                 self._sleep()
 
     def take_now(self):
-        """What is there, without waiting; when nothing is, the next task wakes this row by its eventfd.
+        """What is there, without waiting; when nothing is, the next task wakes this slot by its eventfd.
 
-        If the shared memory has been spoilt, nothing is there any more.
+        If the shared memory has been corrupted, nothing is there any more.
         """
         cdef list items = []
         while True:
-            while ring_has_news(&self.submit) and not self.spoilt:
+            while ring_has_news(&self.submit) and not self.corrupt:
                 items += self._started(self.capacity)
             bell_prepare(&self.shared.bell)
-            if self.spoilt or not ring_has_news(&self.submit):
+            if self.corrupt or not ring_has_news(&self.submit):
                 return items
 
     # ---- phases ----------------------------------------------------------------------------------
@@ -531,7 +531,7 @@ cdef class Channel:
     cdef int push(self, const Descriptor *d) except -1:
         cdef uint64_t one = 1
         if ring_push(&self.complete, d) != RING_OK:
-            raise RuntimeError("the ring of answers is spoilt: more answers than tasks")
+            raise RuntimeError("the ring of answers is corrupt: more answers than tasks")
         ring_publish(&self.complete)
         if bell_ring(self.core_bell):
             write(self.core_bell_fd, &one, sizeof(one))
@@ -610,7 +610,7 @@ cdef class Channel:
 
         Raises:
             ValueError: n is negative.
-            RuntimeError: this process was forked from the row's.
+            RuntimeError: this process was forked from the slot's.
             MemoryError: the budget is used up, or no block is that large.
         """
         return self.payloads.new_buffer(n)
@@ -667,7 +667,7 @@ cdef class Channel:
 
 # ---- streams of events ---------------------------------------------------------------------------
 
-# A row's side of streams: events of the answers that `forward` works on.
+# A slot's side of streams: events of the answers that `forward` works on.
 
 cdef enum Wait:                        # until
     WAIT_RING                          # there is room for events in the ring
@@ -678,10 +678,10 @@ cdef bytes TOO_SLOW = b"the client reads too slowly for a batch of streams"
 
 
 cdef class Sender:
-    """Sends events of the answers in `channel.batch`, from any thread of the row's process.
+    """Sends events of the answers in `channel.batch`, from any thread of the slot's process.
 
     Args:
-        channel: the row's connection to core.
+        channel: the slot's connection to core.
     """
 
     cdef Channel channel
@@ -691,13 +691,13 @@ cdef class Sender:
         self.channel = channel
 
     cdef bint _is_over(self, Item item) noexcept:
-        # The client has left or was told the end, `forward` has returned, core has ended, or the row is to end.
+        # The client has left or was told the end, `forward` has returned, core has ended, or the slot is to end.
         if item.answered or item.stream_ended or self.channel.payloads.disabled or self.channel.has_lost(item):
             return True
         if word_cancelled(&self.channel.words[<uint32_t>item.task], item.sequence):
             return True
-        # Acquire; pairs with the release in Segment.stop_row.
-        return load_acquire_u32(&self.channel.shared.command) & ROW_STOP != 0
+        # Acquire; pairs with the release in Segment.stop_slot.
+        return load_acquire_u32(&self.channel.shared.command) & SLOT_STOP != 0
 
     cdef bint _is_within_window(self, Item item, uint64_t n) noexcept:
         # A word each task slot, by core: bytes of events that are with the client.
@@ -710,7 +710,7 @@ cdef class Sender:
         cdef uint32_t free = ring_free(&self.channel.complete)
         cdef uint32_t capacity = <uint32_t>self.channel.complete.mask + 1
         if what == WAIT_RING:
-            # The other half is kept for the answers: core hands out no more tasks than fit there.
+            # The other half is kept for the answers: core dispatches no more tasks than fit there.
             return free > capacity // 2
         return self._is_within_window(item, n) or what == WAIT_CORE and free == capacity
 

@@ -1,4 +1,4 @@
-"""A payload between stages whose descriptor and frame anybody may have written: a row looks into its block only."""
+"""A payload between stages whose descriptor and frame anybody may have written: a slot looks into its block only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.drivers.ring import Ring
 from tests.fuzz.guided.pieces import Pieces
 
 BUDGET, SLOTS, CAPACITY = 1 << 20, 64, 64
-ROW, ROWS = 1, 2
+SLOT, SLOTS = 1, 2
 HEADER, ENTRY = struct.Struct("<IIQQ"), struct.Struct("<QQ")
 FRAMED, HANDED = 1, 1
 MOST_BUFFERS = 65536
@@ -29,32 +29,32 @@ class _Unpickler:
 
 
 class _Stages:
-    """Shared memory with one row that takes, and core's side of it by hand."""
+    """Shared memory with one slot that takes, and core's side of it by hand."""
 
     def __init__(self) -> None:
-        self.segment = Segment.create([(CAPACITY, CAPACITY)] * ROWS, SLOTS, BUDGET, 1)
+        self.segment = Segment.create([(CAPACITY, CAPACITY)] * SLOTS, SLOTS, BUDGET, 1)
         self.memory = mmap.mmap(self.segment.fd, 0)
         layout = self.segment.layout()
         self.words = layout["words"]
-        submit, complete = layout["rings"][ROW]
+        submit, complete = layout["rings"][SLOT]
         self.tasks, self.answers = Ring(self.memory, CAPACITY, submit), Ring(self.memory, CAPACITY, complete)
         self.base = layout["pool"]
-        self.pool = BlockPool(memoryview(self.memory)[self.base :], BUDGET, 65536, 0, ROWS + 1)
-        self.row = Channel(self.segment, ROW, 1, -1)  # nobody sleeps at core's bell
+        self.pool = BlockPool(memoryview(self.memory)[self.base :], BUDGET, 65536, 0, SLOTS + 1)
+        self.slot = Channel(self.segment, SLOT, 1, -1)  # nobody sleeps at core's bell
         self.sequence = 0
 
     def hand(self, slot: int, block: int, offset: int, length: int, flags: int) -> list[Any]:
-        """What the row takes of a task that core hands to it with this payload."""
+        """What the slot takes of a task that core hands to it with this payload."""
         self.sequence += 1
         if slot < SLOTS:
             word = self.words + 8 * slot
             self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | HANDED)
         assert self.tasks.push((slot, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
         self.tasks.publish()
-        return self.row.take_now()
+        return self.slot.take_now()
 
     def settle(self, item: Any) -> None:
-        self.row.publish_end(item)
+        self.slot.publish_end(item)
         assert self.answers.pop() is not None
         self.answers.release()
 
@@ -94,7 +94,7 @@ def _take(stages: _Stages, slot: int, block: int, offset: int, length: int) -> N
         assert bytes(item) == payload
         trusted, worker.pickle = worker.pickle, _Unpickler
         try:
-            loaded = stages.row.load_pickle(item)
+            loaded = stages.slot.load_pickle(item)
         except ValueError:
             loaded = None
         finally:

@@ -13,17 +13,17 @@ CORE = 1 << 63
 CLASSES = ((1 << 10, 0, 5), (2 << 10, 8, 4), (4 << 10, 16, 2))  # bytes, first, count
 SIZES = {first + i: size for size, first, count in CLASSES for i in range(count)}
 WORDS = 24
-ROWS = 2
+SLOTS = 2
 
 MEMORY = GuardedMemory(-(-BlockPool.bytes_needed(BUDGET, MOST) // PAGE))
 
 
 class _Pool:
-    """Core's and two rows' views of one pool."""
+    """Core's and two slots' views of one pool."""
 
     def __init__(self) -> None:
         self.memory = MEMORY.first(bytes(BlockPool.bytes_needed(BUDGET, MOST)))
-        self.views = [BlockPool(self.memory, BUDGET, MOST, process, ROWS + 1) for process in range(ROWS + 1)]
+        self.views = [BlockPool(self.memory, BUDGET, MOST, process, SLOTS + 1) for process in range(SLOTS + 1)]
         assert tuple(self.views[0].classes()) == CLASSES
 
     def words(self) -> dict[int, int]:
@@ -97,7 +97,7 @@ def expected_change(what: str, word: int, name: int) -> tuple[int, int]:
 
 
 def pool(data: bytes) -> None:
-    """A sequence of calls by core and two rows, and of writes by anybody."""
+    """A sequence of calls by core and two slots, and of writes by anybody."""
     shared, pieces = _Pool(), Pieces(data)
     names = [0, lessee(0, 1), lessee(1, 1), lessee(1, 2)]
     interesting = [0, CORE, *names[1:], *(CORE | name for name in names[1:]), 1, CORE - 1, 2 * CORE - 1]
@@ -108,9 +108,9 @@ def pool(data: bytes) -> None:
         block = pieces.number() % 26
         block = (5, NONE)[block - WORDS] if block >= WORDS else block
         if step < 2:
-            shared.allocate(which & 3 and 1 + which % ROWS, pieces.number(2) % 6000, name)
+            shared.allocate(which & 3 and 1 + which % SLOTS, pieces.number(2) % 6000, name)
         elif step < 6:
-            shared.change(changes[step - 2], 0 if step >= 4 else 1 + which % ROWS, block, name or names[1])
+            shared.change(changes[step - 2], 0 if step >= 4 else 1 + which % SLOTS, block, name or names[1])
         elif step == 6:
             shared.sweep(name)
         elif step == 7:

@@ -12,7 +12,7 @@ CAPACITY = 4
 HEAD, TAIL, SLOTS = 0, 64, 128
 DESCRIPTOR = struct.Struct("<QIIQIIIHHI20x")
 WRAP = 1 << 64
-SPOILT = "spoilt"
+CORRUPT = "corrupt"
 
 MEMORY = GuardedMemory(1)
 
@@ -47,7 +47,7 @@ class _Ends:
     def push(self, descriptor: tuple[int, ...]) -> None:
         expected: object = True
         if self.pushed - self.given_back == CAPACITY:
-            expected = SPOILT if not self.look_for_space() else self.pushed - self.given_back < CAPACITY
+            expected = CORRUPT if not self.look_for_space() else self.pushed - self.given_back < CAPACITY
         assert outcome(lambda: self.producer.push(descriptor)) == expected
         if expected is True:
             at = self.slot(self.pushed)
@@ -62,7 +62,7 @@ class _Ends:
         expected: object
         head = self.index(HEAD)
         if self.popped == self.published and (head - self.popped) % WRAP > CAPACITY:
-            expected = SPOILT
+            expected = CORRUPT
         elif self.popped == self.published == head:
             expected = None
         else:
@@ -85,7 +85,7 @@ def outcome(act: object) -> object:
     try:
         return act()  # type: ignore[operator]
     except RuntimeError:
-        return SPOILT
+        return CORRUPT
 
 
 def ring(data: bytes) -> None:

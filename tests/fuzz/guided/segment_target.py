@@ -9,14 +9,14 @@ import struct
 from mosec_cy._engine.segment import Segment
 from tests.fuzz.guided.pieces import Pieces
 
-ROWS, SLOTS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2
+SLOTS, SLOTS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2
 HEADER = struct.Struct("<QIIIIQQ4I")
 
 
 def segment(data: bytes) -> None:
     """A sound header with a few fields written over: refused, or one that `create` could have made."""
     pieces = Pieces(data)
-    made = Segment.create(ROWS, SLOTS, BUDGET, ROUTES)
+    made = Segment.create(SLOTS, SLOTS, BUDGET, ROUTES)
     try:
         fields = list(HEADER.unpack(os.pread(made.fd, HEADER.size, 0)))
         for _ in range(pieces.number() % 4):
@@ -48,8 +48,8 @@ def _attach(fd: int, fields: list[int]) -> None:
         os.close(fd)
         return
     try:
-        rows = [(fields[7 + 2 * i], fields[8 + 2 * i]) for i in range(fields[2])]
-        like = Segment.create(rows, fields[3], fields[5], fields[4])
+        slots = [(fields[7 + 2 * i], fields[8 + 2 * i]) for i in range(fields[2])]
+        like = Segment.create(slots, fields[3], fields[5], fields[4])
         assert attached.layout() == like.layout()
         like.close()
     finally:

@@ -1,7 +1,7 @@
-/* How a row sleeps and is woken: the ring's indices, the bell (ring.pyx) and the futex on its counter.
+/* How a slot sleeps and is woken: the ring's indices, the bell (ring.pyx) and the futex on its counter.
  *
- * One row takes; core publishes PUBLISHED tasks, one after the other, and may die at any step; master may order the
- * row to stop at any time. Claim: nobody sleeps while there is something to do.
+ * One slot takes; core publishes PUBLISHED tasks, one after the other, and may die at any step; master may order the
+ * slot to stop at any time. Claim: nobody sleeps while there is something to do.
  *
  * Mutations, each of which must be found: NO_SLEEPER_FENCE, NO_RINGER_FENCE, NO_SECOND_LOOK, WAIT_WITHOUT_COUNT,
  * SEEN_LATE (the counter is read after sleep was announced), STOP_RINGS (master rings where it has to force). */
@@ -11,9 +11,9 @@
 #define HEAD 0              /* RingMemory.head */
 #define SLEEPING 1          /* Bell.sleeping */
 #define COUNTER 2           /* Bell.counter */
-#define COMMAND 3           /* RowShared.command */
+#define COMMAND 3           /* SlotShared.command */
 #define BUFFERS 3
-#define ROW 0
+#define SLOT 0
 #define CORE 1
 #define MASTER 2
 #include "store_buffers.pml"
@@ -23,9 +23,9 @@
 #define LOOK_AGAIN true
 #endif
 
-bool asleep;                /* the row is in the kernel, in futex_wait */
+bool asleep;                /* the slot is in the kernel, in futex_wait */
 byte taken;
-bool row_ended, core_killed, core_died, stop_ordered;
+bool slot_ended, core_killed, core_died, stop_ordered;
 
 inline wake() { asleep = false }           /* mosec_futex_wake */
 
@@ -46,23 +46,23 @@ inline bell_ring(who, was_sleeping) {
     fi
 }
 
-proctype row() {
+proctype slot() {
     byte seen;
     do
     :: if
        :: memory[HEAD] != taken -> taken = memory[HEAD]      /* Channel.take: ring_has_news; _started: ring_pop */
        :: else ->
             if
-            :: memory[COMMAND] != 0 -> break                 /* Channel.take: ROW_STOP */
+            :: memory[COMMAND] != 0 -> break                 /* Channel.take: SLOT_STOP */
             :: else ->
 #ifndef SEEN_LATE
                 seen = memory[COUNTER];                      /* bell_prepare: load_acquire_u32 */
-                store(ROW, SLEEPING, 1);                     /* bell_prepare: store_release_u32 */
+                store(SLOT, SLEEPING, 1);                     /* bell_prepare: store_release_u32 */
 #else
-                store(ROW, SLEEPING, 1);
+                store(SLOT, SLEEPING, 1);
 #endif
 #ifndef NO_SLEEPER_FENCE
-                fence(ROW);                                  /* bell_prepare: fence_seq_cst */
+                fence(SLOT);                                  /* bell_prepare: fence_seq_cst */
 #endif
                 if                                           /* Channel._sleep: looks again */
                 :: LOOK_AGAIN && memory[HEAD] != taken
@@ -74,7 +74,7 @@ proctype row() {
                         seen = memory[COUNTER];
 #endif
                         atomic {                             /* mosec_futex_wait: compares under the kernel's lock */
-                            fence(ROW);
+                            fence(SLOT);
 #ifdef WAIT_WITHOUT_COUNT
                             asleep = true
 #else
@@ -84,11 +84,11 @@ proctype row() {
 end_asleep:             !asleep
                     fi
                 fi;
-                store(ROW, SLEEPING, 0)                      /* bell_awake: store_relaxed_u32 */
+                store(SLOT, SLEEPING, 0)                      /* bell_awake: store_relaxed_u32 */
             fi
        fi
     od;
-    row_ended = true
+    slot_ended = true
 }
 
 proctype core() {
@@ -109,7 +109,7 @@ proctype master() {
     byte was_sleeping;
     if
     :: true
-    :: true ->                                               /* Segment.stop_row */
+    :: true ->                                               /* Segment.stop_slot */
         store(MASTER, COMMAND, 1);
 #ifdef STOP_RINGS
         bell_ring(MASTER, was_sleeping);
@@ -129,8 +129,8 @@ proctype killer() {
 }
 
 init {
-    atomic { run drain(ROW); run drain(CORE); run drain(MASTER); run row(); run core(); run master(); run killer() };
+    atomic { run drain(SLOT); run drain(CORE); run drain(MASTER); run slot(); run core(); run master(); run killer() };
     timeout;                                                 /* nobody has anything left to do */
-    assert(!stop_ordered || row_ended);
-    assert(core_died || row_ended || taken == PUBLISHED)
+    assert(!stop_ordered || slot_ended);
+    assert(core_died || slot_ended || taken == PUBLISHED)
 }

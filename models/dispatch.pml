@@ -1,11 +1,11 @@
-/* Who runs a task: its word in shared memory (ring.pyx), the sequence in it, and core's side of handing out, taking
+/* Who runs a task: its word in shared memory (ring.pyx), the sequence in it, and core's side of dispatching, taking
  * back, cancelling, completing and judging the dead (batcher.pyx, dispatch.pyx). A word is changed in one step by a
  * compare-and-swap, or by core's store while nobody else may change it.
  *
- * One slot serves REQUESTS requests one after the other. Core hands each to one of two rows and may take it back, one
- * client may leave, and the first life of row 0 may be killed at any step. Descriptors of what was taken back stay in
+ * One slot serves REQUESTS requests one after the other. Core hands each to one of two slots and may take it back, one
+ * client may leave, and the first life of slot 0 may be killed at any step. Descriptors of what was reclaimed stay in
  * their ring. Claims: no request is started twice, none is lost, each has one end; an answer is that of the request
- * that it is given to; an answer that was published before its row died counts; nobody is told of another's
+ * that it is given to; an answer that was published before its slot died counts; nobody is told of another's
  * cancellation.
  *
  * Mutations, each of which must be found: NO_SEQUENCE (also where NOBODY_LEAVES), START_BY_STORE, TAKE_BACK_BY_STORE,
@@ -13,9 +13,9 @@
 
 #define REQUESTS 2
 #define TAKE_BACKS 2                   /* in all, at most */
-#define ROWS 2
+#define SLOTS 2
 #define NOBODY 255
-#define HANDED 1                       /* WORD_HANDED */
+#define HANDED 1                       /* WORD_DISPATCHED */
 #define STARTED 2                      /* WORD_STARTED */
 #define CANCELLED 4                    /* WORD_CANCELLED */
 #define WORD(sequence, flags) ((sequence) * 8 + (flags))
@@ -26,8 +26,8 @@
 #endif
 
 byte word;
-chan submit[ROWS] = [4] of { byte, byte };       /* sequence; the request, which the program does not send */
-chan complete[ROWS] = [4] of { byte, byte };
+chan submit[SLOTS] = [4] of { byte, byte };       /* sequence; the request, which the program does not send */
+chan complete[SLOTS] = [4] of { byte, byte };
 chan dead = [1] of { byte };
 bool kill;
 bool leaves[REQUESTS];
@@ -37,7 +37,7 @@ byte overdue;                          /* times that what has not been started i
 byte starts[REQUESTS], ends[REQUESTS];
 bool published[REQUESTS], left[REQUESTS];
 
-proctype row(byte r; byte life) {
+proctype slot(byte r; byte life) {
     byte sequence, request;
     bool ok;
     {
@@ -84,7 +84,7 @@ end:    do
 
 inline finish(request) { ends[request]++; assert(ends[request] == 1); state = FREE }
 
-inline take_back(ok) {                                     /* reclaim: word_take_back */
+inline reclaim(ok) {                                     /* reclaim: word_reclaim */
 #ifdef TAKE_BACK_BY_STORE
     ok = (word == WORD(sequence, HANDED));
     if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
@@ -96,20 +96,20 @@ inline take_back(ok) {                                     /* reclaim: word_take
 #endif
 }
 
-inline drain(r) {                                          /* row_poll: _complete: batcher_complete */
+inline drain(r) {                                          /* slot_poll: _complete: batcher_complete */
     complete[r] ? got, answered ->
     if
-    :: state == AT_ROW && at == r && got == sequence ->
+    :: state == AT_SLOT && at == r && got == sequence ->
         assert(answered == request);
         finish(request)
-    :: else                                                /* not that row's to answer */
+    :: else                                                /* not that slot's to answer */
     fi
 }
 
-inline judge(r) {                                          /* batcher_row_down */
+inline judge(r) {                                          /* batcher_slot_down */
     if
-    :: state == AT_ROW && at == r ->
-        take_back(ok);
+    :: state == AT_SLOT && at == r ->
+        reclaim(ok);
         if
         :: ok -> state = QUEUED
         :: else -> assert(!published[request]); finish(request)        /* 500 at once */
@@ -124,34 +124,34 @@ inline hand(r) {                                           /* batcher_next_batch
     submit[r] ! sequence, request;
     word = WORD(sequence, HANDED);
 #else
-    word = WORD(sequence, HANDED);                         /* word_hand */
+    word = WORD(sequence, HANDED);                         /* word_dispatch */
     submit[r] ! sequence, request;                         /* ring_push, ring_publish */
 #endif
-    state = AT_ROW;
+    state = AT_SLOT;
     at = r
 }
 
-mtype = { FREE, QUEUED, AT_ROW }
+mtype = { FREE, QUEUED, AT_SLOT }
 
 proctype core() {
     mtype state = FREE;
     byte sequence, at = NOBODY, request, next, take_backs, got, answered, r;
     bool ok;
-    bool up[ROWS] = true;
+    bool up[SLOTS] = true;
 end:
     do
     :: state == FREE && next < REQUESTS -> request = next; next++; state = QUEUED      /* task_new, batcher_enqueue */
     :: state == QUEUED && up[0] -> hand(0)
     :: state == QUEUED && up[1] -> hand(1)
-    :: state == AT_ROW && take_backs < overdue ->                                   /* batcher_take_back */
+    :: state == AT_SLOT && take_backs < overdue ->                                   /* batcher_reclaim */
         take_backs++;
-        take_back(ok);
+        reclaim(ok);
         if :: ok -> state = QUEUED :: else fi
     :: state != FREE && leaves[request] && !left[request] ->              /* batcher_withdraw */
         if
         :: state == QUEUED -> left[request] = true; finish(request)
         :: else ->
-            take_back(ok);
+            reclaim(ok);
             left[request] = true;
             if
             :: ok -> finish(request)
@@ -160,7 +160,7 @@ end:
         fi
     :: drain(0)
     :: drain(1)
-    :: dead ? r ->                                         /* service_row_dead */
+    :: dead ? r ->                                         /* service_slot_dead */
         up[r] = false;
 #ifdef JUDGE_BEFORE_DRAIN
         judge(r);
@@ -172,7 +172,7 @@ end:
         judge(r);
         atomic { do :: submit[r] ? _, _ :: empty(submit[r]) -> break od };             /* ring_reset */
         up[r] = true;
-        run row(r, 1)
+        run slot(r, 1)
     od
 }
 
@@ -187,7 +187,7 @@ init {
         if :: leaves[0] = true :: leaves[1] = true :: true fi;
 #endif
         do :: overdue < TAKE_BACKS -> overdue++ :: break od;
-        run row(0, 0); run row(1, 0); run core(); run killer()
+        run slot(0, 0); run slot(1, 0); run core(); run killer()
     };
     timeout;
     do

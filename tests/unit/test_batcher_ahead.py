@@ -1,4 +1,4 @@
-"""The rules of the batcher: hand-ahead, and the measurement that it rests on."""
+"""The rules of the batcher: dispatch ahead, and the measurement that it rests on."""
 
 import pytest
 
@@ -43,8 +43,8 @@ class TestHandAhead:
         assert s.deadline(now + 49 * US) == now + 50 * US
         assert len(hand(s, now + 50 * US)[1]) == 3
 
-    def test_idle_row_is_preferred_then_fewest_batches(self) -> None:
-        s = scheduler(rows=2)
+    def test_idle_slot_is_preferred_then_fewest_batches(self) -> None:
+        s = scheduler(slots=2)
         now = run(s, 10 * US, 0)
         arrive(s, 2, now)
         one, other = hand(s, now), hand(s, now)
@@ -54,7 +54,7 @@ class TestHandAhead:
         arrive(s, 6, now)
         assert [hand(s, now)[0] for _ in range(6)] == [1, 0, 1, 0, 1, 0]
 
-    def test_row_whose_running_batch_has_become_slow_gets_nothing_ahead(self) -> None:
+    def test_slot_whose_running_batch_has_become_slow_gets_nothing_ahead(self) -> None:
         s = scheduler()
         now = run(s, 10 * US, 0, times=3)
         arrive(s, 1, now)
@@ -64,7 +64,7 @@ class TestHandAhead:
         assert s.deadline(now + MS + 1) is None
         assert s.next_batch(0, now + MS) is not None
 
-    def test_time_in_which_the_row_was_idle_does_not_count_as_running(self) -> None:
+    def test_time_in_which_the_slot_was_idle_does_not_count_as_running(self) -> None:
         s = scheduler()
         now = run(s, 10 * US, 0) + 60 * MS
         arrive(s, 2, now)
@@ -86,7 +86,7 @@ class TestHandAhead:
         arrive(s, 4)
         s.set_room(0, 3)
         assert s.next_batch(0, 0) is None
-        assert s.deadline(0) == MS, "nobody tells when an idle row pops stale descriptors: look again"
+        assert s.deadline(0) == MS, "nobody tells when an idle slot pops stale descriptors: look again"
         s.set_room(0, 4)
         assert len(hand(s, 0)[1]) == 4
 
@@ -95,12 +95,12 @@ class TestMeasurement:
     def test_batch_ends_with_its_last_task_in_any_order(self) -> None:
         s = scheduler(3, 0)
         arrive(s, 3, 0)
-        row, tasks = batch = hand(s, 0)
+        slot, tasks = batch = hand(s, 0)
         start(s, batch)
         order = [tasks[1], tasks[0], tasks[2]]
-        assert [s.complete(row, *task, 7 + i) for i, task in enumerate(order)] == [0, 0, 9]
-        assert s.row(0)["batches"] == 0
-        assert s.row(0)["batch_ns"] == 9
+        assert [s.complete(slot, *task, 7 + i) for i, task in enumerate(order)] == [0, 0, 9]
+        assert s.slot(0)["batches"] == 0
+        assert s.slot(0)["batch_ns"] == 9
 
     def test_a_batch_behind_another_is_measured_from_where_that_one_ended(self) -> None:
         s = scheduler()
@@ -120,32 +120,32 @@ class TestMeasurement:
             now += 100 * US
             for batch in batches:
                 finish(s, batch, now)
-                assert 9 * US <= s.row(0)["batch_ns"] <= 20 * US
-        assert s.row(0)["batch_ns"] == 10 * US
+                assert 9 * US <= s.slot(0)["batch_ns"] <= 20 * US
+        assert s.slot(0)["batch_ns"] == 10 * US
 
     def test_one_pause_does_not_end_hand_ahead(self) -> None:
         s = scheduler()
         now = run(s, 10 * US, 0, times=10)
         now = run(s, 500 * MS, now)
-        assert s.row(0)["batch_ns"] == 20 * US
+        assert s.slot(0)["batch_ns"] == 20 * US
         run(s, 10 * US, now, times=20)
-        assert s.row(0)["batch_ns"] < 11 * US
+        assert s.slot(0)["batch_ns"] < 11 * US
 
     def test_slow_regime_is_followed_within_tens_of_batches(self) -> None:
         s = scheduler()
         now = run(s, 4 * US, 0, times=10)
         run(s, 10 * MS, now, times=10)
-        assert s.row(0)["batch_ns"] > MS
+        assert s.slot(0)["batch_ns"] > MS
 
     def test_fast_regime_is_followed_within_tens_of_batches(self) -> None:
         s = scheduler()
         now = run(s, 10 * MS, 0, times=10)
         run(s, 4 * US, now, times=50)
-        assert s.row(0)["batch_ns"] < 25 * US
+        assert s.slot(0)["batch_ns"] < 25 * US
 
-    def test_new_process_of_a_row_is_measured_anew(self) -> None:
+    def test_new_process_of_a_slot_is_measured_anew(self) -> None:
         s = scheduler()
         run(s, 10 * US, 0)
-        s.row_down(0)
-        s.row_up(0)
-        assert s.row(0)["batch_ns"] == 0
+        s.slot_down(0)
+        s.slot_up(0)
+        assert s.slot(0)["batch_ns"] == 0

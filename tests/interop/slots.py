@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from tests.engine import ROW_DEAD, Engine
+from tests.engine import SLOT_DEAD, Engine
 
 TEXT, JSON, BYTES = 0, 1, 2  # places in CONTENT_TYPES
 
@@ -35,7 +35,7 @@ def running(**options: Any) -> Iterator[Engine]:
 
 
 def blocks_at_rest(engine: Engine) -> tuple[int, int]:
-    """Blocks that core holds and that rows lease, when no request is under way."""
+    """Blocks that core holds and that slots lease, when no request is under way."""
     engine.wait_until(lambda stats: stats["remaining"] == 0 and stats["charged"] == 0)
     return engine.segment.blocks()
 
@@ -58,7 +58,7 @@ def shared_memory(engine: Engine) -> mmap.mmap:
 
 
 def ring_core(engine: Engine) -> None:
-    """Have core look at its rows."""
+    """Have core look at its slots."""
     os.eventfd_write(engine.core_bell, 1)
 
 
@@ -67,16 +67,16 @@ class Worker:
 
     alive: ClassVar[set[Worker]] = set()
 
-    def __init__(self, engine: Engine, serve: Any, row: int = 1, incarnation: int = 1) -> None:
+    def __init__(self, engine: Engine, serve: Any, slot: int = 1, incarnation: int = 1) -> None:
         reader, writer = os.pipe()
 
         def work(channel: Any) -> None:
             os.close(reader)
             serve(channel, lambda word: os.write(writer, word + b"\n"))
 
-        self.row = row
+        self.slot = slot
         self.engine = engine
-        self.pid = engine.fork_worker(work, row, incarnation)
+        self.pid = engine.fork_worker(work, slot, incarnation)
         os.close(writer)
         self._words = open(reader, "rb")  # noqa: PTH123, SIM115
         Worker.alive.add(self)
@@ -91,9 +91,9 @@ class Worker:
 
     def ended(self) -> int:
         """Waits for core's report of its death; how many requests were failed by that."""
-        while (message := self.engine.news())[0] != ROW_DEAD:
+        while (message := self.engine.news())[0] != SLOT_DEAD:
             pass
-        assert message[1] == self.row
+        assert message[1] == self.slot
         self.reap()
         return message[4]
 
@@ -105,5 +105,5 @@ class Worker:
 
     def stop(self) -> None:
         """Ask it to finish, and wait until it has."""
-        self.engine.segment.stop_row(self.row)
+        self.engine.segment.stop_slot(self.slot)
         assert self.ended() == 0

@@ -1,5 +1,5 @@
-/* How a row sleeps and is woken: its bell (ring.pyx) and the futex on the bell's counter, as in row_bell.pml. Core
- * publishes PUBLISHED tasks, master may order the row to stop. Claim: the row does not sleep while there is something
+/* How a slot sleeps and is woken: its bell (ring.pyx) and the futex on the bell's counter, as in slot_bell.pml. Core
+ * publishes PUBLISHED tasks, master may order the slot to stop. Claim: the slot does not sleep while there is something
  * to do.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_release ring_has_news
@@ -14,18 +14,18 @@
 
 enum { PUBLISHED = 2 };
 
-struct RowBell : rl::test_suite<RowBell, 3> {
+struct SlotBell : rl::test_suite<SlotBell, 3> {
     RingMemory memory;
-    RingEnd core_end, row_end;
+    RingEnd core_end, slot_end;
     Bell bell;
-    rl::atomic<uint32_t> command;                      /* RowShared.command */
+    rl::atomic<uint32_t> command;                      /* SlotShared.command */
     Kernel kernel;
     unsigned taken;
 
     void before() {
         ring_zero(&memory);
         ring_open(&core_end, &memory);
-        ring_open(&row_end, &memory);
+        ring_open(&slot_end, &memory);
         bell_zero(&bell);
         command($) = 0;
         kernel.begin();
@@ -34,25 +34,25 @@ struct RowBell : rl::test_suite<RowBell, 3> {
 
     void thread(unsigned index) {
         if (index == 0)
-            row();
+            slot();
         else if (index == 1)
             core();
         else
             master();
     }
 
-    void row() {                                       /* Channel.take */
+    void slot() {                                       /* Channel.take */
         Descriptor d;
         while (taken < PUBLISHED) {
-            if (ring_has_news(&row_end)) {
-                while (ring_pop(&row_end, &d) == RING_OK)
+            if (ring_has_news(&slot_end)) {
+                while (ring_pop(&slot_end, &d) == RING_OK)
                     taken++;
-                ring_release(&row_end);
+                ring_release(&slot_end);
             } else if (load_acquire_u32(&command)) {
                 return;
             } else {                                   /* Channel._sleep */
                 uint32_t seen = bell_prepare(&bell);
-                if (!ring_has_news(&row_end) && !load_acquire_u32(&command))
+                if (!ring_has_news(&slot_end) && !load_acquire_u32(&command))
                     kernel.futex_wait(&bell.counter, seen);
                 bell_awake(&bell);
             }
@@ -69,7 +69,7 @@ struct RowBell : rl::test_suite<RowBell, 3> {
         }
     }
 
-    void master() {                                    /* Segment.stop_row */
+    void master() {                                    /* Segment.stop_slot */
         if (rl::rand(2)) {
             store_release_u32(&command, 1);
             bell_force(&bell);
@@ -78,4 +78,4 @@ struct RowBell : rl::test_suite<RowBell, 3> {
     }
 };
 
-int main(int n, char **argument) { return check<RowBell>(3, n, argument); }
+int main(int n, char **argument) { return check<SlotBell>(3, n, argument); }

@@ -24,12 +24,12 @@ PERIOD = 1.0  # s; a zombie that is there at two looks is nobody's: who waits fo
 def collect(reactor: Reactor) -> None:
     """From now on reap orphans, if this is process 1 and the program does nothing about ended children itself."""
     if os.getpid() == 1 and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
-        orphans = Orphans(reactor)
-        reactor.take_signals([signal.SIGCHLD], orphans.on_signal)
-        orphans.look_later()  # at those that are there already
+        reaper = ChildReaper(reactor)
+        reactor.take_signals([signal.SIGCHLD], reaper.on_signal)
+        reaper.look_later()  # at those that are there already
 
 
-class Orphans:
+class ChildReaper:
     """Looks at ended children a moment after one has ended, and reaps those that have no owner."""
 
     def __init__(self, reactor: Reactor, period: float = PERIOD) -> None:

@@ -1,4 +1,4 @@
-"""Rows that write what no row of ours would: core checks what it reads, and lives."""
+"""Slots that write what no slot of ours would: core checks what it reads, and lives."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from tests.engine import Engine
 from tests.http_client import Client, clients
-from tests.interop.rogue import BUDGET, NO_BLOCK, ROW, Rogue, answer_to, pause, rogue_row
-from tests.interop.rows import TEXT, Worker, ring_core, running, shared_memory
+from tests.interop.rogue import BUDGET, NO_BLOCK, SLOT, Rogue, answer_to, pause, rogue_slot
+from tests.interop.slots import TEXT, Worker, ring_core, running, shared_memory
 
-SPOILT = (500, b"inference internal error: the worker sent an impossible answer")
+CORRUPT = (500, b"inference internal error: the worker sent an impossible answer")
 
 
 @pytest.fixture
 def rogue() -> Iterator[tuple[Engine, Rogue, Worker]]:
-    with rogue_row() as parts:
+    with rogue_slot() as parts:
         yield parts
 
 
@@ -41,96 +41,96 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_impossible_answers(rogue: tuple[Engine, Rogue, Worker], name: str) -> None:
-    """`block` -1 stands for one that the row holds as it should."""
-    engine, row, _ = rogue
+    """`block` -1 stands for one that the slot holds as it should."""
+    engine, slot, _ = rogue
     fields = dict(IMPOSSIBLE[name])
     if fields.get("block") == -1:
-        fields["block"] = row.pool.allocate(100, row.lessee)
+        fields["block"] = slot.pool.allocate(100, slot.lessee)
     with Client(engine) as client:
         client.send_post(b"x")
-        row.answer(engine, answer_to(row.task(engine), **fields))
-        assert client.outcome() == SPOILT
+        slot.answer(engine, answer_to(slot.task(engine), **fields))
+        assert client.outcome() == CORRUPT
         client.send_post(b"y")
-        row.answer(engine, answer_to(row.task(engine)))
+        slot.answer(engine, answer_to(slot.task(engine)))
         assert client.outcome() == (200, b"")
 
 
 def test_an_answer_in_a_block_of_core(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """The request's own block, and that of another client's request."""
-    engine, row, _ = rogue
+    engine, slot, _ = rogue
     with clients(engine, 2) as two:
         two[0].send_post(b"mine")
-        mine = row.task(engine)
+        mine = slot.task(engine)
         two[1].send_post(b"the other's")
         engine.wait_until(lambda stats: stats["remaining"] == 2)
-        other = next(block for block in range(1 << 10) if row.pool.lease(block, row.lessee) == 0 and block != mine[2])
-        row.pool.drop_lease(other, row.lessee)
-        row.answer(engine, answer_to(mine, block=other, length=11, offset=64))
-        assert two[0].outcome() == SPOILT
-        theirs = row.task(engine)
+        other = next(block for block in range(1 << 10) if slot.pool.lease(block, slot.lessee) == 0 and block != mine[2])
+        slot.pool.drop_lease(other, slot.lessee)
+        slot.answer(engine, answer_to(mine, block=other, length=11, offset=64))
+        assert two[0].outcome() == CORRUPT
+        theirs = slot.task(engine)
         assert theirs[2] == other
-        row.answer(engine, answer_to(theirs, block=theirs[2], length=11, offset=64))
-        assert two[1].outcome() == SPOILT
+        slot.answer(engine, answer_to(theirs, block=theirs[2], length=11, offset=64))
+        assert two[1].outcome() == CORRUPT
 
 
 def test_answers_that_are_not_its_to_give(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """Twice the same, one with a wrong sequence, one of a task that is long gone: all but the first are nothing."""
-    engine, row, _ = rogue
+    engine, slot, _ = rogue
     with Client(engine) as client:
         client.send_post(b"x")
-        task = row.task(engine)
-        block = row.pool.allocate(100, row.lessee)
+        task = slot.task(engine)
+        block = slot.pool.allocate(100, slot.lessee)
         stale = (task[0] + (1 << 32), *task[1:])
         wrong = (task[0], task[1] + 1, *task[2:])
-        row.answer(
+        slot.answer(
             engine, answer_to(stale), answer_to(wrong, block=block), answer_to(task, status=422), answer_to(task)
         )
         assert client.outcome() == (422, b"inference internal error: no shared memory for the answer (--budget)")
         client.send_post(b"y")
-        row.answer(engine, answer_to(task), answer_to(row.task(engine), status=400))
+        slot.answer(engine, answer_to(task), answer_to(slot.task(engine), status=400))
         assert client.answer().status == 400
 
 
 def test_killed_between_answering_and_ringing(rogue: tuple[Engine, Rogue, Worker]) -> None:
     """Core wakes up only for the death, and finds the answer: it counts."""
-    engine, row, worker = rogue
+    engine, slot, worker = rogue
     with Client(engine) as client:
         client.send_post(b"x")
-        row.answers.push(answer_to(row.task(engine), status=418))
-        row.answers.publish()
+        slot.answers.push(answer_to(slot.task(engine), status=418))
+        slot.answers.publish()
         worker.kill()
         assert client.answer().status == 418
         assert worker.ended() == 0
 
 
 def test_garbage_without_end(rogue: tuple[Engine, Rogue, Worker]) -> None:
-    engine, row, _ = rogue
+    engine, slot, _ = rogue
     generator = random.Random(1)
     sizes = (64, 32, 32, 64, 32, 32, 32, 16, 16, 32)
     with Client(engine) as client:
         for _ in range(300):
             client.send_post(b"x")
-            task = row.task(engine)
+            task = slot.task(engine)
             for _ in range(50):
                 fields = [generator.getrandbits(generator.randint(1, bits)) for bits in sizes]
                 # Near to what is real, so that it gets past the first checks; but never this very task.
                 fields[0] = generator.choice((fields[0], task[0] ^ (1 << generator.randrange(64))))
                 fields[2] = generator.choice((fields[2], task[2], NO_BLOCK))
-                row.answers.push(tuple(fields))
-            row.answer(engine, answer_to(task, status=418))
+                slot.answers.push(tuple(fields))
+            slot.answer(engine, answer_to(task, status=418))
             assert client.answer().status == 418
-            engine.wait_until(lambda stats: row.answers.free() == 256)
+            engine.wait_until(lambda stats: slot.answers.free() == 256)
     assert engine.process.poll() is None
 
 
 @pytest.mark.parametrize("head", [257, 1 << 40, (1 << 64) - 1])
 def test_an_impossible_index_of_answers(rogue: tuple[Engine, Rogue, Worker], head: int) -> None:
-    """The row is killed, what it had not started goes to its next life."""
-    engine, row, worker = rogue
-    at = engine.segment.layout()["rings"][ROW][1]
+    """The slot is killed, what it had not started goes to its next life."""
+    engine, slot, worker = rogue
+    at = engine.segment.layout()["rings"][SLOT][1]
     with Client(engine) as client:
         client.send_post(b"x")
-        engine.wait_until(lambda stats: row.tasks.has_news())
+        engine.wait_until(lambda stats: slot.tasks.has_news())
         shared_memory(engine)[at : at + 8] = struct.pack("Q", head)
         ring_core(engine)
         assert worker.ended() == 0
@@ -146,18 +146,18 @@ def echo(channel: Any, say: Any) -> None:
 
 
 def test_an_impossible_index_of_tasks(rogue: tuple[Engine, Rogue, Worker]) -> None:
-    """Core finds out when the ring looks full, and gives the row up."""
-    engine, row, worker = rogue
-    at = engine.segment.layout()["rings"][ROW][0] + 64
+    """Core finds out when the ring looks full, and gives the slot up."""
+    engine, slot, worker = rogue
+    at = engine.segment.layout()["rings"][SLOT][0] + 64
     memory = shared_memory(engine)
     with Client(engine) as client:
         for _ in range(256):
             client.send_post(b"x")
-            engine.wait_until(lambda stats: row.tasks.has_news())
-            descriptor = row.tasks.pop()
+            engine.wait_until(lambda stats: slot.tasks.has_news())
+            descriptor = slot.tasks.pop()
             assert descriptor is not None
             memory[at : at + 8] = struct.pack("Q", 1 << 50)
-            row.answer(engine, answer_to(descriptor, status=418))
+            slot.answer(engine, answer_to(descriptor, status=418))
             assert client.answer().status == 418
         client.send_post(b"y")
         assert worker.ended() == 0
@@ -166,16 +166,16 @@ def test_an_impossible_index_of_tasks(rogue: tuple[Engine, Rogue, Worker]) -> No
         again.stop()
 
 
-def test_entries_of_rows_scribbled_over() -> None:
-    """Bells, phases, batches, times: other rows' and its own, while requests are served."""
+def test_entries_of_slots_scribbled_over() -> None:
+    """Bells, phases, batches, times: other slots' and its own, while requests are served."""
     stage = {"timeout_ns": 1_000_000_000}
-    with running(rows=2, stage=stage) as engine, Client(engine) as client:
+    with running(slots=2, stage=stage) as engine, Client(engine) as client:
         generator = random.Random(2)
         memory = shared_memory(engine)
-        workers = [Worker(engine, echo, row=row) for row in (1, 2)]
-        victim = engine.segment.layout()["rows"][2]
+        workers = [Worker(engine, echo, slot=slot) for slot in (1, 2)]
+        victim = engine.segment.layout()["slots"][2]
         for number in range(2000):
-            # Not the words by which a row that sleeps is woken and told to stop: those are its own loss.
+            # Not the words by which a slot that sleeps is woken and told to stop: those are its own loss.
             at = victim + generator.choice((72, 128, 132, 136))
             memory[at : at + 4] = generator.randbytes(4)
             assert client.post(b"%d" % number).outcome == (200, b"%d" % number)
@@ -192,12 +192,12 @@ def test_entries_of_rows_scribbled_over() -> None:
 def test_everything_scribbled_over(seed: int, streams: bool) -> None:
     """Nothing that is written anywhere in the shared memory crashes core; what is answered then is another matter."""
     engine = Engine(
-        rows=2, streams=streams, budget=BUDGET, stage={"timeout_ns": 50_000_000}, service_timeout_ns=200_000_000
+        slots=2, streams=streams, budget=BUDGET, stage={"timeout_ns": 50_000_000}, service_timeout_ns=200_000_000
     )
     memory = shared_memory(engine)
     with clients(engine, 8) as eight:
         generator = random.Random(seed)
-        workers = [Worker(engine, pause, row=row) for row in (1, 2)]
+        workers = [Worker(engine, pause, slot=slot) for slot in (1, 2)]
         layout = engine.segment.layout()
         for _ in range(60):
             for client in eight:

@@ -1,4 +1,4 @@
-"""Two real processes race for handed tasks: core takes back what the row starts at the same time."""
+"""Two real processes race for handed tasks: core takes back what the slot starts at the same time."""
 
 import mmap
 import os
@@ -13,9 +13,9 @@ from tests.drivers.batcher import Scheduler
 
 TASKS = 512
 ROUNDS = 200
-TAKE_BACK_NS = 1_000_000
+RECLAIM_NS = 1_000_000
 GO = 8 * TASKS  # behind the words: number of the round that may start
-GONE = GO + 4  # number of the round that the row has started
+GONE = GO + 4  # number of the round that the slot has started
 PAIR = struct.Struct("=II")
 Tasks = list[tuple[int, int]]
 
@@ -35,7 +35,7 @@ def wait_for(shared: mmap.mmap, offset: int, turn: int) -> None:
         assert seen < turn, "the other process has failed"
 
 
-def row_process(s: Scheduler, shared: mmap.mmap, descriptors: BinaryIO, won: BinaryIO) -> None:
+def slot_process(s: Scheduler, shared: mmap.mmap, descriptors: BinaryIO, won: BinaryIO) -> None:
     for turn in range(1, ROUNDS + 1):
         tasks = receive(descriptors)
         if turn % 2:
@@ -47,49 +47,49 @@ def row_process(s: Scheduler, shared: mmap.mmap, descriptors: BinaryIO, won: Bin
 
 
 def race(s: Scheduler, shared: mmap.mmap, turn: int, descriptors: BinaryIO, won: BinaryIO) -> tuple[int, int]:
-    """One round; how many tasks core and the row have won."""
-    now = turn * 10 * TAKE_BACK_NS
-    for row in (0, 1):
-        s.set_room(row, TASKS)
+    """One round; how many tasks core and the slot have won."""
+    now = turn * 10 * RECLAIM_NS
+    for slot in (0, 1):
+        s.set_room(slot, TASKS)
     for _ in range(TASKS):
         s.enqueue(s.new(), 0, now)
     batch = s.next_batch(0, now)
     assert batch is not None
-    row, tasks = batch  # idle rows take turns; it is the same process that stands for each
+    slot, tasks = batch  # idle slots take turns; it is the same process that stands for each
     send(descriptors, tasks)
     assert receive(won) == [], "ready"
     struct.pack_into("=I", shared, GO, turn)
-    if turn % 4 < 2:  # the row has the start, else core: both win some, however few processors there are
+    if turn % 4 < 2:  # the slot has the start, else core: both win some, however few processors there are
         wait_for(shared, GONE, turn)
-    s.take_back(now + TAKE_BACK_NS)
+    s.reclaim(now + RECLAIM_NS)
     started = receive(won)
 
     taken = s.queue(0)
-    assert sorted([slot for slot, _ in started] + taken) == list(range(TASKS)), "one winner each"
-    assert sorted(s.ring(row)) == sorted(slot for slot, _ in started)
-    for slot, sequence in started:
-        assert s.complete(row, slot, sequence, now + TAKE_BACK_NS) is not None
-        s.free(slot)
-    for slot in taken:
-        assert s.withdraw(slot)
-        s.free(slot)
+    assert sorted([entry for entry, _ in started] + taken) == list(range(TASKS)), "one winner each"
+    assert sorted(s.ring(slot)) == sorted(entry for entry, _ in started)
+    for entry, sequence in started:
+        assert s.complete(slot, entry, sequence, now + RECLAIM_NS) is not None
+        s.free(entry)
+    for entry in taken:
+        assert s.withdraw(entry)
+        s.free(entry)
     return len(taken), len(started)
 
 
 @pytest.mark.timeout(120)
 def test_each_task_has_one_winner() -> None:
     shared = mmap.mmap(-1, GONE + 4)
-    # The other row is idle, which makes taking back worth while. It gets nothing: what is taken back is withdrawn.
-    s = Scheduler([(TASKS, 0, 2)], slots=TASKS, ring_capacity=TASKS, words=memoryview(shared)[:GO])
-    s.row_up(0)
-    s.row_up(1)
+    # The other slot is idle, which makes taking back worth while. It gets nothing: what is taken back is withdrawn.
+    s = Scheduler([(TASKS, 0, 2)], max_tasks=TASKS, ring_capacity=TASKS, words=memoryview(shared)[:GO])
+    s.slot_up(0)
+    s.slot_up(1)
     descriptors, won = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(descriptors[1])
             with os.fdopen(descriptors[0], "rb") as reader, os.fdopen(won[1], "wb") as writer:
-                row_process(s, shared, reader, writer)
+                slot_process(s, shared, reader, writer)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -102,8 +102,8 @@ def test_each_task_has_one_winner() -> None:
     try:
         with os.fdopen(descriptors[1], "wb") as writer, os.fdopen(won[0], "rb") as reader:
             for turn in range(1, ROUNDS + 1):
-                core, row = race(s, shared, turn, writer, reader)
-                wins = (wins[0] + core, wins[1] + row)
+                core, slot = race(s, shared, turn, writer, reader)
+                wins = (wins[0] + core, wins[1] + slot)
     except BaseException:
         os.kill(pid, signal.SIGKILL)  # it may spin for a round that will not come
         raise

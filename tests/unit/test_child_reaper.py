@@ -12,7 +12,7 @@ from tests.service import ROOT
 PROGRAM = """
     import multiprocessing, os, signal, subprocess
     from mosec_cy._master import child
-    from mosec_cy._master import orphans
+    from mosec_cy._master import child_reaper
     from mosec_cy._master.reactor import Reactor
 
     def ended(pid):  # and not reaped
@@ -20,7 +20,7 @@ PROGRAM = """
         return pid
 
     reactor = Reactor()
-    orphans.collect(reactor)
+    child_reaper.collect(reactor)
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, "only process 1 collects"
 
     program = subprocess.Popen(["sh", "-c", "exit 7"])
@@ -30,7 +30,7 @@ PROGRAM = """
     nobodys = os.fork() or os._exit(3)
     for pid in (program.pid, copy.pid, worker.pid, nobodys):
         ended(pid)
-    looks = orphans.Orphans(reactor, period=0)
+    looks = orphans.ChildReaper(reactor, period=0)
     looks.look()
     ended(nobodys)  # one that has only just ended may be waited for
     looks.look()
