@@ -39,13 +39,13 @@ typedef rl::var<int> Data;                             /* what no two threads ma
 enum { RING_OK = 0, RING_FULL = -1, RING_EMPTY = -2, RING_BROKEN = -3, CAPACITY = 2 };
 const uint32_t NO_BLOCK = 0xFFFFFFFF;
 struct Descriptor { uint64_t task; uint32_t sequence; uint32_t block; };
-struct Slot {
+struct Place {
     rl::var<uint64_t> task;
     rl::var<uint32_t> sequence, block;
-    Slot &operator=(const Descriptor &d) { task($) = d.task; sequence($) = d.sequence; block($) = d.block; return *this; }
+    Place &operator=(const Descriptor &d) { task($) = d.task; sequence($) = d.sequence; block($) = d.block; return *this; }
     operator Descriptor() { Descriptor d = {task($), sequence($), block($)}; return d; }
 };
-struct RingMemory { rl::atomic<uint64_t> head, tail; Slot slots[CAPACITY]; };
+struct RingMemory { rl::atomic<uint64_t> head, tail; Place descriptors[CAPACITY]; };
 struct RingEnd { RingMemory *memory; uint64_t mask, own, peer; };
 struct Bell { rl::atomic<uint32_t> counter, sleeping; };
 

@@ -43,7 +43,7 @@ Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
 class Page(BaseModel, Generic[T]):
-    slots: list[T]
+    rows: list[T]
 
 
 class Tags(pydantic.RootModel[list[str]]):
@@ -60,7 +60,7 @@ class Holder:
     item: Item
 
 
-class Slot(TypedDict):
+class Row(TypedDict):
     item: Item
 
 

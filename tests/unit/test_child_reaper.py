@@ -30,7 +30,7 @@ PROGRAM = """
     nobodys = os.fork() or os._exit(3)
     for pid in (program.pid, copy.pid, worker.pid, nobodys):
         ended(pid)
-    looks = orphans.ChildReaper(reactor, period=0)
+    looks = child_reaper.ChildReaper(reactor, period=0)
     looks.look()
     ended(nobodys)  # one that has only just ended may be waited for
     looks.look()

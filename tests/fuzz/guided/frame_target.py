@@ -13,7 +13,7 @@ from tests.drivers.pool import BlockPool
 from tests.drivers.ring import Ring
 from tests.fuzz.guided.pieces import Pieces
 
-BUDGET, SLOTS, CAPACITY = 1 << 20, 64, 64
+BUDGET, TASKS, CAPACITY = 1 << 20, 64, 64
 SLOT, SLOTS = 1, 2
 HEADER, ENTRY = struct.Struct("<IIQQ"), struct.Struct("<QQ")
 FRAMED, HANDED = 1, 1
@@ -32,7 +32,7 @@ class _Stages:
     """Shared memory with one slot that takes, and core's side of it by hand."""
 
     def __init__(self) -> None:
-        self.segment = Segment.create([(CAPACITY, CAPACITY)] * SLOTS, SLOTS, BUDGET, 1)
+        self.segment = Segment.create([(CAPACITY, CAPACITY)] * SLOTS, TASKS, BUDGET, 1)
         self.memory = mmap.mmap(self.segment.fd, 0)
         layout = self.segment.layout()
         self.words = layout["words"]
@@ -46,7 +46,7 @@ class _Stages:
     def hand(self, slot: int, block: int, offset: int, length: int, flags: int) -> list[Any]:
         """What the slot takes of a task that core hands to it with this payload."""
         self.sequence += 1
-        if slot < SLOTS:
+        if slot < TASKS:
             word = self.words + 8 * slot
             self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | HANDED)
         assert self.tasks.push((slot, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
@@ -77,7 +77,7 @@ def frame(data: bytes) -> None:
         offset, length = 64, len(text)
     named = number if kind & 128 else block
     try:
-        _take(stages, slot % (SLOTS + 2), named, offset, length)
+        _take(stages, slot % (TASKS + 2), named, offset, length)
     finally:
         stages.pool.drop_core(block)
     assert stages.pool.count() == (0, 0)
@@ -85,7 +85,7 @@ def frame(data: bytes) -> None:
 
 def _take(stages: _Stages, slot: int, block: int, offset: int, length: int) -> None:
     items = stages.hand(slot, block, offset, length, FRAMED)
-    assert len(items) == (slot < SLOTS)
+    assert len(items) == (slot < TASKS)
     payload = b""
     if stages.pool.check(block, offset, length) == 0:
         start = stages.base + stages.pool.offset(block) + offset

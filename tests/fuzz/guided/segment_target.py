@@ -9,14 +9,14 @@ import struct
 from mosec_cy._engine.segment import Segment
 from tests.fuzz.guided.pieces import Pieces
 
-SLOTS, SLOTS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2
+SLOTS, TASKS, BUDGET, ROUTES = [(64, 64), (16, 32)], 64, 1 << 20, 2
 HEADER = struct.Struct("<QIIIIQQ4I")
 
 
 def segment(data: bytes) -> None:
     """A sound header with a few fields written over: refused, or one that `create` could have made."""
     pieces = Pieces(data)
-    made = Segment.create(SLOTS, SLOTS, BUDGET, ROUTES)
+    made = Segment.create(SLOTS, TASKS, BUDGET, ROUTES)
     try:
         fields = list(HEADER.unpack(os.pread(made.fd, HEADER.size, 0)))
         for _ in range(pieces.number() % 4):
