@@ -1,11 +1,12 @@
-"""The floors of the Python package: imports lead down, and never round. Prints each breach, exits 1 if there is one.
+"""The floors of the Python package and of the engine: imports and cimports lead down, and never round.
 
-What is imported for type checkers alone does not count.
+Prints each breach, exits 1 if there is one. What is imported for type checkers alone does not count.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,32 @@ MOST_FLOORS = 5
 # The package itself loads what is asked for by name, and anybody may ask it for its version.
 TOP = "__init__"
 
+ENGINE = PACKAGE.parent / "src_pyx" / "mosec_cy" / "_engine"
+# What each module of the engine may cimport: declarations; memory that processes share; HTTP as bytes, sockets and the
+# scheduling of tasks, which know nothing of each other; core's way of a request, from the bottom up; a worker's side.
+_SYSTEM = ("linux", "list", "scan")
+_MEMORY = (*_SYSTEM, "ring", "pool", "segment")
+_PURE = ("http_request", "http_response", "connection", "batcher")
+CIMPORTS: dict[str, tuple[str, ...]] = {
+    "linux": (),
+    "list": (),
+    "scan": (),
+    "ring": ("linux",),
+    "pool": ("linux", "ring"),
+    "segment": ("linux", "ring", "pool"),
+    "http_request": ("scan",),
+    "http_response": (),
+    "connection": ("linux", "list", "ring"),
+    "batcher": ("linux", "list", "ring"),
+    "dispatch": (*_MEMORY, "batcher"),
+    "service": (*_MEMORY, "batcher", "dispatch", "http_request"),
+    "http1": (*_MEMORY, *_PURE, "dispatch", "service"),
+    "core": (*_MEMORY, *_PURE, "dispatch", "service", "http1"),
+    "worker": (*_MEMORY, "http_response"),
+    "process": (),
+}
+CIMPORT = re.compile(r"^\s*(?:from\s+mosec_cy\._engine\.(\w+)\s+c?import|c?import\s+mosec_cy\._engine\.(\w+))")
+
 Import = tuple[int, str]  # line, and module below the package, with dots
 
 
@@ -39,6 +66,21 @@ def breaches(package: Path = PACKAGE) -> list[str]:
         graph[module] = {other for _, other in _imports(tree, package.name, set(files), deep=False)} - {module}
     if cycle := _cycle(graph):
         found.append(f"an import cycle: {' -> '.join(cycle)}")
+    return found
+
+
+def engine_breaches(engine: Path = ENGINE) -> list[str]:
+    """The same for cimports."""
+    found = []
+    for path in sorted([*engine.glob("*.pyx"), *engine.glob("*.pxd")]):
+        if path.stem not in CIMPORTS:
+            found.append(f"{path}:1: {path.stem} has no place among the modules of the engine: give it one in CIMPORTS")
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            match = CIMPORT.match(line)
+            other = match and (match[1] or match[2])
+            if other and other not in CIMPORTS[path.stem]:
+                found.append(f"{path}:{number}: {path.stem} does not cimport {other}")
     return found
 
 
@@ -115,7 +157,7 @@ def _cycle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def main() -> int:
-    found = breaches()
+    found = [*breaches(), *engine_breaches()]
     print("\n".join(found) or "imports lead down")
     return 1 if found else 0
 

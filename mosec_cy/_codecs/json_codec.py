@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mosec_cy._codecs.plain_values import encoding_error, plain
 from mosec_cy.errors import DecodingError
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
-def decode(data: bytes | bytearray | memoryview) -> Any:
+def decode(data: Buffer) -> Any:
     """Decode a JSON document; raises DecodingError, with the place of the fault, if it is none."""
     try:
         return _decode(data)
@@ -48,7 +51,7 @@ def malformed(data: Any, error: object) -> DecodingError:
     return DecodingError(f"the body is not JSON{place}: {error}")
 
 
-def _decode_leniently(data: bytes | bytearray | memoryview, first: Exception) -> Any:
+def _decode_leniently(data: Buffer, first: Exception) -> Any:
     """The standard library takes NaN, Infinity, a byte order mark, UTF-16 and -32, and lone surrogates."""
     try:
         return json.loads(bytes(data))

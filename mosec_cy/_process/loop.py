@@ -281,13 +281,13 @@ class StreamLoop(StageLoop):
     def _send(self, item: Item, value: Any) -> None:
         if item.is_last and error_in_place(value) is None:
             self.channel.publish_end(item)
-            self.sender.stir()
+            self.sender.wake()
         else:
             super()._send(item, value)
 
     def _fail(self, items: list[Item], error: BaseException) -> None:
         super()._fail(items, error)
-        self.sender.stir()
+        self.sender.wake()
 
 
 def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:

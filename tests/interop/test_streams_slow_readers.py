@@ -159,7 +159,7 @@ def test_a_thread_that_waits_for_a_client(how: str) -> None:
         engine.wait_until(lambda stats: stats["charged"] >= WINDOW // 2)
         if how == "forward returns":
             channel.publish_end(item)
-            sender.stir()
+            sender.wake()
         else:
             engine.segment.stop_slot(1)
         thread.join()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools import layers
-from tools.layers import breaches
+from tools.layers import CIMPORTS, breaches, engine_breaches
 
 
 def package(root: Path, files: dict[str, str]) -> Path:
@@ -86,3 +86,35 @@ def test_what_is_imported_later_makes_no_cycle(tmp_path: Path) -> None:
 def test_floors_fit_on_one_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "FLOORS", (*layers.FLOORS, {"roof": ()}))
     assert breaches(package(tmp_path, {})) == ["6 floors, at most 5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("batcher.pyx", "from mosec_cy._engine.dispatch cimport task_fail\n", "batcher does not cimport dispatch"),
+        ("ring.pxd", "\nfrom mosec_cy._engine.pool cimport Pool\n", "ring does not cimport pool"),
+        ("core.pyx", "from mosec_cy._engine.worker cimport (\n    Channel,\n)\n", "core does not cimport worker"),
+        ("worker.pyx", "def f():\n    from mosec_cy._engine.core import run_core\n", "worker does not cimport core"),
+        ("http_request.pyx", "cimport mosec_cy._engine.linux\n", "http_request does not cimport linux"),
+        ("http2.pyx", "", "http2 has no place"),
+    ],
+)
+def test_a_cimport_that_leads_up_is_found(tmp_path: Path, name: str, text: str, what: str) -> None:
+    (tmp_path / name).write_text(text)
+    (found,) = engine_breaches(tmp_path)
+    assert what in found
+
+
+def test_cimports_that_lead_down(tmp_path: Path) -> None:
+    (tmp_path / "core.pyx").write_text(
+        "from mosec_cy._engine.http1 cimport http1_open\n# from mosec_cy._engine.worker\n"
+    )
+    assert engine_breaches(tmp_path) == []
+
+
+def test_the_engine() -> None:
+    assert engine_breaches() == []
+    seen: set[str] = set()
+    for module, below in CIMPORTS.items():
+        assert set(below) <= seen, f"{module} is listed before what it is built on"
+        seen.add(module)

@@ -809,7 +809,7 @@ cdef class Sender:
         self._push(item, block, n, 200)
         return True
 
-    def stir(self):
+    def wake(self):
         """Have the threads that wait to send look again: `forward` has returned."""
         if self.waiting:
             bell_force(&self.channel.shared.stream_bell)

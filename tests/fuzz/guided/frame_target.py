@@ -43,13 +43,13 @@ class _Stages:
         self.slot = Channel(self.segment, SLOT, 1, -1)  # nobody sleeps at core's bell
         self.sequence = 0
 
-    def hand(self, slot: int, block: int, offset: int, length: int, flags: int) -> list[Any]:
+    def hand(self, entry: int, block: int, offset: int, length: int, flags: int) -> list[Any]:
         """What the slot takes of a task that core hands to it with this payload."""
         self.sequence += 1
-        if slot < TASKS:
-            word = self.words + 8 * slot
+        if entry < TASKS:
+            word = self.words + 8 * entry
             self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | HANDED)
-        assert self.tasks.push((slot, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
+        assert self.tasks.push((entry, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
         self.tasks.publish()
         return self.slot.take_now()
 
@@ -67,7 +67,7 @@ def frame(data: bytes) -> None:
     if not _stages:
         _stages.append(_Stages())
     stages, pieces = _stages[0], Pieces(data)
-    kind, slot = pieces.number(), pieces.number()
+    kind, entry = pieces.number(), pieces.number()
     offset, length, number = pieces.number(4), pieces.number(8), pieces.number(4)
     text = pieces.data
     block = stages.pool.allocate(min(64 + len(text) << (kind & 7), 1 << 18), 0)
@@ -77,15 +77,15 @@ def frame(data: bytes) -> None:
         offset, length = 64, len(text)
     named = number if kind & 128 else block
     try:
-        _take(stages, slot % (TASKS + 2), named, offset, length)
+        _take(stages, entry % (TASKS + 2), named, offset, length)
     finally:
         stages.pool.drop_core(block)
     assert stages.pool.count() == (0, 0)
 
 
-def _take(stages: _Stages, slot: int, block: int, offset: int, length: int) -> None:
-    items = stages.hand(slot, block, offset, length, FRAMED)
-    assert len(items) == (slot < TASKS)
+def _take(stages: _Stages, entry: int, block: int, offset: int, length: int) -> None:
+    items = stages.hand(entry, block, offset, length, FRAMED)
+    assert len(items) == (entry < TASKS)
     payload = b""
     if stages.pool.check(block, offset, length) == 0:
         start = stages.base + stages.pool.offset(block) + offset

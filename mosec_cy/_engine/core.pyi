@@ -1,0 +1,3 @@
+from typing import Any
+
+def run_core(config: dict[str, Any]) -> int: ...
