@@ -2,7 +2,7 @@
  * as in pool.pml. Claim: what one holder does to a block is over before the next one begins.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_release
- * engine: pool exists claim allocate_recent allocate_scanning pool_allocate pool_lease pool_drop_lease
+ * engine: pool pool_has claim allocate_recent allocate_scanning pool_allocate pool_lease pool_drop_lease
  * engine: pool pool_take_over pool_drop_core pool_claim_free pool_unclaim
  * engine: pool sweep_chunk pool_sweep
  * fault: claim cas_u64 swap_by_store

@@ -373,7 +373,7 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
         if path_n < 0:
             _refuse(io, slot, -path_n, b"bad request: malformed percent-encoding in the path")
             return
-    decision = service_admit(io.service, head, request, path, <size_t>path_n)
+    service_admit(io.service, head, request, path, <size_t>path_n, &decision)
     h.route = decision.route
     h.task_flags = decision.flags
     h.deadline = decision.deadline
@@ -567,7 +567,7 @@ cdef void _submit_body(Http1Io *io, uint32_t slot) noexcept nogil:
     h.body.block = NO_BLOCK
     h.chunked = False
     _await_answer(io, slot)
-    decision = service_submit(io.service, &request)
+    service_submit(io.service, &request, &decision)
     h.task = decision.task
     if decision.answer.status != 0:
         _write_text(io, slot, &decision.answer)

@@ -48,6 +48,23 @@ ctypedef struct Pool:
     uint32_t recent_count[32]
     uint32_t recent_capacity[32]
 
+cdef inline bint pool_has(const Pool *pool, uint32_t block) noexcept nogil:            # there is such a block
+    return block < pool.blocks and (
+        (block & ((<uint32_t>1 << pool.class_shift) - 1)) < pool.sizes[block >> pool.class_shift].count
+    )
+
+cdef inline uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil:    # bytes; 0: no such block
+    if not pool_has(pool, block):
+        return 0
+    return <uint64_t>1 << (POOL_MIN_SHIFT + (block >> pool.class_shift))
+
+cdef inline uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil:    # NULL: no such block
+    cdef uint32_t size
+    if not pool_has(pool, block):
+        return NULL
+    size = block >> pool.class_shift
+    return pool.data + pool.sizes[size].offset + (<uint64_t>(block - pool.sizes[size].first) << (POOL_MIN_SHIFT + size))
+
 # Geometry, a pure function of the budget: the same in each process. POOL_OK or POOL_BAD_BUDGET.
 cdef int pool_layout(Pool *pool, uint64_t budget_bytes, uint32_t max_blocks_per_class) noexcept nogil
 cdef size_t pool_words_bytes(const Pool *pool) noexcept nogil      # a multiple of the page size
@@ -63,8 +80,6 @@ cdef uint64_t pool_lessee(uint32_t slot, uint32_t incarnation) noexcept nogil
 # One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
 # except pool_drop_core.
 cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcept nogil
-cdef uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil           # bytes; 0: no such block
-cdef uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil           # NULL: no such block
 # POOL_OK or POOL_BAD_BLOCK; no overflow.
 cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil
 # Lessee's side.

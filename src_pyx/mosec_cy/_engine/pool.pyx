@@ -99,12 +99,6 @@ cdef uint64_t pool_lessee(uint32_t slot, uint32_t incarnation) noexcept nogil:
     return (<uint64_t>slot + 1) << 32 | incarnation
 
 
-cdef bint exists(const Pool *pool, uint32_t block) noexcept nogil:
-    return block < pool.blocks and (
-        (block & ((<uint32_t>1 << pool.class_shift) - 1)) < pool.sizes[block >> pool.class_shift].count
-    )
-
-
 cdef bint claim(Pool *pool, uint32_t size, uint32_t index, uint64_t claimant) noexcept nogil:
     """Claim block `index` of class `size` if it is free; `touched` first, so that no scan misses the claim."""
     cdef uint64_t *word = &pool.words[pool.sizes[size].first + index]
@@ -168,20 +162,6 @@ cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcep
     return NO_BLOCK
 
 
-cdef uint64_t pool_block_size(const Pool *pool, uint32_t block) noexcept nogil:
-    if not exists(pool, block):
-        return 0
-    return <uint64_t>1 << (POOL_MIN_SHIFT + (block >> pool.class_shift))
-
-
-cdef uint8_t *pool_block_data(const Pool *pool, uint32_t block) noexcept nogil:
-    cdef uint32_t size
-    if not exists(pool, block):
-        return NULL
-    size = block >> pool.class_shift
-    return pool.data + pool.sizes[size].offset + (<uint64_t>(block - pool.sizes[size].first) << (POOL_MIN_SHIFT + size))
-
-
 cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t length) noexcept nogil:
     cdef uint64_t size = pool_block_size(pool, block)
     if size == 0 or offset > size or length > size - offset:
@@ -191,7 +171,7 @@ cdef int pool_check(const Pool *pool, uint32_t block, uint64_t offset, uint64_t 
 
 cdef int pool_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
     cdef uint64_t word = CORE
-    if not exists(pool, block):
+    if not pool_has(pool, block):
         return POOL_BAD_BLOCK
     # Acquire-release; pairs with pool_drop_lease of the lessee before.
     if cas_u64(&pool.words[block], &word, CORE | lessee):
@@ -201,7 +181,7 @@ cdef int pool_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
 
 cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
     cdef uint64_t word
-    if not exists(pool, block):
+    if not pool_has(pool, block):
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while lessee != 0 and word & ~CORE == lessee:
@@ -213,7 +193,7 @@ cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept n
 
 cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil:
     cdef uint64_t expected = lessee
-    if not exists(pool, block):
+    if not pool_has(pool, block):
         return POOL_BAD_BLOCK
     # Acquire; pairs with the swap in claim, the lessee's. (Its payload is ordered by the ring that handed it over.)
     if lessee != 0 and cas_u64(&pool.words[block], &expected, CORE):
@@ -224,7 +204,7 @@ cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept no
 cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
     cdef uint64_t word
     cdef uint32_t size
-    if not exists(pool, block):
+    if not pool_has(pool, block):
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while word & CORE:
@@ -245,7 +225,7 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil:
     cdef uint64_t word = 0
     # Acquire; pairs with the release in pool_drop_core and in pool_drop_lease, of whoever had the block last.
-    return exists(pool, block) and cas_u64(&pool.words[block], &word, CORE)
+    return pool_has(pool, block) and cas_u64(&pool.words[block], &word, CORE)
 
 
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:

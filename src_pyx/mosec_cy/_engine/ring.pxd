@@ -4,6 +4,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from mosec_cy._engine.linux cimport load_acquire_u64
+
 cdef enum:
     NO_BLOCK = 0xFFFFFFFF      # a descriptor that carries no payload
 
@@ -71,7 +73,11 @@ cdef void ring_publish(RingEnd *end) noexcept nogil
 # Consumer. `pop` copies once (what is checked afterwards is the copy); `release` gives the places back.
 cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil      # RING_OK, RING_EMPTY, RING_BROKEN
 cdef void ring_release(RingEnd *end) noexcept nogil
-cdef bint ring_has_news(RingEnd *end) noexcept nogil     # something is published (or the ring is broken: pop tells)
+# Something is published (or the ring is broken: pop tells).
+cdef inline bint ring_has_news(const RingEnd *end) noexcept nogil:
+    # Acquire; pairs with the release in ring_publish. Between bell_prepare and sleep, its fence comes before this.
+    return end.own != end.peer or load_acquire_u64(&end.memory.head) != end.own
+
 
 # In shared memory. The sleeper waits until `counter` differs from the value it read; how it waits
 # (futex on `counter`, eventfd) is the caller's.

@@ -90,11 +90,6 @@ cdef void ring_release(RingEnd *end) noexcept nogil:
     store_release_u64(&end.memory.tail, end.own)
 
 
-cdef bint ring_has_news(RingEnd *end) noexcept nogil:
-    # Acquire; pairs with the release in ring_publish. Between bell_prepare and sleep, its fence comes before this.
-    return end.own != end.peer or load_acquire_u64(&end.memory.head) != end.own
-
-
 # Why no wake-up is lost. Sleeper: S1 seen = counter, S2 sleeping = 1, fence, S3 look for work, S4 wait while
 # counter == seen. Ringer: R1 publish, fence, R2 read sleeping, R3 exchange it for 0, R4 counter += 1, R5 wake.
 # Of the two fences one is first: either S3 sees what R1 published, or R2 sees S2's 1 or a later value. That value is

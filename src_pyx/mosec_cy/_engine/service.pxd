@@ -119,10 +119,10 @@ ctypedef struct BodyBlock:         # a body's place in shared memory
     uint64_t capacity              # bytes at `data`
 
 # What becomes of a request, by its head: the bytes that `request` was parsed from. `path` is decoded.
-cdef Decision service_admit(Service *s, const char *head, const HttpRequest *request, const char *path,
-                            size_t path_n) noexcept nogil
+cdef void service_admit(Service *s, const char *head, const HttpRequest *request, const char *path, size_t path_n,
+                        Decision *decision) noexcept nogil
 # Once more, when the body is there: a task for it, or a refusal.
-cdef Decision service_submit(Service *s, const Request *request) noexcept nogil
+cdef void service_submit(Service *s, const Request *request, Decision *decision) noexcept nogil
 cdef void service_withdraw(Service *s, uint64_t task) noexcept nogil                 # the task's client has left
 # An answer was given.
 cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil

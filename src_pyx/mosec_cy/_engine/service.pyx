@@ -235,29 +235,27 @@ cdef void _admit_to_route(Service *s, const char *head, const HttpRequest *reque
     _admit(s, route, decision.deadline, decision)
 
 
-cdef Decision service_admit(Service *s, const char *head, const HttpRequest *request, const char *path,
-                            size_t path_n) noexcept nogil:
-    cdef Decision decision
+cdef void service_admit(Service *s, const char *head, const HttpRequest *request, const char *path, size_t path_n,
+                        Decision *decision) noexcept nogil:
     cdef uint32_t route
-    memset(&decision, 0, sizeof(Decision))
+    memset(decision, 0, sizeof(Decision))
     decision.route = NO_ROUTE
     if path_n == 1 and path[0] == c'*':                          # OPTIONS of the server as a whole
-        _answer(&decision, 204, NOTHING)
+        _answer(decision, 204, NOTHING)
         decision.answer.extra = b"allow: GET, HEAD, POST, OPTIONS\r\n"
-        return decision
+        return
     route = _route_of(s, path, path_n)
     if route == NO_ROUTE:
-        _answer(&decision, 404, NOT_FOUND)
+        _answer(decision, 404, NOT_FOUND)
     elif request.method == s.routes[route].method or (
             request.method == METHOD_HEAD and s.routes[route].method == METHOD_GET):
-        _admit_to_route(s, head, request, route, &decision)
+        _admit_to_route(s, head, request, route, decision)
     else:
         if request.method == METHOD_OPTIONS:
-            _answer(&decision, 204, NOTHING)
+            _answer(decision, 204, NOTHING)
         else:
-            _answer(&decision, 405, NOT_ALLOWED)
+            _answer(decision, 405, NOT_ALLOWED)
         decision.answer.extra = s.routes[route].allow
-    return decision
 
 
 cdef uint32_t _new_task(Service *s, const Request *request, Decision *decision) noexcept nogil:
@@ -269,18 +267,17 @@ cdef uint32_t _new_task(Service *s, const Request *request, Decision *decision) 
     return entry
 
 
-cdef Decision service_submit(Service *s, const Request *request) noexcept nogil:
+cdef void service_submit(Service *s, const Request *request, Decision *decision) noexcept nogil:
     cdef Dispatcher *d = &s.dispatcher
     cdef const Pipeline *pipeline = &d.pipelines[request.route]
-    cdef Decision decision
     cdef uint32_t entry
     cdef Task *task
-    memset(&decision, 0, sizeof(Decision))
+    memset(decision, 0, sizeof(Decision))
     decision.route = request.route
-    entry = _new_task(s, request, &decision)
+    entry = _new_task(s, request, decision)
     if entry == NO_INDEX:
         block_drop(d, request.block)
-        return decision
+        return
     task = &d.batcher.tasks[entry]
     task.position = 0
     task.route = request.route
@@ -297,7 +294,6 @@ cdef Decision service_submit(Service *s, const Request *request) noexcept nogil:
     decision.task = task_id(&d.batcher, entry)
     batcher_enqueue(&d.batcher, entry, pipeline.stages[0], d.now)
     slots_dispatch(d, pipeline.stages[0])
-    return decision
 
 
 cdef void service_withdraw(Service *s, uint64_t task) noexcept nogil:
