@@ -1,4 +1,4 @@
-"""HTTP/1.1 response heads (RFC 9112 section 4): a few copies of prepared bytes into memory that is given."""
+"""HTTP/1.1 response heads (RFC 9112 section 4) and server-sent events (WHATWG HTML, section 9.2) as bytes."""
 
 from libc.string cimport memcpy, strlen
 
