@@ -80,7 +80,7 @@ cdef int connection_send(
     Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
 ) noexcept nogil
 cdef int connection_flush(Connection *c) noexcept nogil
-# Bytes of a body that came in, or of an answer that left the kernel, since the timer was armed.
+# Bytes of a body that came in, or of an answer that the client's side took, since the timer was armed.
 cdef uint64_t connection_progress(const Connection *c) noexcept nogil
 cdef bint connection_has_output(const Connection *c) noexcept nogil
 

@@ -204,7 +204,7 @@ cdef void core_report(void *context, uint32_t kind, uint32_t slot, uint64_t valu
         message.incarnation = d.slots[slot].incarnation
         message.pid = d.slots[slot].pid
     if kind == REPORT_SLOT_OVERDUE or kind == REPORT_SLOT_KILLED:
-        flags |= MSG_DONTWAIT          # news that may be lost when master is behind
+        flags |= MSG_DONTWAIT          # a report that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
 
 

@@ -613,7 +613,7 @@ cdef uint64_t _slots_deadline(const Dispatcher *d) noexcept nogil:
 
 # ---- streams of events ---------------------------------------------------------------------------
 
-# Streams of events, from the slots' rings to the clients.
+# Events on their way from the slots' rings to the clients.
 #
 # A slot may have a limited number of bytes under way on each stream, see _fits. Core tells it how many have gone out by
 # a word in shared memory that core writes and never reads: core's own count decides.

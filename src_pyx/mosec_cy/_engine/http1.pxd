@@ -1,4 +1,4 @@
-# HTTP/1.x connections as the loop sees them: opened, told of events and of time, answered.
+# HTTP/1.x connections (RFC 9112) as the loop uses them: accept, events, time-outs, answers.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -1,4 +1,5 @@
-# HTTP/1.x request heads from bytes, incrementally (RFC 9110, RFC 9112). Pure: no clock, no descriptor, no allocator.
+# HTTP/1.x request heads and chunked bodies from bytes, incrementally (RFC 9110, RFC 9112). Pure: no clock, no
+# descriptor, no allocator.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t, uint8_t

@@ -1,4 +1,4 @@
-"""HTTP/1.x request heads (RFC 9110, RFC 9112): strict, incremental, without a copy or an allocation.
+"""HTTP/1.x request heads, chunked bodies and codings (RFC 9110, RFC 9112): strict, incremental, without an allocation.
 
 Strict means: a head that two parsers could read differently is refused (400), so that a proxy in front and this server
 always agree where a request ends. The result depends on the bytes alone, never on how they were split.
@@ -487,7 +487,7 @@ cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept
 
 # ---- chunked bodies ------------------------------------------------------------------------------
 
-# Chunked request bodies (RFC 9112 section 7.1), strictly: what is not in the grammar ends the body with -400.
+# Decodes chunked bodies (RFC 9112 section 7.1) strictly: what is not in the grammar ends the body with -400.
 #
 # Chunk lines are short beside the data. So they are read byte by byte, and the bytes may be split anywhere. Extensions
 # and trailers are validated and dropped.
@@ -659,7 +659,7 @@ cdef uint8_t next_of_trailer(uint8_t state, uint8_t c) noexcept nogil:
 
 # ---- content codings -----------------------------------------------------------------------------
 
-# Content codings (RFC 9110 sections 8.4 and 12.5.3): the one of a request's body, and those that its answer may have.
+# Reads the coding of a request's body and chooses that of its answer (RFC 9110 sections 8.4 and 12.5.3).
 #
 # A malformed member of Accept-Encoding counts as not sent: the header states preferences, so a request is not refused
 # for it. If a coding is named several times the lowest weight counts: a coding that is refused once is not sent.

@@ -158,7 +158,7 @@ cdef const char *http_reason(int status) noexcept nogil:
 
 # ---- server-sent events --------------------------------------------------------------------------
 
-# Server-sent events as bytes (WHATWG HTML, section 9.2): `event:` and `data:` lines, and an empty one.
+# An event is an `event:` line, `data:` lines and an empty one (WHATWG HTML, section 9.2).
 
 cdef enum:
     CR = 13

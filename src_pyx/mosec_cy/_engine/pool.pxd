@@ -19,7 +19,7 @@ cdef enum:
 
 # The word of a block. 0: free. Bit 63: core's claim. Low 63 bits: lessee, (slot + 1) << 32 | incarnation, or 0.
 # Each side sets and drops only its own claim, by compare-and-swap; core may take over a lessee's
-# claim when a completion hands the block over (pool_take_over).
+# claim when a completion passes the block to core (pool_take_over).
 #
 # Block numbers are class << class_shift | index, so a class is one shift away; numbers past a class's count are no
 # blocks. In shared memory: `touched`, one 64-bit map for each class (bit i: some word of the i-th 64th of the class has

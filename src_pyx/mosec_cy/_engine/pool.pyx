@@ -215,7 +215,7 @@ cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept no
     cdef uint64_t expected = lessee
     if not exists(pool, block):
         return POOL_BAD_BLOCK
-    # Acquire; pairs with the swap in claim, the lessee's. (Its payload is ordered by the ring that handed it over.)
+    # Acquire; pairs with the swap in claim, the lessee's. (The ring that carried the block number orders its payload.)
     if lessee != 0 and cas_u64(&pool.words[block], &expected, CORE):
         return POOL_OK
     return POOL_NOT_HELD

@@ -413,7 +413,7 @@ cdef class Channel:
     # ---- taking ----------------------------------------------------------------------------------
 
     cdef list _started(self, uint32_t most):
-        # Up to `most` of the tasks in the ring: those that this slot has started.
+        # Pops up to `most` descriptors; returns the items of those tasks that this slot could start.
         cdef Descriptor d
         cdef list items = []
         cdef uint32_t i = 0
