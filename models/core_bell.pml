@@ -6,7 +6,7 @@
  * slot published it.
  *
  * Mutations, each of which must be found: NO_SLEEPER_FENCE, NO_RINGER_FENCE, NO_SECOND_LOOK, NO_PIDFD (core does not
- * hear of the death). */
+ * learn of the death). */
 
 #define ANSWERS 2
 #define SLOTS 2

@@ -1,5 +1,5 @@
 /* Which process holds a block: the word of each block (pool.pyx), its payloads' leases (worker.pyx), core's way with
- * requests and answers (dispatch.pyx), what becomes of the claims of the dead (pool.pyx), and the trimmer (pool.pyx).
+ * requests and answers (dispatch.pyx), what becomes of a dead slot's claims (pool.pyx), and the trimmer (pool.pyx).
  *
  * Core takes blocks for REQUESTS requests and dispatches them to two slots; a slot answers with a block of its own or
  * none, and may keep a view of the request's block after its answer; slot 0's first life may be killed at any step.

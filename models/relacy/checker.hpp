@@ -6,8 +6,8 @@
  * what it calls, and what it then calls instead. Each must be found; the number of one is the program's argument.
  *
  * The checker runs threads in many orders and lets each load return any value that the C++11 memory model admits (but
- * for those that would come from the future). It reports assertions that do not hold, data races (on Data and Place) and
- * deadlocks. */
+ * for those that would come from the future). It reports assertions that do not hold, data races (on Data and Place)
+ * and deadlocks. */
 
 #include <relacy/relacy.hpp>
 #include <cstdint>

@@ -137,7 +137,7 @@ cdef bint batcher_holds(const Batcher *b, uint32_t slot, uint32_t entry, uint32_
 cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence, uint64_t now,
                            uint64_t *batch_ns) noexcept nogil
 # Tasks that were dispatched RECLAIM_NS ago and are not started go back to their places in the queue, when another slot
-# of the stage can take work at once (otherwise they are as well off in the ring). Returns how many. O(stages + slots)
+# of the stage can take work at once (otherwise leaving the ring gains nothing). Returns how many. O(stages + slots)
 # while nothing is overdue: call it in each round before batcher_next_batch.
 cdef uint32_t batcher_reclaim(Batcher *b, uint64_t now) noexcept nogil
 # A new process with an empty ring.

@@ -22,7 +22,7 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_BODY                    # the body must make progress
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
-    TIMER_STREAM                  # an event or a comment must be sent, so that the client sees us alive
+    TIMER_STREAM                  # an event or a comment must be sent, so that the client sees that core is alive
     TIMER_PROBE                   # the client has sent FIN and waits for its answer: probe whether it is there
 
 cdef enum:

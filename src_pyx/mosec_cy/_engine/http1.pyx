@@ -306,7 +306,7 @@ cdef const char *_parse_error(int status) noexcept nogil:
 
 
 cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const TextAnswer *answer, bint expects) noexcept nogil:
-    # A small body that is on its way is read, so that the connection lives on.
+    # A small body that is on its way is read, so that the connection can be kept.
     cdef Http1 *h = &io.states[slot]
     if h.chunked or h.remaining > SMALL_BODY or (expects and h.remaining):
         h.keep_alive = False

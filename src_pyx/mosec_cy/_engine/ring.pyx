@@ -102,7 +102,7 @@ cdef bint ring_has_news(RingEnd *end) noexcept nogil:
 # Or 0 from bell_awake: the sleeper is up and passes S2, the fence and S3 again before it sleeps.
 # The ringer that won R3 took a 1 that S2 released after S1, so its R4 comes after S1: S4 finds another count, or R5
 # finds the sleeper. A ringer that is late between R3 and R5 can only cause a wake-up too many.
-# A ringer killed there loses one: core hears of its death by pidfd, and master rings slots with bell_force.
+# A ringer killed there loses one: core learns of its death by pidfd, and master rings slots with bell_force.
 
 cdef uint32_t bell_prepare(Bell *bell) noexcept nogil:
     cdef uint32_t seen = load_acquire_u32(&bell.counter)  # acquire; pairs with the add in bell_ring

@@ -133,7 +133,7 @@ cdef uint32_t _route_of(const Service *s, const char *path, size_t n) noexcept n
 # ---- admission -----------------------------------------------------------------------------------
 
 # A queue that is longer than the time-out is worse than none: a request that gets to its head has waited for almost all
-# of its time, is given up while it is worked on, and all the work is in vain. So a request that would not be completed
+# of its time, is given up while it is worked on, and all that work is lost. So a request that would not be completed
 # in time is refused at once. While no more tasks are queued than the workers take at once, none is refused: there is
 # always work that corrects the forecast.
 
@@ -195,7 +195,7 @@ cdef inline uint64_t _forecast(const Dispatcher *d, const Pipeline *pipeline) no
 
 cdef bint _admit(Service *s, uint32_t route, uint64_t deadline, Decision *decision) noexcept nogil:
     # False: refused, because the service stops, the queue is full, or the request's time is over or would be before its
-    # turn. Called at the head, so that no client sends a body in vain, and again when the body is complete.
+    # turn. Called at the head, so that no client sends a body for nothing, and again when the body is complete.
     cdef const Dispatcher *d = &s.dispatcher
     cdef const Pipeline *pipeline = &d.pipelines[route]
     cdef uint64_t left = d.timeout
