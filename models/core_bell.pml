@@ -1,12 +1,12 @@
-/* How core sleeps and is woken by slots: the bell (ring.pyx), an eventfd that epoll watches edge-triggered and nobody
- * reads (connection.pyx), and a pidfd of each slot.
+/* How core sleeps and is woken by slots: the bell (ring.pyx), an eventfd that epoll watches edge-triggered and that no
+ * process reads (connection.pyx), and a pidfd of each slot.
  *
- * Slot 0 publishes ANSWERS, slot 1 one fewer; slot 0 may be killed at any step, also between reclaiming core's
- * announcement and making the call that wakes it. Claim: core does not sleep while an answer is published, whoever
- * published it.
+ * Slot 0 publishes ANSWERS, slot 1 one fewer; slot 0 may be killed at any step, also between clearing core's
+ * announcement and making the call that wakes it. Claim: core does not sleep while an answer is published, whichever
+ * slot published it.
  *
  * Mutations, each of which must be found: NO_SLEEPER_FENCE, NO_RINGER_FENCE, NO_SECOND_LOOK, NO_PIDFD (core does not
- * hear of the death). */
+ * learn of the death). */
 
 #define ANSWERS 2
 #define SLOTS 2
@@ -69,7 +69,7 @@ end:
 #ifndef NO_SLEEPER_FENCE
        fence(CORE);
 #endif
-       if                                                    /* service_has_news, then loop_wait */
+       if                                                    /* dispatch_has_news, then loop_wait */
        :: LOOK_AGAIN && memory[0] != taken[0]
        :: !LOOK_AGAIN || memory[0] == taken[0] ->
             if
@@ -81,11 +81,11 @@ end_asleep:     edge || dead[0]
        fi;
        edge = false;                                         /* reported once, as edges are */
        store(CORE, SLEEPING, 0);                             /* bell_awake */
-       if                                                    /* _handle: TOKEN_PROCESS, service_slot_dead */
+       if                                                    /* _handle: TOKEN_PROCESS, slot_dead */
        :: dead[0] -> dead[0] = false; slot_poll(0)
        :: else
        fi;
-       slot_poll(0);                                          /* slots_poll */
+       slot_poll(0);                                          /* dispatch_poll */
        slot_poll(1)
     od
 }

@@ -1,12 +1,12 @@
-/* Who runs a task: its word in shared memory (ring.pyx), the sequence in it, and core's side of dispatching, taking
- * back, cancelling, completing and judging the dead (batcher.pyx, dispatch.pyx). A word is changed in one step by a
- * compare-and-swap, or by core's store while nobody else may change it.
+/* Which slot runs a task: the task's word in shared memory (ring.pyx), the sequence in it, and core's side: dispatch,
+ * reclaim, cancellation, completion, and what happens to a dead slot's tasks (batcher.pyx, dispatch.pyx). A word is
+ * changed in one step by a compare-and-swap, or by core's store while no other process may change it.
  *
- * One slot serves REQUESTS requests one after the other. Core hands each to one of two slots and may take it back, one
+ * One slot serves REQUESTS requests one after the other. Core dispatches each to one of two slots and may reclaim it, a
  * client may leave, and the first life of slot 0 may be killed at any step. Descriptors of what was reclaimed stay in
  * their ring. Claims: no request is started twice, none is lost, each has one end; an answer is that of the request
- * that it is given to; an answer that was published before its slot died counts; nobody is told of another's
- * cancellation.
+ * that it is given to; an answer that was published before its slot died counts; no slot sees the cancellation of
+ * another's request.
  *
  * Mutations, each of which must be found: NO_SEQUENCE (also where NOBODY_LEAVES), START_BY_STORE, TAKE_BACK_BY_STORE,
  * HAND_AFTER_PUSH, JUDGE_BEFORE_DRAIN, CANCEL_WITHOUT_SEQUENCE. */
@@ -31,7 +31,7 @@ chan complete[SLOTS] = [4] of { byte, byte };
 chan dead = [1] of { byte };
 bool kill;
 bool leaves[REQUESTS];
-byte overdue;                          /* times that what has not been started is found to be late */
+byte overdue;                          /* times that an unstarted task is found to be late */
 
 /* Not in the program: what happened to each request. */
 byte starts[REQUESTS], ends[REQUESTS];
@@ -84,7 +84,7 @@ end:    do
 
 inline finish(request) { ends[request]++; assert(ends[request] == 1); state = FREE }
 
-inline reclaim(ok) {                                     /* reclaim: word_reclaim */
+inline reclaim(ok) {                                     /* reclaim_task: word_reclaim */
 #ifdef TAKE_BACK_BY_STORE
     ok = (word == WORD(sequence, HANDED));
     if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
@@ -102,7 +102,7 @@ inline drain(r) {                                          /* slot_poll: _comple
     :: state == AT_SLOT && at == r && got == sequence ->
         assert(answered == request);
         finish(request)
-    :: else                                                /* not that slot's to answer */
+    :: else                                                /* that slot may not answer it */
     fi
 }
 
@@ -118,7 +118,7 @@ inline judge(r) {                                          /* batcher_slot_down 
     fi
 }
 
-inline hand(r) {                                           /* batcher_next_batch, _hand_out */
+inline hand(r) {                                           /* batcher_next_batch, _push_batch */
     sequence = NEXT(sequence);
 #ifdef HAND_AFTER_PUSH
     submit[r] ! sequence, request;
@@ -160,7 +160,7 @@ end:
         fi
     :: drain(0)
     :: drain(1)
-    :: dead ? r ->                                         /* service_slot_dead */
+    :: dead ? r ->                                         /* slot_dead */
         up[r] = false;
 #ifdef JUDGE_BEFORE_DRAIN
         judge(r);

@@ -1,10 +1,10 @@
-/* Who holds a block: the word of each block (pool.pyx), its payloads' leases (worker.pyx), core's way with requests
- * and answers (dispatch.pyx), what becomes of the claims of the dead (pool.pyx), and the trimmer (pool.pyx).
+/* Which process holds a block: the word of each block (pool.pyx), its payloads' leases (worker.pyx), core's way with
+ * requests and answers (dispatch.pyx), what becomes of a dead slot's claims (pool.pyx), and the trimmer (pool.pyx).
  *
- * Core takes blocks for REQUESTS requests and hands them to two slots; a slot answers with a block of its own or none,
- * and may keep looking into the request's block after its answer; the first life of slot 0 may be killed at any step. All
- * words change by compare-and-swap only; the store of pool_unclaim is of a word that is core's alone. Claims: no block
- * has two holders, but for a lease that its holder gave; and when all is over, no word names anybody.
+ * Core takes blocks for REQUESTS requests and dispatches them to two slots; a slot answers with a block of its own or
+ * none, and may keep a view of the request's block after its answer; slot 0's first life may be killed at any step.
+ * All words change by compare-and-swap only; the store of pool_unclaim is of a word that is core's alone. Claims: no
+ * block has two holders, but for a lease that its holder gave; and when all is over, no word names a holder.
  *
  * Mutations, each of which must be found: CLAIM_BY_STORE, NO_SWEEP, SWEEP_BEFORE_DRAIN, LEASE_AFTER_PUBLISH,
  * TRIM_WITHOUT_CLAIM, TOUCHED_LATE, SWEEP_WITHOUT_NAME together with SWEEP_LATE (after the slot's next life has begun,
@@ -20,7 +20,7 @@
 
 byte word[BLOCKS];
 bool touched[BLOCKS];                  /* Pool.touched, of a chunk; each block is one here */
-byte holders[BLOCKS];                  /* who believes to hold it: bit 0 core, bit 1 + slot; not in the program */
+byte holders[BLOCKS];                  /* its holders, by their account: bit 0 core, bit 1 + slot; not in the program */
 #define BIT(slot) (2 << (slot))
 
 chan submit[SLOTS] = [REQUESTS] of { byte };               /* block of the request */
@@ -173,7 +173,7 @@ end:
         fi
     :: complete[0] ? request, answer -> handed[0] = NONE; settle(0, request, answer)
     :: complete[1] ? request, answer -> handed[1] = NONE; settle(1, request, answer)
-    :: dead ? r ->                                         /* service_slot_dead */
+    :: dead ? r ->                                         /* slot_dead */
 #ifdef SWEEP_BEFORE_DRAIN
         sweep(r);
 #endif

@@ -1,7 +1,7 @@
 /* How a slot sleeps and is woken: the ring's indices, the bell (ring.pyx) and the futex on its counter.
  *
  * One slot takes; core publishes PUBLISHED tasks, one after the other, and may die at any step; master may order the
- * slot to stop at any time. Claim: nobody sleeps while there is something to do.
+ * slot to stop at any time. Claim: the slot does not sleep while there is something to do.
  *
  * Mutations, each of which must be found: NO_SLEEPER_FENCE, NO_RINGER_FENCE, NO_SECOND_LOOK, WAIT_WITHOUT_COUNT,
  * SEEN_LATE (the counter is read after sleep was announced), STOP_RINGS (master rings where it has to force). */
@@ -130,7 +130,7 @@ proctype killer() {
 
 init {
     atomic { run drain(SLOT); run drain(CORE); run drain(MASTER); run slot(); run core(); run master(); run killer() };
-    timeout;                                                 /* nobody has anything left to do */
+    timeout;                                                 /* no process has anything left to do */
     assert(!stop_ordered || slot_ended);
     assert(core_died || slot_ended || taken == PUBLISHED)
 }

@@ -1,13 +1,13 @@
-/* What the engine's functions stand on here: the checker's atomics in place of the processor's, the shared structures
- * with the words that several threads write as atomics, and what a kernel does. `engine.inc` holds the functions
- * themselves, as Cython translates them (tools/engine_cpp.py). Threads stand for processes.
+/* What the engine's functions are compiled against: the checker's atomics in place of the processor's, the shared
+ * structures with the words that several threads write as atomics, and what a kernel does. `engine.inc` holds the
+ * functions themselves, as Cython translates them (tools/engine_cpp.py). Threads stand for processes.
  *
  * A model names the functions that it is compiled with, and the faults that can be put into them: in which function,
  * what it calls, and what it then calls instead. Each must be found; the number of one is the program's argument.
  *
  * The checker runs threads in many orders and lets each load return any value that the C++11 memory model admits (but
- * for those that would come from the future). It reports assertions that do not hold, data races (on Data and Slot) and
- * deadlocks. */
+ * for those that would come from the future). It reports assertions that do not hold, data races (on Data and Place)
+ * and deadlocks. */
 
 #include <relacy/relacy.hpp>
 #include <cstdint>
@@ -99,7 +99,7 @@ struct Kernel {
     void wake() { lock.lock($); sleepers.notify_all($); lock.unlock($); }
     void ring_eventfd() { lock.lock($); edge = true; sleepers.notify_all($); lock.unlock($); }
     void end_of_process() { lock.lock($); dead = true; sleepers.notify_all($); lock.unlock($); }
-    /* True: a process has ended, which is told once. */
+    /* True: a process has ended, which is reported once. */
     bool epoll(bool wait) {
         lock.lock($);
         while (wait && !edge && !dead)
@@ -111,8 +111,8 @@ struct Kernel {
     }
 };
 
-/* All orders in which at most `switches` times a thread gives way that could go on; 0: all there are. Exit status 0: all
- * are well. */
+/* Runs all orders in which a thread that could go on gives way at most `switches` times; 0: all there are. Exit status
+ * 0: no order fails. */
 template <typename Test> int check(unsigned switches, int arguments, char **argument) {
     fault = arguments > 1 ? atoi(argument[1]) : 0;
     rl::test_params params;

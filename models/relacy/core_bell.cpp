@@ -1,5 +1,5 @@
-/* How core sleeps and is woken by two slots: its bell (ring.pyx) and an eventfd that epoll watches edge-triggered, as in
- * core_bell.pml. Slot 0 may be killed between reclaiming core's announcement and the call that wakes it. Claim: core
+/* How core sleeps and is woken by two slots: its bell (ring.pyx) and an eventfd that epoll watches edge-triggered, as
+ * in core_bell.pml. Slot 0 may be killed between clearing core's announcement and the call that wakes it. Claim: core
  * does not sleep while an answer is published.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_has_news
@@ -50,7 +50,7 @@ struct CoreBell : rl::test_suite<CoreBell, SLOTS + 1> {
         }
     }
 
-    void core() {                                      /* core.pyx: _wait; dispatch.pyx: slots_poll */
+    void core() {                                      /* core.pyx: _wait; dispatch.pyx: dispatch_poll */
         while (!over[0] || !over[1]) {
             bell_prepare(&bell);
             kernel.epoll(!ring_has_news(&core_end[0]) && !ring_has_news(&core_end[1]));

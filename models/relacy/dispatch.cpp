@@ -1,6 +1,6 @@
-/* Who runs a task: its word (ring.pyx) between core, which hands it to slot 0, takes it back and hands it to slot 1, and
- * the slots, as in dispatch.pml. Claim: no task is started twice, and who starts one finds the payload that it was
- * handed with.
+/* Which slot runs a task: the task's word (ring.pyx) between core, which dispatches it to slot 0, reclaims it and
+ * dispatches it to slot 1, and the slots, as in dispatch.pml. Claim: no task is started twice, and the slot that starts
+ * one finds the payload that it was dispatched with.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop
  * engine: ring make_word word_dispatch word_reclaim word_start
@@ -38,7 +38,7 @@ struct HandOut : rl::test_suite<HandOut, SLOTS + 1> {
             core();
     }
 
-    void hand(unsigned slot, uint32_t sequence) {       /* batcher_next_batch, _hand_out */
+    void hand(unsigned slot, uint32_t sequence) {       /* batcher_next_batch, _push_batch */
         Descriptor d = {0, sequence, 0};
         payload($) = sequence;
         word_dispatch(&word, sequence);
@@ -48,7 +48,7 @@ struct HandOut : rl::test_suite<HandOut, SLOTS + 1> {
 
     void core() {
         hand(0, 1);
-        if (word_reclaim(&word, 1))                  /* return_unstarted: reclaim */
+        if (word_reclaim(&word, 1))                  /* return_unstarted: reclaim_task */
             hand(1, 3);
     }
 

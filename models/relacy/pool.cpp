@@ -1,5 +1,5 @@
-/* Who holds a block: the words of two blocks (pool.pyx), which core and a slot claim, lease, hand over, drop and empty,
- * as in pool.pml. Claim: what one holder does to a block is over before the next one begins.
+/* Which process holds a block: the words of two blocks (pool.pyx), which core and a slot claim, lease, pass on, drop
+ * and empty, as in pool.pml. Claim: what one holder does to a block is over before the next one begins.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_release
  * engine: pool pool_has claim allocate_recent allocate_scanning pool_allocate pool_lease pool_drop_lease
@@ -67,7 +67,7 @@ struct Blocks : rl::test_suite<Blocks, 3> {
         Descriptor d = {0, 0, block};
         ring_push(&core_submit, &d);
         ring_publish(&core_submit);
-        if (kernel_says_it_has_ended()) {              /* service_slot_dead: slot_poll, then pool_sweep */
+        if (kernel_says_it_has_ended()) {              /* slot_dead: slot_poll, then pool_sweep */
             answered(pool, block);
             pool_sweep(pool, SLOT);
             RL_ASSERT((words[0].load(rl::mo_relaxed, $) & ~CORE) != SLOT);

@@ -1,4 +1,4 @@
-/* A ring between its two ends (ring.pyx). Claim: what is popped is what was pushed, in order, and no slot is written
+/* A ring between its two ends (ring.pyx). Claim: what is popped is what was pushed, in order, and no place is written
  * while it is read.
  *
  * engine: ring look_for_space ring_push ring_publish ring_pop ring_release

@@ -59,7 +59,7 @@ struct SlotBell : rl::test_suite<SlotBell, 3> {
         }
     }
 
-    void core() {                                      /* dispatch.pyx: _hand_out, _wake */
+    void core() {                                      /* dispatch.pyx: _push_batch, _wake */
         for (unsigned i = 0; i < PUBLISHED; i++) {
             Descriptor d = {i, 0, 0};
             ring_push(&core_end, &d);

@@ -1,5 +1,5 @@
-/* How threads of a slot that wait to send events are woken: the slot's other bell, on which several sleep, and which none
- * reclaims (worker.pyx). Core acknowledges what each of them waits for. Claim: none sleeps on.
+/* How threads of a slot that wait to send events are woken: the slot's other bell, on which several sleep, and whose
+ * announcement none of them clears (worker.pyx). Core acknowledges what each of them waits for. Claim: none sleeps on.
  *
  * engine: ring bell_prepare bell_ring
  * fault: bell_prepare fence_seq_cst no_fence
@@ -37,7 +37,7 @@ struct StreamBell : rl::test_suite<StreamBell, SENDERS + 1> {
         }
     }
 
-    void core() {                                      /* stream_acknowledge, slots_wake */
+    void core() {                                      /* stream_acknowledge, dispatch_notify */
         for (unsigned i = 0; i < SENDERS; i++) {
             store_release_u64(&acknowledged[i], 1);
             if (bell_ring(&bell))

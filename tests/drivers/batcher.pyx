@@ -1,4 +1,4 @@
-"""Batcher, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""The batcher as Python objects, for tests and benchmarks: no socket and no clock."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -43,8 +43,8 @@ cdef class Scheduler:
     """A batcher over its own memory, with time as an argument.
 
     stages: (max_batch_size, max_wait_ns, number of slots) of each; slots are numbered through and down at first.
-    retry: how often each stage runs a task again whose slot has died under it.
-    max_tasks: tasks that it has place for. ring_capacity: descriptors, of each slot. words: writable buffer of
+    retry: times that each stage may run a task again after its slot died while running it.
+    max_tasks: size of the task table. ring_capacity: descriptors, of each slot. words: writable buffer of
     8 * max_tasks zero bytes, for instance shared with another process; its own memory by default.
     All times are int nanoseconds. A wrong entry, stage, slot or state raises ValueError, before anything is changed.
     """
@@ -120,7 +120,7 @@ cdef class Scheduler:
         return None if entry == NO_INDEX else entry
 
     def free(self, uint32_t entry):
-        """Give up a task that is in no queue and no ring."""
+        """Free a task that is in no queue and no ring."""
         self.check_new(entry)
         task_free(&self.b, entry)
 
@@ -141,7 +141,7 @@ cdef class Scheduler:
         batcher_enqueue(&self.b, entry, stage, now)
 
     def retry(self, uint32_t entry):
-        """Put a task that `slot_down` has listed back into its queue, to go out alone; False: it has had its tries."""
+        """Put a task that `slot_down` has listed back into its queue, to be dispatched alone; False: no try is left."""
         self.check_new(entry)
         self.check_stage(self.tasks[entry].stage)
         return batcher_retry(&self.b, entry)
@@ -161,14 +161,14 @@ cdef class Scheduler:
         return slot, [(self.entries[i], self.tasks[self.entries[i]].sequence) for i in range(count)]
 
     def complete(self, uint32_t slot, uint32_t entry, uint32_t sequence, uint64_t now):
-        """None when that task is not the slot's to answer; else ns of its batch when it is the last of it, else 0."""
+        """None when that slot may not answer the task; else the batch's ns if this was its last task, or 0."""
         cdef uint64_t batch_ns = 0
         if not batcher_complete(&self.b, slot, entry, sequence, now, &batch_ns):
             return None
         return batch_ns
 
     def holds(self, uint32_t slot, uint32_t entry, uint32_t sequence):
-        """Is the task that slot's to answer?"""
+        """May that slot answer the task?"""
         return batcher_holds(&self.b, slot, entry, sequence)
 
     def reclaim(self, uint64_t now):
@@ -181,7 +181,7 @@ cdef class Scheduler:
         batcher_slot_up(&self.b, slot)
 
     def slot_down(self, uint32_t slot):
-        """The slot is dead; entries of the tasks that it had started."""
+        """The slot is dead; returns the entries of the tasks that it had started."""
         self.check_slot(slot)
         count = batcher_slot_down(&self.b, slot, self.entries)
         return [self.entries[i] for i in range(count)]
@@ -197,12 +197,12 @@ cdef class Scheduler:
         self.slots[slot].room = min(room, self.slots[slot].ring_capacity)
 
     def forecast(self, uint32_t stage, uint64_t now):
-        """ns that the stage would need for a task that came now; 0: no ground to expect that it must wait."""
+        """ns that the stage would need for a task that arrived now; 0: the task need not be expected to wait."""
         self.check_stage(stage)
         return stage_forecast(&self.b, stage, now)
 
     def deadline(self, uint64_t now):
-        """ns, when to call take_back and next_batch if nothing happens before, or None."""
+        """ns, when to call `reclaim` and `next_batch` if nothing happens before, or None."""
         cdef uint64_t at = batcher_deadline(&self.b, now)
         return None if at == <uint64_t>NEVER else at
 
@@ -213,7 +213,7 @@ cdef class Scheduler:
         return word_start(&self.b.words[entry], sequence)
 
     def cancelled(self, uint32_t entry, uint32_t sequence):
-        """The slot's side: does nobody wait for the answer of that running dispatch?"""
+        """The slot's side: True when no client waits for the answer of that running dispatch."""
         if entry >= self.b.max_tasks:
             raise ValueError("no such task")
         return word_cancelled(&self.b.words[entry], sequence)
@@ -262,7 +262,7 @@ cdef class Scheduler:
         return entries
 
     cdef uint32_t pass_on(self, uint64_t now) noexcept nogil:
-        """All batches that stage 0 has for its slots now, dispatched and then answered; tasks in them."""
+        """Dispatch all batches that stage 0 has for its slots now, and answer them; return the number of tasks."""
         cdef uint32_t handed = 0
         cdef uint32_t size = 1
         cdef uint32_t i, slot, entry, sequence
@@ -282,7 +282,7 @@ cdef class Scheduler:
         return handed
 
     def run_through(self, uint32_t tasks, uint32_t rounds):
-        """Benchmark: `rounds` times, `tasks` tasks through stage 0, from new to free; how many have come through."""
+        """Benchmark: `rounds` times, `tasks` tasks through stage 0, from new to free; returns how many got through."""
         cdef uint64_t now = 0
         cdef uint32_t done = 0
         if not 0 < tasks <= self.b.max_tasks - self.b.used:
@@ -298,7 +298,7 @@ cdef class Scheduler:
 
 
 cdef class DeadlineHeap:
-    """Deadlines over memory of their own; for tests of the C functions above.
+    """Deadlines over memory of their own, for tests of the C functions in batcher.pyx.
 
     ids: from 0 to `ids` - 1. A wrong id raises ValueError, before anything is changed.
     """

@@ -1,4 +1,4 @@
-"""Health, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""Health as a Python object, for tests and benchmarks: no socket and no clock."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -19,10 +19,10 @@ from mosec_cy._engine.service cimport (
 
 
 cdef class HealthWatch:
-    """The same structs as a Python object, for tests.
+    """The health of a service's stages, for tests of the C functions in service.pyx.
 
     Args:
-        patience: of each stage, in ns.
+        patience: the limit of each stage, in ns.
         stages: of each slot, the index of its stage.
     """
 
@@ -46,7 +46,7 @@ cdef class HealthWatch:
         free(self.health.stages)
 
     def look(self, uint64_t now, list slots):
-        """(index of the first stage that lacks a ready slot, of the first that is stalled), each None if there is none.
+        """(index of the first stage without a ready slot, of the first that is stalled), each None if there is none.
 
         `slots`: of each slot (ready, busy_since in ns or None for idle, incarnation, taken, answered).
         """

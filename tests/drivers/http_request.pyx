@@ -1,4 +1,4 @@
-"""Http_request, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""Request heads, chunked bodies and codings as Python objects, for tests and benchmarks: no socket and no clock."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -37,7 +37,7 @@ from mosec_cy._engine.http_request cimport (
 
 
 cdef class RequestParser:
-    """One HTTP/1.x request head at a time, from bytes; for tests and benchmarks of the C functions above.
+    """One HTTP/1.x request head at a time, from bytes; for tests and benchmarks of the C functions in http_request.pyx.
 
     Limits, in bytes: `line`, the request line with its CRLF; `head`, all of the head. In lines: `headers` (<= 100).
     """
@@ -58,12 +58,12 @@ cdef class RequestParser:
 
         Returns the bytes of the head (> 0); 0: more are needed, call again with these bytes and more; < 0: refused,
         minus the HTTP status: -400, -414, -431, -501, -505. After a result other than 0 a new head begins. The
-        properties look into the last `data`: defined after a result > 0, and as far as it got after 0.
+        properties read from the last `data`: defined after a result > 0, and for the part parsed so far after 0.
         """
         return self.parse_many(data, 1)
 
     cpdef int parse_many(self, data, Py_ssize_t times) except? -1:
-        """The result of the last of `times` parses of the same bytes: what one costs without the call from Python."""
+        """The result of the last of `times` parses of the same bytes: measures a parse without the call from Python."""
         cdef Py_buffer view
         cdef int result
         self.data = data
@@ -85,7 +85,7 @@ cdef class RequestParser:
         return result
 
     def moved(self) -> RequestParser:
-        """Another parser that goes on with a copy of the state in use, as a loop puts a partial head aside."""
+        """Another parser that continues with a copy of the state in use, as http1.pyx puts a partial head aside."""
         cdef RequestParser other = RequestParser()
         memset(&other.request, 0xAA, sizeof(HttpRequest))
         memcpy(&other.request, &self.request, http_request_size(&self.request))
@@ -99,7 +99,7 @@ cdef class RequestParser:
 
     @property
     def seen(self) -> int:
-        """After a partial head: the offset where the next call goes on."""
+        """After a partial head: the offset where the next call continues."""
         return self.request.seen
 
     @property
@@ -119,7 +119,7 @@ cdef class RequestParser:
 
     @property
     def fields(self) -> dict[str, object]:
-        """All that was found out, by the names of HttpRequest; spans as bytes."""
+        """All results of the parser, by the names of HttpRequest; spans as bytes."""
         cdef HttpRequest *r = &self.request
         return {
             "method": <int>r.method, "method_text": self.text(r.method_text), "target": self.text(r.target),
@@ -137,7 +137,7 @@ def has_token(value: bytes, token: bytes) -> bool:
 
 
 cdef class ChunkedBody:
-    """One chunked body, from bytes; for tests and benchmarks of the C functions above."""
+    """One chunked body, from bytes; for tests and benchmarks of the C functions in http_request.pyx."""
 
     cdef ChunkedDecoder decoder
 

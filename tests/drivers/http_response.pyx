@@ -1,4 +1,4 @@
-"""Http_response, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""Response heads and server-sent events as Python objects, for tests and benchmarks: no socket and no clock."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -23,7 +23,7 @@ cdef const char *NO_NAME = NULL
 
 
 cdef class ResponseWriter:
-    """Response heads to bytes; for tests and benchmarks of the C functions above. `server`: at most 64 bytes."""
+    """Response heads to bytes; for tests and benchmarks of http_response.pyx. `server`: at most 64 bytes."""
 
     cdef HttpWriter writer
 
@@ -48,7 +48,7 @@ cdef class ResponseWriter:
 
 
 def format_event(bytes text not None, bytes name=None, bytes prefix not None=b""):
-    """An event's bytes; for tests of the C functions above. `prefix` and `name` hold no line end."""
+    """An event's bytes; for tests of http_response.pyx. `prefix` and `name` hold no line end."""
     cdef const char *event = NO_NAME if name is None else PyBytes_AS_STRING(name)
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(text)
     cdef bytes out = PyBytes_FromStringAndSize(NULL, event_bytes(event, prefix, data, len(text)))

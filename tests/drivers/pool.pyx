@@ -1,4 +1,4 @@
-"""Pool, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""The pool as Python objects, for tests and benchmarks: no socket and no clock."""
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
@@ -100,7 +100,7 @@ cdef class BlockPool:
         return pool_check(&self.pool, block, offset, length)
 
     def lease(self, uint32_t block, uint64_t lessee):
-        """Claim a block of core's for a lessee as well."""
+        """Claim a block that core holds for a lessee as well."""
         return pool_lease(&self.pool, block, lessee)
 
     def drop_lease(self, uint32_t block, uint64_t lessee):

@@ -1,4 +1,4 @@
-"""Ring, as Python objects: what tests and benchmarks drive, with no socket and no clock."""
+"""Rings and bells as Python objects, for tests and benchmarks: no socket and no clock."""
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport ETIMEDOUT, errno
@@ -46,7 +46,7 @@ cdef void *borrow(object memory, Py_buffer *buffer, size_t offset, size_t size, 
 
 
 cdef class Doorbell:
-    """A doorbell in the 8 bytes at `offset` of a writable buffer, rung and slept at through a futex.
+    """A bell in the 8 bytes at `offset` of a writable buffer, rung and slept at through a futex.
 
     Raises ValueError if it does not fit or is not aligned to 8 bytes.
     """
@@ -99,7 +99,7 @@ cdef class Ring:
     """One end of a ring of `capacity` (a power of two) descriptors at `offset` of a writable, zeroed buffer.
 
     A descriptor is a tuple of ten ints: task, sequence, block, length, offset, batch, batch_size, status,
-    content_type, flags. An end is a producer's or a consumer's; nothing but the other process knows which.
+    content_type, flags. An end is a producer's or a consumer's; only the other process knows which.
     Raises ValueError for a bad capacity, or memory that is too small or not aligned to 64 bytes; every
     method raises RuntimeError when the peer's index is impossible.
     """
@@ -121,7 +121,7 @@ cdef class Ring:
         return ring_bytes(capacity)
 
     def free(self):
-        """Producer: slots that can be pushed now."""
+        """Producer: places that can be pushed to now."""
         return ring_free(&self.end)
 
     def push(self, descriptor):
@@ -137,7 +137,7 @@ cdef class Ring:
         ring_publish(&self.end)
 
     def pop(self):
-        """Consumer: the next descriptor, or None. Its slot is taken until `release`."""
+        """Consumer: the next descriptor, or None. Its place is taken until `release`."""
         cdef Descriptor d
         memset(&d, 0, sizeof(d))
         if checked(ring_pop(&self.end, &d)) != RING_OK:
@@ -146,16 +146,16 @@ cdef class Ring:
                 d.batch, d.batch_size, d.status, d.content_type, d.flags)
 
     def release(self):
-        """Consumer: give back the slots of all that was popped."""
+        """Consumer: free the places of all that was popped."""
         ring_release(&self.end)
 
     def has_news(self):
-        """Consumer: whether `pop` has something to tell."""
+        """Consumer: whether `pop` would return a descriptor or raise."""
         return ring_has_news(&self.end)
 
     def send_numbered(self, Doorbell bell, uint64_t first, uint64_t count):
         """Push `count` descriptors with tasks `first`, `first` + 1, …, each published and rung for, the GIL
-        released; a full ring is waited for."""
+        released; waits while the ring is full."""
         cdef int code
         with nogil:
             code = send_numbered(&self.end, bell.bell, first, count)
@@ -174,7 +174,7 @@ cdef class Ring:
     def rally(self, Doorbell bell, Ring back, Doorbell peer, uint64_t count, bint serves, uint64_t timeout_ms):
         """Exchange `count` numbered descriptors with a process that does the same, the GIL released: receive on
         this ring, asleep at `bell`, and send on `back`, ringing `peer`. Each looks for an answer after a delay that
-        varies, so that answers meet every moment of falling asleep in the long run. One side serves.
+        varies, so that in the long run answers meet every moment of falling asleep. One side serves.
         Return how many came, as `receive_numbered` does."""
         cdef uint64_t received = 0
         cdef int code
@@ -229,7 +229,7 @@ cdef int receive_numbered(
             seen = bell_prepare(bell)
             woken = ring_has_news(end) or sleep_at(bell, seen, timeout_ms)
             bell_awake(bell)
-            if not woken:  # without another look: news that nobody woke us for is what this is here to find
+            if not woken:  # without another look: a publication without a wake-up is what this is to find
                 break
     ring_release(end)
     return RING_OK

@@ -5,19 +5,19 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 from mosec_cy._engine.list cimport NO_INDEX, List, ListLink
 
-# ---- how long batches take -----------------------------------------------------------------------
-# What the batcher knows of a slot, and how long its batches take. Time is an argument.
+# ---- slots and their pace ------------------------------------------------------------------------
+# A worker slot as the batcher sees it, with a moving average of how long its batches take.
 
 cdef enum:
-    PACE_KNOWN = 2                    # observations: the first one may have loaded and compiled what later ones find
+    PACE_KNOWN = 2                    # observations needed; the first one may include loading and compilation
 
 ctypedef struct Slot:
     bint up                           # may get work
     bint late                         # work was reclaimed from it and it has completed nothing since: last resort
     uint32_t stage
     ListLink link                     # in its stage's list of slots that are up
-    List dispatched                       # tasks dispatched to it and not completed or reclaimed, in order of dispatch
-    uint32_t outstanding              # how many are in it
+    List dispatched                   # tasks dispatched to it and not completed or reclaimed, in order of dispatch
+    uint32_t outstanding              # tasks in that list
     uint32_t batch                    # number of the last batch dispatched to it
     uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
     uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
@@ -25,47 +25,47 @@ ctypedef struct Slot:
     # it dispatches; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value
     # is only too small. A late slot whose ring is seen empty (room == ring_capacity) is alive and may get work again.
     uint32_t room
-    uint64_t reclaim_at             # ns: when to look for tasks that it has not started; NEVER
+    uint64_t reclaim_at               # ns: when to look for tasks that it has not started; NEVER
     uint64_t busy_since               # ns: when the batch that it runs now was dispatched or the one before completed
     uint64_t batch_ns                 # moving average of the time a batch takes; 0: not yet measured
-    uint8_t observations              # that it is made of, if fewer than PACE_KNOWN
+    uint8_t observations              # observations behind that average, counted up to PACE_KNOWN
     uint64_t base_ns                  # that average before the burst
     uint64_t burst_ns                 # time of the batches that completed at one `now`, together
-    uint32_t burst                    # how many they are
+    uint32_t burst                    # number of those batches
 
-# The slot has completed a batch that was dispatched to it at `dispatched_at`: its duration, at least 1 ns; moves the
-# average. Batches that complete at one `now` are measured together.
+# The slot has completed a batch that was dispatched to it at `dispatched_at`. Returns the batch's duration, at least
+# 1 ns, and moves the average. Batches that complete at one `now` are measured together.
 cdef uint64_t pace_measure(Slot *slot, uint64_t dispatched_at, uint64_t now) noexcept nogil
 cdef void pace_forget(Slot *slot) noexcept nogil       # a new process: nothing has been measured
 
 cdef enum:
     AHEAD_NS = 100_000           # measured work that may wait in a busy slot's ring
     AHEAD_MAX_BATCH_NS = 1_000_000   # none is dispatched ahead when a batch takes longer
-    RECLAIM_NS = 1_000_000          # what has not started by then is reclaimed
+    RECLAIM_NS = 1_000_000       # tasks that are not started by then are reclaimed
 
 cdef enum:                            # states of a task (private to core)
     TASK_FREE = 0
     TASK_NEW = 1                      # allocated, in no queue (it is being admitted, or answered)
     TASK_QUEUED = 2                   # in its stage's queue
-    TASK_DISPATCHED = 3                   # in a row's ring, perhaps started
+    TASK_DISPATCHED = 3               # in a slot's ring, perhaps started
 
 cdef enum:                            # results of batcher_withdraw
     WITHDRAWN = 0                     # it will not run (again); state is TASK_NEW
-    RUNNING = 1                       # a slot has started it; it stays HANDED until the slot completes it or dies
+    RUNNING = 1                       # a slot has started it: TASK_DISPATCHED until the slot completes it or dies
 
 ctypedef struct Task:
     uint32_t generation               # grows when the entry is freed; never 0
     uint32_t sequence                 # dispatch sequence: grows at each dispatch and each reclaim, never reset
     uint8_t state
-    uint8_t tries                     # times a slot died under it in this stage; if any, it goes out alone
+    uint8_t tries                     # times a slot died while running it in this stage; if any, it is dispatched alone
     uint16_t position                 # caller's: index of the stage within its route
     uint32_t stage                    # stage whose queue or slot it is in
-    uint32_t slot                      # HANDED: whose ring
-    uint32_t batch                    # HANDED: number of its batch within the slot
-    ListLink link                     # in the list of where it is: stage's queue, slot's list; free list (next only)
+    uint32_t slot                     # TASK_DISPATCHED: the slot whose ring it is in
+    uint32_t batch                    # TASK_DISPATCHED: number of its batch within the slot
+    ListLink link                     # in the list that holds it: stage's queue, slot's list; free list (next only)
     uint64_t queued_at                # ns, entry into the present stage's queue
-    uint64_t turn                     # number of that entry: queues are sorted by it; what comes back finds its place
-    uint64_t dispatched_at                # ns
+    uint64_t turn                     # number of that entry: queues are sorted by it; what is reclaimed finds its place
+    uint64_t dispatched_at            # ns
     # Caller's: opaque here.
     uint32_t route
     uint32_t connection               # NO_INDEX: the client has left
@@ -77,17 +77,17 @@ ctypedef struct Task:
     uint64_t arrived_at               # ns
     uint64_t deadline                 # ns
     uint64_t streamed                 # bytes of events that its slot has sent
-    uint64_t acknowledged             # bytes of them that are with the client's kernel
+    uint64_t acknowledged             # bytes of them that core has passed on to the kernel
 
 ctypedef struct Stage:
     uint32_t max_batch_size
     uint64_t max_wait_ns
     List up                           # its slots that are up, in order of their last batch; new ones at the end
-    uint32_t slots                     # how many those are
-    uint32_t retry                    # how often a task is run again whose slot has died under it
+    uint32_t slots                    # length of that list
+    uint32_t retry                    # times a task may be run again after its slot died while running it
     List queue                        # oldest first
-    uint32_t waiting                  # how many are in it
-    uint32_t lone                     # how many of them go out alone
+    uint32_t waiting                  # length of the queue
+    uint32_t lone                     # of these: tasks that are dispatched alone
     uint32_t running                  # tasks dispatched to its slots
 
 ctypedef struct Batcher:
@@ -103,8 +103,8 @@ ctypedef struct Batcher:
     Slot *slots
     uint32_t slot_count
 
-# Memory is given zeroed; stages and slots are filled by the caller before (max_batch_size, max_wait_ns; stage,
-# ring_capacity). Slots are down until batcher_slot_up.
+# Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns) and the slots
+# (stage, ring_capacity). Slots are down until batcher_slot_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX; the caller's fields are as they were left
@@ -112,54 +112,56 @@ cdef void task_free(Batcher *b, uint32_t entry) noexcept nogil                  
 cdef uint64_t task_id(const Batcher *b, uint32_t entry) noexcept nogil           # entry | generation << 32
 cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil           # entry, or NO_INDEX when the task is gone
 
-# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue; nobody has died under it there.
+# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue, with `tries` 0.
 cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t now) noexcept nogil
-# TASK_NEW -> TASK_QUEUED, where it was in the queue of its stage, for a batch of its own: of those that slot_down has
-# listed. False when the stage has run it as often as it may.
+# TASK_NEW -> TASK_QUEUED, at its old place in its stage's queue and for a batch of its own: for tasks that
+# batcher_slot_down has listed. False when the stage has run the task as often as it may.
 cdef bint batcher_retry(Batcher *b, uint32_t entry) noexcept nogil
-# Leave the queue or the ring, O(1): WITHDRAWN or RUNNING.
+# Takes the task out of its queue or ring, O(1): WITHDRAWN or RUNNING.
 cdef int batcher_withdraw(Batcher *b, uint32_t entry) noexcept nogil
 
-# Forms at most one batch. It closes at max_batch_size tasks, or where a task that goes out alone begins or follows, or
-# when its oldest has waited max_wait_ns, and goes to the idle slot that was dispatched one the longest ago, so that all
-# stay warm (or has come up since); with none idle, ahead to the busy one with the fewest batches, provided that a batch
-# takes it at most AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then waiting in its
-# ring is at most AHEAD_NS or a single batch; last, to an idle slot that is late. It always fits into `room`. Marks its
-# tasks HANDED, writes their words (release; pairs with the slot's compare-and-swap), lists the entries, oldest first,
-# in `out` (max_batch_size entries) and says which slot in *slot. 0: nothing to do now; else call again.
+# Forms at most one batch. It closes at max_batch_size tasks, or before or after a task that is dispatched alone, or
+# when its oldest task has waited max_wait_ns. It goes to the idle slot whose last batch (or start) is the longest ago,
+# so that all slots stay warm. With no slot idle it goes ahead to the busy one with the fewest batches, provided that a
+# batch takes that slot at most AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then
+# waiting in its ring is at most AHEAD_NS or a single batch; last, to an idle slot that is late. It always fits into
+# `room`. Marks its tasks TASK_DISPATCHED, writes their words (release; pairs with the slot's compare-and-swap), lists
+# the entries, oldest first, in `out` (max_batch_size entries) and returns the slot in *slot. 0: nothing to do now; else
+# call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil
-# True when (entry, sequence) is that slot's to answer; any numbers may be asked for.
+# True when that slot may answer (entry, sequence); any numbers may be passed.
 cdef bint batcher_holds(const Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence) noexcept nogil
-# A slot's answer to (entry, sequence): HANDED -> NEW. False when it is not that slot's to answer (stale, hostile).
-# *batch_ns gets the batch's duration (> 0) when this was the last task of its batch, else 0. Completions found in one
-# look at the ring should be given one `now`: they are measured together (the first has the time, the rest 1 ns).
+# A slot's answer to (entry, sequence): TASK_DISPATCHED -> TASK_NEW. False when that slot may not answer it (stale,
+# hostile). *batch_ns gets the batch's duration (> 0) when this was the last task of its batch, else 0. Completions that
+# one look at the ring finds should get one `now`: they are measured together (the first has the time, the rest 1 ns).
 cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence, uint64_t now,
                            uint64_t *batch_ns) noexcept nogil
-# What was dispatched RECLAIM_NS ago and not started goes back to its place in the queue, when another slot of the
-# stage can take work at once (otherwise it is as well off in the ring); how many. O(stages + slots) while nothing is
-# overdue: call it in each round before next_batch.
+# Tasks that were dispatched RECLAIM_NS ago and are not started go back to their places in the queue, when another slot
+# of the stage can take work at once (otherwise leaving the ring gains nothing). Returns how many. O(stages + slots)
+# while nothing is overdue: call it in each round before batcher_next_batch.
 cdef uint32_t batcher_reclaim(Batcher *b, uint64_t now) noexcept nogil
 # A new process with an empty ring.
 cdef void batcher_slot_up(Batcher *b, uint32_t slot) noexcept nogil
-# The slot is dead: unstarted tasks go back to the front of the queue; started ones become NEW, `tries` grown, and are
-# listed in `started` (at least `outstanding` entries); returns how many.
+# The slot is dead: unstarted tasks go back to the front of the queue; started ones become TASK_NEW with `tries` grown,
+# and are listed in `started` (at least `outstanding` entries). Returns how many.
 cdef uint32_t batcher_slot_down(Batcher *b, uint32_t slot, uint32_t *started) noexcept nogil
-# No new work; unstarted tasks go back to the queue.
+# The slot gets no new work; its unstarted tasks go back to the queue.
 cdef void batcher_slot_drain(Batcher *b, uint32_t slot) noexcept nogil
-# ns, when to call take_back and next_batch again if nothing happens; NEVER. Not before `now`, and
-# later than it once reclaim(now) has been called and then next_batch(now) of each stage until 0. O(stages + slots).
+# ns, when to call batcher_reclaim and batcher_next_batch again if nothing happens; NEVER. Not before `now`, and later
+# than it once batcher_reclaim(now) has been called and then batcher_next_batch(now) of each stage until 0.
+# O(stages + slots).
 cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
 
 # ---- forecast ------------------------------------------------------------------------------------
-# How long a stage will need for a task that comes now, by what its slots have needed so far. Pure.
+# How long a stage will need for a task that arrives now, estimated from the batches that its slots have done. Pure.
 
-# ns until it would be through, waiting included. 0 where there is no ground to expect that it must wait: fewer tasks
-# wait than the slots take at once, no slot is up, or none has done two batches yet. O(slots) and
-# once more for each slot that stands still, in the first case O(1).
+# ns until that task would be completed, waiting included. 0 where the task need not be expected to wait: fewer tasks
+# wait than the slots take at once, no slot is up, or no slot has done two batches yet. O(slots), and once more for each
+# slot that stands still; in the first case O(1).
 cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noexcept nogil
 
 # ---- deadlines -----------------------------------------------------------------------------------
-# Deadlines in any order, of things with small numbers: an indexed binary heap. Pure: memory and time are arguments.
+# Deadlines of things with small numbers: an indexed binary heap (Williams 1964). Pure: memory and time are arguments.
 
 ctypedef struct Deadline:
     uint64_t at                       # ns
@@ -167,7 +169,7 @@ ctypedef struct Deadline:
 
 ctypedef struct Deadlines:
     Deadline *heap                    # caller's: as many entries as there are ids; heap[0] is the next one due
-    uint32_t *places                  # caller's: [id] index in the heap, defined while it is in there
+    uint32_t *places                  # caller's: [id] index in the heap, defined while the id is in it
     uint32_t count
 
 # Neither array is read before it is written: zeroed pages of large ones stay untouched until they are needed.

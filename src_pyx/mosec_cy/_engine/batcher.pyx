@@ -1,14 +1,14 @@
 """Queues, batches, service times, forecast and deadlines: the scheduling of tasks. Pure: time is an argument.
 
-A task is in one place at a time: the free list, nowhere (NEW: the caller has it), its stage's queue, or the list of the
-slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in batcher_next_batch.
+A task is in one place at a time: the free list, nowhere (TASK_NEW: the caller has it), its stage's queue, or the list
+of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in batcher_next_batch.
 """
 
 from mosec_cy._engine.linux cimport NEVER
 from mosec_cy._engine.list cimport list_insert, list_remove
 from mosec_cy._engine.ring cimport word_cancel, word_dispatch, word_reclaim
 
-# ---- how long batches take -----------------------------------------------------------------------
+# ---- slots and their pace ------------------------------------------------------------------------
 
 # How long a slot's batches take: a moving average, robust against bursts and pauses.
 
@@ -25,8 +25,8 @@ cdef uint64_t pace_measure(Slot *slot, uint64_t dispatched_at, uint64_t now) noe
 
     Batches that complete at one `now` are one observation (their sum over their number): taken one by one, the average
     would depend on how far into the burst it is read. An observation at most doubles the average, so that a pause
-    of the slot does not end dispatch ahead; a thousand times slower regime is still followed within ten. The first one
-    does not count beside a shorter second one.
+    of the slot does not end dispatch ahead; a regime a thousand times slower is still followed within ten observations.
+    The first observation does not count beside a shorter second one.
     """
     cdef uint64_t duration = since(now, max(dispatched_at, slot.busy_since))
     if duration > 0 or slot.burst == 0:
@@ -77,7 +77,7 @@ cdef uint32_t task_new(Batcher *b) noexcept nogil:
     if entry != NO_INDEX:
         b.free_head = b.tasks[entry].link.next
     elif b.fresh < b.max_tasks:
-        # Slots are first touched when they are needed: a large table costs an idle process no memory.
+        # Entries are first touched when they are needed: a large table costs an idle process no memory.
         entry = b.fresh
         b.fresh += 1
         b.tasks[entry].generation = 1
@@ -104,8 +104,8 @@ cdef uint64_t task_id(const Batcher *b, uint32_t entry) noexcept nogil:
 
 cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil:
     cdef uint32_t entry = <uint32_t>id
-    # The generation of a free entry is the one that its next task will have: an id can be guessed, so ask the state
-    # too.
+    # The generation of a free entry is the one that its next task will have. An id can be guessed, so the state is
+    # checked too.
     if entry >= b.max_tasks or b.tasks[entry].generation != id >> 32 or b.tasks[entry].state == TASK_FREE:
         return <uint32_t>NO_INDEX
     return entry
@@ -125,8 +125,8 @@ cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t n
 
 
 cdef uint32_t requeue(Batcher *b, uint32_t entry, uint32_t near) noexcept nogil:
-    """Put a task back where its turn is, searching from `near` (a queued task or NO_INDEX, the end); returns the task
-    behind it: tasks that come back together mostly belong there, in order."""
+    """Put a task back into its stage's queue by its turn, searching from `near` (a queued task or NO_INDEX, the end).
+    Returns the task behind it: tasks that are reclaimed together mostly belong before that one, in order."""
     cdef Task *task = &b.tasks[entry]
     cdef Stage *stage = &b.stages[task.stage]
     cdef uint32_t before
@@ -178,7 +178,7 @@ cdef bint leave_slot(Batcher *b, uint32_t entry) noexcept nogil:
 
 
 cdef inline bint reclaim_task(Batcher *b, uint32_t entry) noexcept nogil:
-    """Make a handed task unstartable; false when its slot has started it."""
+    """Make a dispatched task impossible to start; false when its slot has started it."""
     if not word_reclaim(&b.words[entry], b.tasks[entry].sequence):
         return False
     b.tasks[entry].sequence += 1
@@ -186,7 +186,7 @@ cdef inline bint reclaim_task(Batcher *b, uint32_t entry) noexcept nogil:
 
 
 cdef uint32_t return_unstarted(Batcher *b, uint32_t index, uint64_t now, uint64_t age) noexcept nogil:
-    """Requeue what was dispatched to the slot at least `age` ago and is not started."""
+    """Requeue the tasks that were dispatched to the slot at least `age` ago and are not started."""
     cdef Slot *slot = &b.slots[index]
     cdef uint32_t near = b.stages[slot.stage].queue.head
     cdef uint32_t entry = slot.dispatched.head
@@ -239,15 +239,15 @@ cdef inline bint takes_ahead(const Slot *slot, uint64_t now) noexcept nogil:
     """May a busy slot be dispatched one more batch?"""
     if slot.batch_ns == 0 or slot.batch_ns > AHEAD_MAX_BATCH_NS:
         return False
-    # The batch that runs may be the first slow one: what was reclaimed on its account must not be dispatched back.
+    # The batch that runs may be the first slow one: tasks reclaimed because of it must not be dispatched back.
     if now > slot.busy_since + AHEAD_MAX_BATCH_NS:
         return False
-    # One batch may always wait: else the slot would stand still for a round trip after each.
+    # One batch may always wait: otherwise the slot would stand still for a round trip after each.
     return slot.batches <= 1 or slot.batches * slot.batch_ns <= AHEAD_NS
 
 
 cdef inline bint is_open(const Slot *slot, uint32_t size, uint64_t now) noexcept nogil:
-    """Can a batch of `size` be dispatched to it, with good hope that it starts soon?"""
+    """Can a batch of `size` be dispatched to it and be expected to start soon?"""
     if slot.room < size or (slot.late and slot.room < slot.ring_capacity):
         return False
     return slot.outstanding == 0 or takes_ahead(slot, now)
@@ -271,7 +271,7 @@ cdef uint32_t choose_slot(const Batcher *b, const Stage *stage, uint32_t size, u
 
 
 cdef uint32_t ordinary_run(const Batcher *b, const Stage *stage, uint32_t most) noexcept nogil:
-    """Tasks at the head of the queue, up to `most`, before the first that goes out alone."""
+    """Tasks at the head of the queue, up to `most`, before the first that is dispatched alone."""
     cdef uint32_t entry = stage.queue.head
     cdef uint32_t count = 0
     while count < most and entry != NO_INDEX and b.tasks[entry].tries == 0:
@@ -397,7 +397,7 @@ cdef uint32_t batcher_reclaim(Batcher *b, uint64_t now) noexcept nogil:
                 count = return_unstarted(b, i, now, RECLAIM_NS)
                 if count > 0:
                     slot.late = True
-                    # Until the caller has looked at the ring anew, it does not count as seen empty.
+                    # Until the caller has looked at the ring again, it does not count as seen empty.
                     slot.room = min(slot.room, slot.ring_capacity - 1)
                 total += count
             i = slot.link.next
@@ -405,7 +405,7 @@ cdef uint32_t batcher_reclaim(Batcher *b, uint64_t now) noexcept nogil:
 
 
 cdef bint popping_matters(const Batcher *b, const Stage *stage) noexcept nogil:
-    """Is a slot idle that gets work, or other slots' work, only once it has popped what is stale in its ring?"""
+    """Is a slot idle that can get work, or work of other slots, only once it has popped stale descriptors?"""
     cdef uint32_t i = stage.up.head
     while i != NO_INDEX:
         if b.slots[i].outstanding == 0 and b.slots[i].room < b.slots[i].ring_capacity:
@@ -420,14 +420,14 @@ cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now)
     cdef uint32_t size = head_batch(b, stage, &closing)
     if choose_slot(b, stage, size, now) != NO_INDEX:
         return max(closing, now)
-    # Nobody tells when a slot pops stale descriptors: look again after a while.
+    # A slot that pops stale descriptors notifies no process: look again after a while.
     return max(closing, now + RECLAIM_NS) if popping_matters(b, stage) else NEVER
 
 
 cdef uint64_t reclaim_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
     """When to look for tasks that their slots have not started."""
     cdef uint64_t nearest = NEVER
-    cdef uint64_t stuck = NEVER        # of tasks that no other slot can take now
+    cdef uint64_t stuck = NEVER        # for tasks that no other slot can take now
     cdef uint32_t i = stage.up.head
     while i != NO_INDEX:
         if b.slots[i].reclaim_at < min(nearest, stuck):
@@ -456,16 +456,16 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
 
 # ---- forecast ------------------------------------------------------------------------------------
 
-# How long a stage will need for a task that comes now.
+# How long a stage will need for a task that arrives now.
 #
 # While a queue is long, batches are full. So the slots that are up take max_batch_size tasks each, again and again,
-# each in the time that its batches have taken lately (the moving average of the batcher). The one that it has at work
-# may only have begun; if that has lasted longer than others did, it may last as long again: a slot that stands still
-# is noticed before it answers, but is not taken to be as slow for ever. The first batch of a process says nothing:
-# who refused others by it would hardly ever see the second.
+# each in the time that its batches have taken lately (the moving average of the batcher). The batch that a slot is
+# working on may only have begun. If it has lasted longer than earlier ones, it may last as long again: a slot that
+# stands still is noticed before it answers, but is not expected to be that slow for ever. The first batch of a process
+# does not count: a stage that refused requests because of it would hardly ever see the second.
 
 cdef enum:
-    LONGEST = 0x20_0000_0000_0000          # ns, 104 days; sums of as many as there are stages do not overflow
+    LONGEST = 0x20_0000_0000_0000          # ns, 104 days; the sum over all stages does not overflow
 
 
 cdef inline double _free_in(const Slot *slot, uint64_t now) noexcept nogil:
@@ -475,15 +475,15 @@ cdef inline double _free_in(const Slot *slot, uint64_t now) noexcept nogil:
 
 
 cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double within) noexcept nogil:
-    # ns until the queue and a batch more are done, by those slots that are free `within` so many ns: where t is that
-    # time, the batches that each slot does of them, (t - free_in) / batch_ns, add up.
+    # ns until the queue and one batch more are done, by those slots that are free `within` so many ns. If t is that
+    # time, each slot does (t - free_in) / batch_ns of those batches, and these numbers add up to all of them.
     cdef double batches = of.waiting // of.max_batch_size + 1
     cdef double pace = 0                   # batches a ns, of the slots that have been measured
-    cdef double begun = 0                  # batches that they do meanwhile of what they have
+    cdef double begun = 0                  # batches that they do until then of the work they have
     cdef double free_in
     cdef uint32_t i = of.up.head
     cdef uint32_t known = 0
-    cdef uint32_t others = 0               # new processes, which will be like these
+    cdef uint32_t others = 0               # new processes, which are expected to be like these
     cdef const Slot *slot
     while i != NO_INDEX:
         slot = &b.slots[i]
@@ -508,7 +508,7 @@ cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noe
     if of.waiting <= of.slots * of.max_batch_size:
         return 0
     sooner = _done_in(b, of, now, done_in)
-    while sooner < done_in:                # without those that have no part in it; one less each time, or it is the end
+    while sooner < done_in:                # without slots that have no part in it; one less each time, or it is done
         done_in = sooner
         sooner = _done_in(b, of, now, done_in)
     return <uint64_t>min(done_in + 0.5, <double>LONGEST)
@@ -524,7 +524,7 @@ cdef inline void _put(Deadlines *d, uint32_t place, Deadline entry) noexcept nog
 
 
 cdef uint32_t _rise(Deadlines *d, uint32_t place, uint64_t at) noexcept nogil:
-    # Where an entry for `at` belongs on the way from the hole `place` to the top; later ones move down.
+    # The place of an entry for `at` on the way from the hole `place` to the top; later entries move down.
     cdef uint32_t above
     while place > 0:
         above = (place - 1) // 2
@@ -536,7 +536,7 @@ cdef uint32_t _rise(Deadlines *d, uint32_t place, uint64_t at) noexcept nogil:
 
 
 cdef uint32_t _sink(Deadlines *d, uint32_t place, uint64_t at) noexcept nogil:
-    # Likewise on the way to the bottom; earlier ones move up.
+    # Likewise on the way to the bottom; earlier entries move up.
     cdef uint32_t below = 2 * place + 1
     while below < d.count:
         if below + 1 < d.count and d.heap[below + 1].at < d.heap[below].at:

@@ -11,7 +11,7 @@ cdef enum:
     NO_CONNECTION = 0xFFFFFFFF
     SEND_DONE = 0                 # all is with the kernel
     SEND_AGAIN = 1                # the socket is full: the rest is kept, wait for EPOLLOUT
-    SEND_GONE = -1                # reset, or another error: the connection is of no more use
+    SEND_GONE = -1                # reset, or another error: the connection is unusable
     RECEIVE_AGAIN = -1            # nothing to read now
     RECEIVE_GONE = -2             # as SEND_GONE
 
@@ -22,8 +22,8 @@ cdef enum Timer:                  # each kind has one duration, so that its list
     TIMER_BODY                    # the body must make progress
     TIMER_WRITE                   # the client must read
     TIMER_LINGER                  # a refused client may finish sending
-    TIMER_STREAM                  # an event or a comment must be sent, so that the client sees us alive
-    TIMER_PROBE                   # the client has sent FIN and waits for its answer: has it left?
+    TIMER_STREAM                  # an event or a comment must be sent, so that the client sees that core is alive
+    TIMER_PROBE                   # the client has sent FIN and waits for its answer: probe whether it is there
 
 cdef enum:
     TIMER_KINDS = 8               # of Timer
@@ -39,7 +39,7 @@ ctypedef struct Connection:
     uint64_t deadline             # ns
     uint64_t moved                # body or answer bytes moved since the timer was armed
     uint64_t unread               # bytes that the kernel still held for the client when TIMER_WRITE was armed
-    char *input                   # bytes read that nobody has consumed yet lie in it; NULL when there are none
+    char *input                   # holds bytes that were read and not yet consumed; NULL when there are none
     uint32_t input_start
     uint32_t input_n
     char *output                  # unsent rest of a head; NULL when there is none
@@ -62,7 +62,7 @@ ctypedef struct Connections:
 cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil      # 0, or -1: no memory
 cdef void connections_close(Connections *t) noexcept nogil                       # closes them all
 cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil     # slot, or NO_CONNECTION: the table is full
-# What is unsent is lost, and the client gets a reset: it shall not take what it has for all.
+# Unsent bytes are lost and the client gets a reset, so that it does not take a partial answer for the whole.
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil
 # TIMER_NONE disarms.
 cdef void connection_arm(Connections *t, uint32_t slot, uint8_t timer, uint64_t now) noexcept nogil
@@ -75,17 +75,17 @@ cdef int64_t connection_receive(Connection *c, void *buffer, size_t n) noexcept 
 cdef int connection_keep_input(Connection *c, const char *data, size_t n) noexcept nogil   # copies; 0, or -1: no memory
 cdef void connection_consume(Connection *c, size_t n) noexcept nogil             # the first `n` bytes of what was kept
 cdef size_t connection_take_input(Connection *c, char *buffer) noexcept nogil    # moves what was kept into `buffer`
-# Head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, SEND_GONE.
+# The head is copied where it cannot be sent at once, the payload is not. SEND_DONE, SEND_AGAIN, SEND_GONE.
 cdef int connection_send(
     Connection *c, const char *head, size_t head_n, const uint8_t *payload, uint64_t payload_n
 ) noexcept nogil
 cdef int connection_flush(Connection *c) noexcept nogil
-# Bytes of body that came, or of answer that the client's side took, since the timer was armed.
+# Bytes of a body that came in, or of an answer that the client's side took, since the timer was armed.
 cdef uint64_t connection_progress(const Connection *c) noexcept nogil
 cdef bint connection_has_output(const Connection *c) noexcept nogil
 
 # ---- epoll ---------------------------------------------------------------------------------------
-# The event loop's system half: one epoll, its doorbell and its clock.
+# The system calls of the event loop: one epoll instance, core's bell and the clock.
 
 cdef enum:
     LOOP_EVENTS = 256
@@ -99,7 +99,7 @@ cdef enum:
 
 ctypedef struct Loop:
     int epoll
-    int bell_fd                    # eventfd, edge-triggered; read only to mend it
+    int bell_fd                    # eventfd, edge-triggered; read only to repair a full counter
     Bell *bell                     # core's, in shared memory
     bint coarse                    # the kernel has no epoll_pwait2: milliseconds
     uint64_t now                   # ns, CLOCK_MONOTONIC, read once a wake-up
@@ -113,6 +113,6 @@ cdef uint32_t token_generation(uint64_t token) noexcept nogil                   
 cdef uint32_t token_slot(uint64_t token) noexcept nogil
 cdef int loop_add(Loop *loop, int fd, uint32_t events, uint64_t token) noexcept nogil      # 0 or -errno
 cdef void loop_remove(Loop *loop, int fd) noexcept nogil
-# Events until `deadline` (ns; <= now: without waiting). The caller has called bell_prepare and looked again
-# if it waits. Updates `now`. The number of events.
+# Waits for events until `deadline` (ns; <= now: does not wait). A caller that waits has called bell_prepare and looked
+# for work again. Updates `now`. Returns the number of events.
 cdef int loop_wait(Loop *loop, uint64_t deadline) noexcept nogil

@@ -1,4 +1,4 @@
-"""The transport of connections: sockets, buffers that outlive an event, time-outs."""
+"""The transport of connections: sockets, buffers that outlive an event, time-outs; and the epoll loop beneath it."""
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -46,9 +46,9 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef int connections_open(Connections *t, uint32_t capacity) noexcept nogil:
     memset(t, 0, sizeof(Connections))
-    # calloc of this size is a mapping of untouched pages: a slot costs memory when it is first used.
+    # calloc of this size maps untouched pages: a slot costs memory when it is first used.
     t.all = <Connection *>calloc(capacity, sizeof(Connection))
-    # Twice: a round may list each of those again that it is still walking over.
+    # Twice: a round may list again each of the connections that it is still walking over.
     t.ready = <uint32_t *>calloc(2 * <size_t>capacity, sizeof(uint32_t))
     if t.all == NULL or t.ready == NULL:
         free(t.all)
@@ -85,7 +85,7 @@ cdef uint32_t connection_open(Connections *t, int fd) noexcept nogil:
         return NO_CONNECTION
     cdef Connection *c = &t.all[slot]
     generation = c.generation
-    cdef bint listed = c.listed          # still named in the ready list of its former life
+    cdef bint listed = c.listed          # the ready list still names the slot, from its previous connection
     memset(c, 0, sizeof(Connection))
     c.fd = fd
     c.generation = generation
@@ -104,7 +104,7 @@ cdef void _reset_on_close(int fd) noexcept nogil:
 cdef void connection_close(Connections *t, uint32_t slot) noexcept nogil:
     cdef Connection *c = &t.all[slot]
     connection_arm(t, slot, TIMER_NONE, 0)
-    if connection_has_output(c):         # else the kernel would hold its part of it, for minutes, for who does not read
+    if connection_has_output(c):         # else the kernel keeps its part for minutes if the client does not read
         _reset_on_close(c.fd)
     close(c.fd)                          # leaves the epoll set by itself: the descriptor was never duplicated
     c.fd = -1
@@ -128,7 +128,7 @@ cdef uint64_t _unread(const Connection *c) noexcept nogil:
 
 
 cdef uint64_t connection_progress(const Connection *c) noexcept nogil:
-    # A reader of 50 kB a second makes room in the kernel's megabytes, and so EPOLLOUT, only once in a while.
+    # A client that reads 50 kB a second empties the kernel's megabytes, and so causes EPOLLOUT, only once in a while.
     return c.moved + c.unread - _unread(c) if c.timer == TIMER_WRITE else c.moved
 
 
@@ -273,7 +273,7 @@ cdef int connection_send(
 
 
 cdef int connection_flush(Connection *c) noexcept nogil:
-    # Once: a send that falls short makes an edge when there is room again, and meanwhile others have their turn.
+    # Sends once: a send that falls short makes an edge when there is room again, and meanwhile others have their turn.
     cdef size_t head_n = c.output_n - c.output_sent
     cdef ssize_t sent
     if head_n:
@@ -301,7 +301,7 @@ cdef bint connection_has_output(const Connection *c) noexcept nogil:
 
 # ---- epoll ---------------------------------------------------------------------------------------
 
-# The event loop's system half: one epoll, its doorbell and its clock.
+# The system calls of the event loop: one epoll instance, core's bell and the clock.
 
 cdef enum:
     NS_PER_MS = 1_000_000
@@ -316,7 +316,7 @@ cdef int loop_open(Loop *loop, int bell_fd, Bell *bell) noexcept nogil:
     loop.bell = bell
     loop.coarse = False
     loop.now = mosec_now_ns()
-    # Edge-triggered: each ring is an event of its own, so the counter need never be read back.
+    # Edge-triggered: each ring of the bell is an event of its own, so the counter need never be read back.
     return loop_add(loop, bell_fd, <uint32_t>EPOLLIN | <uint32_t>EPOLLET, loop_token(TOKEN_BELL, 0, 0))
 
 
@@ -375,7 +375,7 @@ cdef int loop_wait(Loop *loop, uint64_t deadline) noexcept nogil:
             timeout.tv_sec = <int64_t>(ns // 1_000_000_000)
             timeout.tv_nsec = <int64_t>(ns % 1_000_000_000)
             n = mosec_epoll_pwait2(loop.epoll, loop.events, LOOP_EVENTS, &timeout)
-            if n < 0 and errno != EINTR:       # before Linux 5.11; some sandboxes say EPERM of what they do not know
+            if n < 0 and errno != EINTR:       # before Linux 5.11; some sandboxes answer EPERM to unknown calls
                 loop.coarse = True
                 n = _wait_ms(loop, ns)
     loop.now = mosec_now_ns()

@@ -148,10 +148,10 @@ cdef extern from *:
     int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_RD
 
 cdef enum:
-    WAKE_EVERY = 16                    # events: by then a slot that sleeps is told of its work
-    ACCEPTS = 64                       # an event, before others get their turn
-    HANDSHAKE_NS = 20_000_000          # for handshakes that are under way when nobody else may connect, at the end
-    REJECT_PENDING_NS = 250_000_000          # for clients that were connected when the port was shut, at the end
+    WAKE_EVERY = 16                    # events, after which sleeping slots are notified of their work
+    ACCEPTS = 64                       # at one event, before other events get their turn
+    HANDSHAKE_NS = 20_000_000          # for handshakes that are under way when the port takes no new ones, at the end
+    REJECT_PENDING_NS = 250_000_000    # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
     SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
 
@@ -183,7 +183,7 @@ ctypedef struct Core:
     uint64_t resume_at                 # ns: when to accept again at the latest; 0: accept is not paused
     uint32_t paused_open               # connections when it was paused
     uint64_t stop_at                   # ns; shutting down: when at the latest
-    bint leaving                       # nobody waits for an answer any more, and nobody else may connect
+    bint leaving                       # no client waits for an answer any more, and no new one may connect
     uint64_t shut_at                   # ns: when to shut the port, after that; 0: it is shut, or not yet time
     bint done
 
@@ -204,14 +204,14 @@ cdef void core_report(void *context, uint32_t kind, uint32_t slot, uint64_t valu
         message.incarnation = d.slots[slot].incarnation
         message.pid = d.slots[slot].pid
     if kind == REPORT_SLOT_OVERDUE or kind == REPORT_SLOT_KILLED:
-        flags |= MSG_DONTWAIT          # news that may be lost when master is behind
+        flags |= MSG_DONTWAIT          # a report that may be lost when master is behind
     send(core.control, &message, sizeof(message), flags)
 
 
 cdef bint _watch(Core *core, uint32_t slot) noexcept nogil:
     cdef Dispatcher *d = &core.service.dispatcher
-    # A slot without a pidfd: the kernel found no free descriptor for the one that came with the order. False: it has
-    # none even now.
+    # For a slot without a pidfd: the kernel had no free descriptor for the one that came with the order. False: there
+    # is still none.
     cdef SlotState *state = &d.slots[slot]
     if state.pidfd >= 0 or state.pid <= 0:
         return True
@@ -219,8 +219,8 @@ cdef bint _watch(Core *core, uint32_t slot) noexcept nogil:
     if state.pidfd >= 0:
         loop_add(&core.loop, state.pidfd, EPOLLIN, loop_token(TOKEN_PROCESS, state.incarnation, slot))
         if state.given_up:
-            mosec_pidfd_send_signal(state.pidfd, SIGKILL)     # as slot_give_up could not
-    elif errno == ESRCH:               # master has seen its end, and waits for us to say so
+            mosec_pidfd_send_signal(state.pidfd, SIGKILL)     # slot_give_up could not
+    elif errno == ESRCH:               # master has seen its exit, and waits for core's report
         slot_dead(d, slot)
     else:
         return False
@@ -292,8 +292,8 @@ cdef void _read_control(Core *core) noexcept nogil:
 
 
 cdef void _pause_accepting(Core *core, uint64_t resume_at) noexcept nogil:
-    # New clients wait in the backlog, those that are connected are served. One that goes makes room for another;
-    # `resume_at` is for what does not depend on them: a limit that is raised, what others in the system give back.
+    # New clients wait in the backlog, connected ones are served. A connection that closes makes room for another.
+    # `resume_at` covers what does not depend on connections: a raised limit, resources that other processes free.
     _set_accepting(core, False)
     core.paused_open = core.io.connections.open
     core.resume_at = resume_at
@@ -376,15 +376,15 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.resume_at
     if core.stop_at and core.stop_at < soonest:
         soonest = core.stop_at
-    # While somebody waits, a look now and then: a process gone wild can silence the bell (fill its counter, mark core
-    # as awake), and the answers of all others would be found only with the next request.
+    # While a client waits, core looks now and then: a faulty process can silence the bell (fill its counter, mark core
+    # as awake), and the answers of all other slots would be found only with the next request.
     if d.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
         soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest
 
 
 cdef void _mend_bell(Core *core) noexcept nogil:
-    # An eventfd whose counter is full cannot be written any more; one that was read can.
+    # An eventfd whose counter is full cannot be written any more; reading it makes it writable.
     cdef uint64_t count
     read(core.loop.bell_fd, &count, sizeof(count))
 
@@ -407,8 +407,8 @@ cdef int _wait(Core *core) noexcept nogil:
 
 
 cdef void _shut_port(Core *core) noexcept nogil:
-    # For master too, which has the same sockets. Who is in the backlog then is reset, so nobody may come into it after
-    # the last look. (A unix socket knows no SYN, and may be looked into once it is shut.)
+    # The port is shut for master too, which has the same sockets. Connections that are in the backlog then are reset,
+    # so none may enter it after the last look. (A unix socket has no SYN to ignore, but accepts after it is shut.)
     cdef uint32_t i
     for i in range(core.listener_count):
         _accept_all(core, i)
@@ -421,7 +421,8 @@ cdef void _shut_port(Core *core) noexcept nogil:
 
 
 cdef void _leave(Core *core) noexcept nogil:
-    # All have been answered or time is up. Clients that connected just now get a moment to ask, and their refusal.
+    # All requests have been answered or time is up. Clients that connected just now get a moment to send a request and
+    # to receive its refusal.
     cdef uint32_t i
     core_report(core, REPORT_STOPPED, 0, core.service.dispatcher.inside)
     service_refuse_all(&core.service)
@@ -448,7 +449,7 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
 
 cdef void core_run(Core *core) noexcept nogil:
     cdef Dispatcher *d = &core.service.dispatcher
-    # Until the master has said stop and nothing is in flight, or the master is gone.
+    # Runs until the master has ordered a stop and nothing is in flight, or the master is gone.
     cdef int i, n
     core_report(core, REPORT_RUNNING, 0, 0)
     while not core.done:
@@ -476,8 +477,8 @@ cdef enum:
     HEADER_ALL = 32768                 # bytes of a head
     HEADER_COUNT = 100
     SPARE_DESCRIPTORS = 16
-    LINGER_PERIOD_NS = 2_000_000_000   # without a byte of what a refused client still sends
-    PROBE_NS = 100_000_000             # from a client's FIN to the question whether it is still there
+    LINGER_PERIOD_NS = 2_000_000_000   # a refused client that sends no byte for so long is cut off
+    PROBE_NS = 100_000_000             # from a client's FIN to the probe whether it is still there
 
 cdef const char *ALLOW_GET = b"allow: GET, HEAD, OPTIONS\r\n"
 cdef const char *ALLOW_POST = b"allow: POST, OPTIONS\r\n"
@@ -549,7 +550,7 @@ cdef class _Engine:
         return <const char *>encoded
 
     cdef uint32_t descriptors_left(self) except 0:
-        # For connections: some are kept back, or a full house could not be told of a new worker (its pidfd).
+        # For connections. Some are kept back, for the pidfds of new workers when all others are used.
         cdef object used
         try:
             used = len(os.listdir("/proc/self/fd"))
@@ -616,7 +617,7 @@ cdef class _Engine:
             d.slots[slot].statistics = d.slot_statistics + slot
             d.slots[slot].wake_fd = master_bell if slot == 0 else -1
             slot_started(d, slot, 0, 0, -1)
-        slot_started(d, 0, 1, 0, -1)        # the master's own slot has always been there
+        slot_started(d, 0, 1, 0, -1)        # the master's own slot has always been up
         return 0
 
     cdef int open_routes(self, list routes, list content_types) except -1:
@@ -666,8 +667,8 @@ cdef class _Engine:
         s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
         s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
         for i, stage in enumerate(stages):
-            # By then an overrun of `forward` has been ended, and who decodes or encodes for longer than clients wait,
-            # if need be by its death: a slot that still does nothing hangs.
+            # By then core has ended an overrun of `forward`, and a decode or encode that takes longer than clients
+            # wait, by killing the worker if need be: a slot that still does nothing hangs.
             table[i].limit = max(d.timeout, <uint64_t>stage["timeout_ns"]) + d.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
@@ -733,10 +734,10 @@ cdef class _Engine:
 
 
 def run_core(dict config):
-    """Serves until the master says stop or is gone; the process' exit status.
+    """Serve until the master orders a stop or is gone; return the process's exit status.
 
     Args:
-        config: made by the master; descriptors in it are inherited.
+        config: built by the master; the descriptors in it are inherited.
 
     Raises:
         OSError, MemoryError, ValueError: the engine could not be set up.

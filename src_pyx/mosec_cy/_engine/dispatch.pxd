@@ -1,5 +1,5 @@
 # Tasks and worker slots at work, in core's private memory: batches go out to workers, answers and events come back.
-# Of HTTP it knows two calls, answer and stream; of the master one, report.
+# The dispatcher calls HTTP by two functions, `answer` and `stream`, and the master by one, `report`.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
@@ -15,21 +15,21 @@ ctypedef struct Answer:
     size_t content_type_n
     const uint8_t *payload         # the service keeps it until `released`
     uint64_t payload_n
-    uint32_t block                 # passed to `released`; NO_BLOCK: static
+    uint32_t block                 # passed to `released`; NO_BLOCK: the payload is static
     const char *extra              # further header lines, each with CRLF, or NULL
     size_t extra_n
 
 cdef enum:                         # what a slot is to be woken for
-    NOTIFY_WORK = 1                # it was dispatched something
-    NOTIFY_FORCED = 2              # it is late: also if its bell, which other processes can write, says it is awake
-    NOTIFY_STREAM = 4              # something has changed for its threads that wait to send events
+    NOTIFY_WORK = 1                # work has been dispatched to it
+    NOTIFY_FORCED = 2              # it is late: wake it even if its bell, which others can write, says it is awake
+    NOTIFY_STREAM = 4              # something has changed for those of its threads that wait to send events
 
-# Core's private half of a slot.
+# Core's private half of a slot's state.
 ctypedef struct SlotState:
     RingEnd submit
     RingEnd complete
     SlotShared *shared
-    SlotStatistics *statistics      # of the replica that it is
+    SlotStatistics *statistics     # of the replica in this slot
     uint64_t lessee
     uint32_t incarnation
     int32_t pid
@@ -37,18 +37,18 @@ ctypedef struct SlotState:
     int wake_fd                    # eventfd that wakes it; -1: futex on its bell
     bint streams                   # its stage is the last one of a route that streams
     uint8_t notify                 # NOTIFY_*, or-ed
-    bint given_up                  # its memory is corrupt or it hangs: killed; or it is dead: no more listened to
+    bint given_up                  # killed, as it hangs or its memory is corrupt; or dead: core polls it no more
     bint leaving                   # gets no more work; master waits until it has finished what it had
-    uint64_t check_at              # ns: look whether `forward` has overrun
-    uint64_t kill_at               # ns: it did, and does not give way, or it hangs in what it did when core looked
-    uint32_t seen_batch            # at the last look: what it did,
+    uint64_t check_at              # ns: when to check whether `forward` has overrun
+    uint64_t kill_at               # ns: when to kill it if by then it still overruns, or hangs
+    uint32_t seen_batch            # at the last look: number of its batch,
     uint32_t seen_phase
-    uint64_t seen_answers          # how much it had answered in its life,
-    uint64_t seen_since            # and since when at least; ns, NEVER: nothing was seen
-    uint32_t idle_batch            # at the last check it idled after this batch, with tasks that it had lost; 0: not so
-    uint32_t batch_answered        # of the batch that it is answering: tasks,
-    uint32_t batch_succeeded       # those with 200,
-    uint64_t batch_formed          # and ns from the entry of the oldest into the queue until it was dispatched
+    uint64_t seen_answers          # its answers since it was started,
+    uint64_t seen_since            # and since when at least it has been so; ns, NEVER: nothing was seen
+    uint32_t idle_batch            # batch after which the last check found it idle with lost tasks; 0: it did not
+    uint32_t batch_answered        # of the batch that it is answering: tasks answered,
+    uint32_t batch_succeeded       # those answered 200,
+    uint64_t batch_formed          # and ns from the oldest task's entry into the queue to its dispatch
 
 ctypedef struct ContentType:
     const char *text
@@ -59,7 +59,7 @@ ctypedef struct Pipeline:          # of a route; written by core's set-up
     uint32_t stage_count
     bint streams                   # its last stage sends events
 
-# All tasks that are inside and all worker slots. `io`, `control` and what they are called with are set by core.
+# All tasks that are inside and all worker slots. Core sets `io`, `control` and the functions that take them.
 ctypedef struct Dispatcher:
     Pool pool
     Batcher batcher
@@ -70,21 +70,21 @@ ctypedef struct Dispatcher:
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
-    SlotStatistics *slot_statistics  # one each slot
-    uint64_t *acknowledged         # a word each task entry, in shared memory: as Task.acknowledged
-    # Tasks of the batch that goes out, or of the slot that has died: room for all. It holds while clients are answered:
-    # that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.
+    SlotStatistics *slot_statistics  # one for each slot
+    uint64_t *acknowledged         # one word for each task entry, in shared memory: as Task.acknowledged
+    # Tasks of the batch that is dispatched, or of the slot that has died: room for all. Stays valid while clients are
+    # answered: that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.
     uint32_t *scratch
     uint64_t now                   # ns, set by the loop
     uint64_t timeout               # ns, of the whole service
     uint64_t kill_grace            # ns
     uint64_t charged               # bytes in blocks that core holds
     Deadlines deadlines            # of the tasks whose client waits
-    uint32_t inside                # how many those are
+    uint32_t inside                # number of those tasks
     bint notify_due                # some slot is to be woken
     void *io
     bint (*answer)(void *io, uint32_t connection, uint32_t generation, const Answer *answer) noexcept nogil
-    # An event for the stream that is the answer; copied. The connection may be closed by this, the task withdrawn.
+    # An event for the stream that is the answer; copied. This call may close the connection and withdraw the task.
     void (*stream)(void *io, uint32_t connection, uint32_t generation, const uint8_t *event, uint64_t n) noexcept nogil
     void *control                  # reports to master
     void (*report)(void *control, uint32_t kind, uint32_t slot, uint64_t value) noexcept nogil
@@ -94,31 +94,31 @@ cdef enum:                         # reports to master (and the numbers of the c
     REPORT_SLOT_OVERDUE = 102
     REPORT_SLOT_KILLED = 103
     REPORT_STOPPED = 104
-    REPORT_RUNNING = 105           # set up: orders are heard
+    REPORT_RUNNING = 105           # core is set up and reads orders
     REPORT_SLOT_IDLE = 106
 
 # ---- tasks: each ends once, with an answer or because its client has left ------------------------
 
-cdef const char *SERVICE_TIMEOUT                                       # what a 408 for a deadline says
+cdef const char *SERVICE_TIMEOUT                                       # body of a 408 for an expired deadline
 
 # The accounting of the blocks that core holds.
 cdef void block_charge(Dispatcher *d, uint32_t block) noexcept nogil   # core has claimed it
 cdef void block_drop(Dispatcher *d, uint32_t block) noexcept nogil     # core gives it up; NO_BLOCK: nothing to do
-# A client waits for it from now on, until `deadline` (ns), or if that is 0 for the service's time-out.
+# From now on a client waits for the task, until `deadline` (ns); 0: until the service's time-out.
 cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept nogil
-# Its stream begins; before the task is first dispatched.
+# The task's stream begins; called before the task is first dispatched.
 cdef void stream_admit(Dispatcher *d, uint32_t entry) noexcept nogil
-# So many bytes of a task's stream are still to be sent; the others are with the kernel.
+# `pending` bytes of a task's stream are still to be sent; the kernel has the others.
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil
-# Its client has left. It goes at once if no slot has started it, else when that slot is done.
+# The task's client has left. The task goes at once if no slot has started it, else when that slot is done with it.
 cdef void task_leave(Dispatcher *d, uint32_t entry) noexcept nogil
-# The answer to a client that waits for a task which may be running. `text` is static, or the answer is a stream.
+# Answers a client that waits for a task which may be running. `text` is static, or the answer is a stream.
 cdef void task_fail(Dispatcher *d, uint32_t entry, int status, const uint8_t *text, uint64_t n) noexcept nogil
 
 # ---- worker slots --------------------------------------------------------------------------------
 
 cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil  # dispatches what can be started now
-# The life of a slot, as the master and its pidfd tell it.
+# The life of a slot, as reported by the master and by its pidfd.
 cdef void slot_started(Dispatcher *d, uint32_t slot, uint32_t incarnation, int32_t pid, int pidfd) noexcept nogil
 cdef void slot_ready(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
 cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
@@ -128,6 +128,6 @@ cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil
 
 cdef bint dispatch_has_news(const Dispatcher *d) noexcept nogil
 cdef void dispatch_poll(Dispatcher *d) noexcept nogil                  # takes what the slots have completed
-cdef void dispatch_notify(Dispatcher *d) noexcept nogil                # wakes the slots that were handed something
+cdef void dispatch_notify(Dispatcher *d) noexcept nogil                # wakes the slots that are to be notified
 cdef void dispatch_expire(Dispatcher *d) noexcept nogil                # all that is due at d.now
 cdef uint64_t dispatch_deadline(const Dispatcher *d) noexcept nogil    # ns, when that is to be called again

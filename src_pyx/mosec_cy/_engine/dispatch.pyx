@@ -86,7 +86,7 @@ from mosec_cy._engine.segment cimport (
 
 # ---- tasks ---------------------------------------------------------------------------------------
 
-# A task between its acceptance and its answer: its payload's block, its time-out, its client.
+# A task between its admission and its answer: its payload's block, its time-out, its client.
 
 cdef const char *SERVICE_TIMEOUT = b"inference timeout"
 
@@ -118,14 +118,14 @@ cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept 
 
 
 cdef void _stop_waiting(Dispatcher *d, uint32_t entry) noexcept nogil:
-    # Its client has been answered, or has left.
+    # The task's client has been answered, or has left.
     deadlines_remove(&d.deadlines, entry)
     d.inside -= 1
     _gauge(d)
 
 
 cdef const char *_coding_lines(uint32_t flags) noexcept nogil:
-    # RFC 9110 section 12.5.5: `vary` also where this answer has no coding, or a cache would give it to everybody.
+    # RFC 9110 section 12.5.5: `vary` also where this answer has no coding, or a cache would give it to every client.
     if flags & ANSWER_GZIP:
         return b"content-encoding: gzip\r\nvary: accept-encoding\r\n"
     if flags & ANSWER_ZSTD:
@@ -147,7 +147,7 @@ cdef Answer _text_answer(const Dispatcher *d, int status, const uint8_t *text, u
 
 
 cdef Answer _worker_answer(const Dispatcher *d, const Descriptor *item) noexcept nogil:
-    # What a worker's descriptor says, which has been checked.
+    # The answer that a worker's descriptor describes; the descriptor has been checked.
     cdef const uint8_t *payload = NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset
     cdef Answer answer = _text_answer(d, item.status, payload, item.length)
     answer.content_type = d.content_types[item.content_type].text
@@ -160,7 +160,8 @@ cdef Answer _worker_answer(const Dispatcher *d, const Descriptor *item) noexcept
 
 
 cdef void _end_task(Dispatcher *d, uint32_t entry, const Answer *answer) noexcept nogil:
-    # The answer to the client, if it still waits; its block is core's and goes with it. The task ends.
+    # Sends the answer to the client, if it still waits; the answer's block is core's and is released with it. The task
+    # ends.
     cdef Task *task = &d.batcher.tasks[entry]
     cdef bint taken = False
     if task.connection != NO_INDEX:
@@ -181,7 +182,7 @@ cdef void _end_task_with_text(Dispatcher *d, uint32_t entry, int status, const c
 
 
 cdef void task_leave(Dispatcher *d, uint32_t entry) noexcept nogil:
-    # Nobody waits for this task any more. It goes at once if no slot has started it, else when that slot is done.
+    # The task goes at once if no slot has started it, else when that slot is done with it.
     cdef Task *task = &d.batcher.tasks[entry]
     if task.state == TASK_DISPATCHED:
         _notify(d, task.slot, NOTIFY_FORCED)
@@ -198,7 +199,7 @@ cdef void task_fail(Dispatcher *d, uint32_t entry, int status, const uint8_t *te
     cdef uint32_t connection = d.batcher.tasks[entry].connection
     cdef uint32_t generation = d.batcher.tasks[entry].connection_generation
     cdef Answer answer = _text_answer(d, status, text, n)
-    task_leave(d, entry)                # first: no slot shall start what the client has been told is over
+    task_leave(d, entry)                # first: no slot shall start a task whose client has been told the end
     d.answer(d.io, connection, generation, &answer)
 
 
@@ -217,7 +218,7 @@ cdef void _expire_tasks(Dispatcher *d) noexcept nogil:
 
 # ---- slots at work --------------------------------------------------------------------------------
 
-# The slots at work: batches go out to them, answers come back.
+# Dispatches batches to the slots and takes their answers.
 
 cdef extern from "<signal.h>" nogil:
     int SIGKILL
@@ -244,7 +245,7 @@ cdef void _wake(SlotState *state, bint forced) noexcept nogil:
 
 
 cdef void dispatch_notify(Dispatcher *d) noexcept nogil:
-    # Apart from dispatching: a slot that is woken for each task goes to sleep again before the next one is there.
+    # Apart from dispatching: a slot that is woken for each task would sleep again before the next one is there.
     cdef uint32_t slot
     cdef uint8_t kind
     if not d.notify_due:
@@ -260,7 +261,7 @@ cdef void dispatch_notify(Dispatcher *d) noexcept nogil:
 
 
 cdef void _push_batch(Dispatcher *d, uint32_t slot, uint32_t n) noexcept nogil:
-    # Tasks of d.scratch to the slot's ring, seen by the slot all at once.
+    # Pushes the tasks in d.scratch to the slot's ring and publishes them together.
     cdef SlotState *state = &d.slots[slot]
     cdef Descriptor item
     cdef Task *task
@@ -288,8 +289,8 @@ cdef void _push_batch(Dispatcher *d, uint32_t slot, uint32_t n) noexcept nogil:
 
 
 cdef uint32_t _drop_late(Dispatcher *d, uint32_t n) noexcept nogil:
-    # Of the tasks in d.scratch, those whose time is over are answered so and not sent: what frees a slot may be found
-    # in the same round as their deadline, and before it. How many remain.
+    # Answers those tasks in d.scratch whose time is over, and drops them: the answer that frees a slot may be found in
+    # the same round as their deadline, and before it. Returns how many tasks remain.
     cdef uint32_t kept = 0
     cdef uint32_t i
     for i in range(n):
@@ -302,12 +303,12 @@ cdef uint32_t _drop_late(Dispatcher *d, uint32_t n) noexcept nogil:
 
 
 cdef void _see_room(Dispatcher *d, uint32_t slot) noexcept nogil:
-    # Never more than fits into the ring of answers, if the slot answered it all before core looks again.
+    # Never more than fits into the ring of answers, in case the slot answers all of it before core looks again.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t room = ring_free(&state.submit)
     if room == 0 and d.batcher.slots[slot].up and ring_is_corrupt(&state.submit):
         slot_give_up(d, slot)
-    # Where events are sent they may take up one half of it, see Sender._may_stop_waiting.
+    # Where events are sent they may take up one half of that ring, see Sender._may_stop_waiting.
     d.batcher.slots[slot].room = min(
         room, (<uint32_t>(state.complete.mask + 1) >> <uint32_t>state.streams) - d.batcher.slots[slot].outstanding)
 
@@ -334,7 +335,7 @@ cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
 
 
 cdef void _settle(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
-    # A checked completion of a task that is core's again: on to the next stage, or to the client.
+    # A checked completion of a task that core has again: on to the next stage, or to the client.
     cdef Task *task = &d.batcher.tasks[entry]
     cdef const Pipeline *pipeline = &d.pipelines[task.route]
     cdef Answer answer
@@ -357,7 +358,7 @@ cdef void _settle(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcep
 
 
 cdef bint _is_valid(Dispatcher *d, const Descriptor *item) noexcept nogil:
-    # What a slot says of its answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
+    # Whether a slot's answer is possible. (Of the other statuses some forbid a body, RFC 9110 section 6.4.1.)
     if item.content_type >= d.content_type_count or item.status != 200 and (item.status < 400 or item.status > 599):
         return False
     if item.block == NO_BLOCK:
@@ -384,7 +385,7 @@ cdef void _answered(Dispatcher *d, uint32_t slot, const Task *task, int status) 
 
 
 cdef void _batch_done(Dispatcher *d, uint32_t slot, uint64_t batch_ns) noexcept nogil:
-    # Batches are counted as the slot has seen them: without what was reclaimed or given up before it started.
+    # Batches are counted as the slot has seen them: without tasks that were reclaimed or withdrawn before it started.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t stage = d.batcher.slots[slot].stage
     if state.batch_succeeded:
@@ -428,8 +429,8 @@ cdef void _complete(Dispatcher *d, uint32_t slot, Descriptor *item) noexcept nog
 
 
 cdef void slot_give_up(Dispatcher *d, uint32_t slot) noexcept nogil:
-    # It gets no more work, what it has not started goes to others, and its death does the rest. The master's own slot
-    # has no process to kill: its routes time out, the users' go on.
+    # The slot gets no more work, and the tasks that it has not started go to other slots; slot_dead ends those that it
+    # has started. The master's own slot has no process to kill: its routes time out, the users' routes go on.
     cdef SlotState *state = &d.slots[slot]
     if state.given_up:
         return
@@ -448,7 +449,7 @@ cdef void slot_report_idle(Dispatcher *d, uint32_t slot) noexcept nogil:
 cdef void slot_poll(Dispatcher *d, uint32_t slot) noexcept nogil:
     cdef SlotState *state = &d.slots[slot]
     cdef Descriptor item
-    cdef uint64_t most = state.complete.mask + 1        # a slot that writes without end gets its turn, no more
+    cdef uint64_t most = state.complete.mask + 1        # one ring at most: a slot that writes without end gets no more
     cdef uint64_t n = 0
     cdef int rc = RING_OK
     while n < most and rc == RING_OK:
@@ -481,12 +482,12 @@ cdef void dispatch_poll(Dispatcher *d) noexcept nogil:
         if ring_has_news(&d.slots[slot].complete) and not d.slots[slot].given_up:
             slot_poll(d, slot)
         if d.batcher.slots[slot].late:
-            _see_room(d, slot)         # a slot that pops what was reclaimed says nothing, and may take from others then
+            _see_room(d, slot)         # the pop of a reclaimed descriptor gives no notice, but frees the slot for work
 
 
 # ---- slots that hang ------------------------------------------------------------------------------
 
-# Slots that overrun their time, or hang. A timer has core look: time-outs cost the usual path nothing.
+# Finds slots that overrun their time-out or hang. Core looks when a timer is due: the usual path costs nothing.
 
 cdef extern from "<signal.h>" nogil:
     int SIGALRM
@@ -495,7 +496,7 @@ cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 
 
 cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
-    # `forward` has used up the stage's time: its clients are answered, the worker is told, and gets a period of grace.
+    # `forward` has used up the stage's time: its clients are answered, the worker is told and gets a grace period.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t entry = d.batcher.slots[slot].dispatched.head
     cdef uint32_t next
@@ -513,8 +514,8 @@ cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
 
 
 cdef bint _has_lost_tasks(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
-    # It idles and its rings are empty, but it has not answered all: some process has written over a task's word, so
-    # that nobody could start it. Said only the second time, because between taking and working it looks the same.
+    # The slot idles and its rings are empty, but it has not answered all: a process has overwritten a task's word, so
+    # that no slot could start the task. True only at the second look, as a slot between taking and working looks alike.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t before = state.idle_batch
     state.idle_batch = 0
@@ -527,19 +528,19 @@ cdef bint _has_lost_tasks(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t
 
 
 cdef inline uint64_t _time_limit(const Dispatcher *d, uint32_t slot) noexcept nogil:
-    # After that long in one phase nobody waits for what it does there. (`forward` has a time-out of its own.)
+    # After that long in one phase no client waits for the result any more. (`forward` has a time-out of its own.)
     return max(d.timeout, d.stage_timeouts[d.batcher.slots[slot].stage])
 
 
 cdef bint _hangs(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
-    # It still does what it did at the last look, without an answer since, and has done so for longer than that.
+    # The slot still does what it did at the last look, without an answer since, and for longer than the time limit.
     cdef const SlotState *state = &d.slots[slot]
     return batch == state.seen_batch and phase == state.seen_phase and state.complete.own == state.seen_answers and \
         state.seen_since <= d.now and d.now - state.seen_since >= _time_limit(d, slot)
 
 
 cdef void _watch(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase, uint64_t since) noexcept nogil:
-    # Outside of `forward`: it decodes, encodes, or has not come to what is in its ring.
+    # Outside of `forward`: the slot decodes, encodes, or has not come to what is in its ring.
     cdef SlotState *state = &d.slots[slot]
     if state.seen_since == NEVER or batch != state.seen_batch or phase != state.seen_phase or \
             state.complete.own != state.seen_answers:
@@ -549,7 +550,7 @@ cdef void _watch(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase, u
         # A batch may have waited long for a slot that was busy with another core's, or stopped.
         state.seen_since = min(since, d.now) if phase == PHASE_DECODE else d.now
     if _hangs(d, slot, batch, phase):
-        state.kill_at = min(state.kill_at, d.now + d.kill_grace)     # if core itself stood still, that is its chance
+        state.kill_at = min(state.kill_at, d.now + d.kill_grace)     # grace period, in case core itself stood still
     else:
         state.check_at = min(state.check_at, state.seen_since + _time_limit(d, slot))
 
@@ -558,7 +559,7 @@ cdef uint64_t _next_check(Dispatcher *d, uint32_t slot) noexcept nogil:
     if d.batcher.slots[slot].outstanding:
         return d.now + d.stage_timeouts[d.batcher.slots[slot].stage]
     if ring_free(&d.slots[slot].submit) <= d.slots[slot].submit.mask:
-        return d.now + _time_limit(d, slot)       # those have left, but a slot that lives would have looked
+        return d.now + _time_limit(d, slot)       # clients have left, but a live slot would have popped their tasks
     d.slots[slot].seen_since = NEVER
     return NEVER
 
@@ -587,7 +588,7 @@ cdef void _check(Dispatcher *d, uint32_t slot) noexcept nogil:
         elif phase == PHASE_FORWARD:
             if since + timeout <= d.now:
                 state.check_at = NEVER
-                if batch != state.shared.overdue:       # else it has been told
+                if batch != state.shared.overdue:       # else the worker has been told
                     _overrun(d, slot, batch)
             elif since + timeout < state.check_at:
                 state.check_at = since + timeout
@@ -612,10 +613,10 @@ cdef uint64_t _slots_deadline(const Dispatcher *d) noexcept nogil:
 
 # ---- streams of events ---------------------------------------------------------------------------
 
-# Streams of events, from the slots' rings to the clients.
+# Events on their way from the slots' rings to the clients.
 #
-# A slot may have so many bytes under way on each stream, see _fits. It learns of what has gone out by a word in shared
-# memory, which core writes and never reads: its own count decides.
+# A slot may have a limited number of bytes under way on each stream, see _fits. Core tells it how many have gone out by
+# a word in shared memory that core writes and never reads: core's own count decides.
 
 cdef const char *NO_EVENT_MEMORY = b"inference internal error: no shared memory for an event (--budget)"
 cdef const char *CORRUPT_EVENT = b"inference internal error: the worker sent an impossible event"
@@ -633,7 +634,7 @@ cdef inline bint _is_streaming(const Dispatcher *d, const Task *task) noexcept n
 
 
 cdef inline bint _fits(const Task *task, uint64_t n) noexcept nogil:
-    # Slots keep to this by themselves: what they know of acknowledged bytes is not newer than what core knows.
+    # Slots keep to this by themselves: what a slot knows of acknowledged bytes is not newer than what core knows.
     cdef uint64_t under_way = task.streamed - task.acknowledged
     return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
@@ -653,7 +654,7 @@ cdef void _pass_on(Dispatcher *d, uint32_t entry, const Descriptor *item) noexce
 
 
 cdef void stream_event(Dispatcher *d, uint32_t slot, const Descriptor *item, bint valid) noexcept nogil:
-    # Dropped where nobody waits for it: the client has left or has been told the end; or it is not this slot's to send.
+    # Dropped where no client waits for it (it has left, or was told the end), or where this slot may not send it.
     cdef uint32_t entry = task_of(&d.batcher, item.task)
     if entry != NO_INDEX and batcher_holds(&d.batcher, slot, entry, item.sequence) and \
             _is_streaming(d, &d.batcher.tasks[entry]):
@@ -665,7 +666,7 @@ cdef void stream_event(Dispatcher *d, uint32_t slot, const Descriptor *item, bin
 
 
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil:
-    # `pending` counts the framing too, and so says too much of the events that are still to go: until it is 0.
+    # `pending` includes the framing, and so overstates the bytes of events that are still to be sent, until it is 0.
     cdef uint32_t entry = task_of(&d.batcher, id)
     cdef Task *task
     if entry == NO_INDEX:
@@ -712,8 +713,8 @@ cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcep
 
 
 cdef bint _runs_again(Dispatcher *d, uint32_t slot, uint32_t entry) noexcept nogil:
-    # A task whose slot died under it goes back to the queue, if its stage is to run such a task again and its client
-    # has heard nothing yet. Not after a slot that core itself gave up: a task that hung had the time that there is.
+    # A task whose slot died while running it goes back to the queue, if its stage may run it again and its client has
+    # received nothing yet. Not after a slot that core itself gave up: a task that hung has used up its time.
     cdef const Task *task = &d.batcher.tasks[entry]
     if task.connection == NO_INDEX or d.slots[slot].given_up or d.pipelines[task.route].streams and task.streamed:
         return False
@@ -721,9 +722,9 @@ cdef bint _runs_again(Dispatcher *d, uint32_t slot, uint32_t entry) noexcept nog
 
 
 cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil:
-    # The process has ended (its pidfd says so, not a signal that was sent): what it completed counts, what it had
-    # started is answered or runs again, what it had not goes to others. Only then its claims are cleared and its rings
-    # made new.
+    # The process has ended (reported by its pidfd, not inferred from a signal that was sent). What it completed counts;
+    # tasks that it had started are answered or run again; the others go to other slots. Only then its claims are
+    # cleared and its rings reset.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t failed = 0
     cdef uint32_t i, n, entry
@@ -743,7 +744,7 @@ cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil:
     ring_reset(&state.complete)
     close(state.pidfd)
     state.pidfd = -1
-    state.given_up = True           # until its next process: master may have called this one ready just now
+    state.given_up = True           # until the next process starts: master may just have reported this one ready
     slot_forget_batch(state)
     d.report(d.control, REPORT_SLOT_DEAD, slot, failed)
     state.pid = 0                   # another process may get that number
@@ -754,7 +755,7 @@ cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil:
 
 
 cdef void _wake_late(Dispatcher *d) noexcept nogil:
-    # They have not started what they were handed: they run something long, or a process has written over their bells.
+    # Late slots have not started what was dispatched to them: they run something long, or their bells were overwritten.
     cdef uint32_t slot
     for slot in range(d.batcher.slot_count):
         if d.batcher.slots[slot].late:

@@ -83,7 +83,7 @@ from mosec_cy._engine.service cimport (
 )
 
 cdef inline uint32_t _may_enter(uint8_t phase) noexcept nogil:
-    # The phases that may follow; http1_shut may follow each.
+    # The phases that may follow `phase`; http1_shut may follow each.
     if phase == HTTP1_HEAD:
         return 1 << HTTP1_BODY | 1 << HTTP1_DISCARD | 1 << HTTP1_WAIT | 1 << HTTP1_WRITE
     if phase == HTTP1_BODY:
@@ -105,12 +105,12 @@ cdef inline void _enter(Http1 *h, uint8_t phase) noexcept nogil:
 
 # ---- life, events, time --------------------------------------------------------------------------
 
-# HTTP/1.x connections: their life, events and time-outs.
+# Opens, drains and closes connections, and passes events and time-outs on to the phase that handles them.
 
 cdef enum:
     LEAST_RATE = 1024              # bytes a second below which a body or a reader is too slow
     LINGER_NS = 30_000_000_000     # that a refused client may go on sending
-    DRAIN_IDLE_NS = 100_000_000    # without a request, after which a connection is closed when all is shutting down
+    DRAIN_IDLE_NS = 100_000_000    # without a request, after which an idle connection is closed at shutdown
 
 
 cdef int http1_open(Http1Io *io, uint32_t max_connections) noexcept nogil:
@@ -176,8 +176,8 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
     cdef Connection *c = &io.connections.all[slot]
     cdef uint32_t generation = c.generation
     cdef int rc
-    # Both directions are shut. If we did that to ours, the client may still read its refusal: what it sent must be
-    # read before the connection is closed, or a reset overtakes the refusal.
+    # Both directions are shut. If core has shut its own, the client may still read its refusal: what the client sent
+    # must be read before the connection is closed, or a reset overtakes the refusal.
     if events & <uint32_t>EPOLLERR or events & <uint32_t>EPOLLHUP and io.states[slot].phase != HTTP1_LINGER:
         http1_shut(io, slot)
         return
@@ -202,7 +202,7 @@ cdef void http1_event(Http1Io *io, uint32_t slot, uint32_t events) noexcept nogi
 
 
 cdef void http1_run_ready(Http1Io *io) noexcept nogil:
-    # Those that are listed while this runs wait for the next round: nobody starves the rest.
+    # Connections that are listed while this runs wait for the next round, so that none starves the rest.
     cdef Connections *t = &io.connections
     cdef uint32_t n = t.ready_n
     cdef uint32_t i, slot
@@ -219,7 +219,7 @@ cdef void http1_run_ready(Http1Io *io) noexcept nogil:
 
 
 cdef bint _moves(Http1Io *io, uint32_t slot) noexcept nogil:
-    # Moved enough since its timer was armed: it gets another period.
+    # The connection moved enough since its timer was armed: it gets another period.
     cdef Connection *c = &io.connections.all[slot]
     cdef uint64_t progress = connection_progress(c)
     cdef uint64_t least = io.connections.duration[c.timer] // 1000 * LEAST_RATE // 1_000_000
@@ -285,11 +285,11 @@ cdef bint http1_is_busy(const Http1Io *io) noexcept nogil:
 
 # ---- heads ---------------------------------------------------------------------------------------
 
-# Reading on an HTTP/1.x connection (RFC 9112): request heads, and what becomes of a request.
+# Reads request heads (RFC 9112) and decides what becomes of each request.
 
 cdef enum:
     SMALL_BODY = 65536             # of a refused request: read it and keep the connection
-    LINGER_BYTES = 1 << 28         # of a refused upload that are thrown away before the connection is cut
+    LINGER_BYTES = 1 << 28         # of a refused upload that are dropped before the connection is cut
     CHUNKED_START = 8192           # first guess of a chunked body's length
 
 
@@ -306,7 +306,7 @@ cdef const char *_parse_error(int status) noexcept nogil:
 
 
 cdef void _refuse_at_head(Http1Io *io, uint32_t slot, const TextAnswer *answer, bint expects) noexcept nogil:
-    # A small body that is on its way is read, so that the connection lives on.
+    # A small body that is on its way is read, so that the connection can be kept.
     cdef Http1 *h = &io.states[slot]
     if h.chunked or h.remaining > SMALL_BODY or (expects and h.remaining):
         h.keep_alive = False
@@ -388,7 +388,7 @@ cdef void _begin(Http1Io *io, uint32_t slot, const char *head, bint more_is_here
 
 
 cdef void _put_aside(Http1Io *io, Http1 *h) noexcept nogil:
-    # Without memory for its state the head is parsed anew when more of it comes.
+    # Without memory for its state the head is parsed from its start when more of it comes.
     cdef size_t n = http_request_size(&io.request)
     cdef HttpRequest *partial = <HttpRequest *>realloc(h.partial, n)
     if partial == NULL:
@@ -399,7 +399,7 @@ cdef void _put_aside(Http1Io *io, Http1 *h) noexcept nogil:
 
 
 cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
-    # Bytes consumed; 0 when the head is not complete.
+    # Returns the bytes consumed; 0 when the head is not complete.
     cdef Http1 *h = &io.states[slot]
     cdef int consumed
     if h.partial != NULL:
@@ -423,7 +423,7 @@ cdef size_t _take_head(Http1Io *io, uint32_t slot, const char *data, size_t n) n
 
 
 cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
-    # Goes on as far as the bytes reach; how many were consumed. The connection may be closed afterwards.
+    # Goes on as far as the bytes reach; returns how many were consumed. The connection may be closed afterwards.
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef uint32_t generation = c.generation
@@ -447,7 +447,7 @@ cdef size_t _feed(Http1Io *io, uint32_t slot, const char *data, size_t n) noexce
 
 
 cdef size_t _feed_kept(Http1Io *io, uint32_t slot) noexcept nogil:
-    # What an earlier read brought, pipelined requests mostly, where it lies; how many bytes were consumed.
+    # Feeds what an earlier read left in place, mostly pipelined requests; returns how many bytes were consumed.
     cdef Connection *c = &io.connections.all[slot]
     cdef uint32_t generation = c.generation
     cdef size_t used = _feed(io, slot, c.input + c.input_start, c.input_n)
@@ -457,7 +457,7 @@ cdef size_t _feed_kept(Http1Io *io, uint32_t slot) noexcept nogil:
 
 
 cdef int64_t _receive_and_feed(Http1Io *io, uint32_t slot) noexcept nogil:
-    # A head that is not complete is put in front of what comes; it leaves room, being half of it at most.
+    # An incomplete head is put in front of what is received; as it is at most half of the buffer, it leaves room.
     cdef Connection *c = &io.connections.all[slot]
     cdef uint32_t generation = c.generation
     cdef size_t n = connection_take_input(c, io.scratch)
@@ -495,7 +495,7 @@ cdef bint _wants_bytes(const Http1 *h) noexcept nogil:
 
 
 cdef int64_t _step(Http1Io *io, uint32_t slot, uint64_t quota) noexcept nogil:
-    # Bytes that it went on by; RECEIVE_AGAIN, RECEIVE_GONE; 0 at the client's FIN.
+    # Returns the bytes by which the connection advanced; RECEIVE_AGAIN, RECEIVE_GONE; 0 at the client's FIN.
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef size_t used
@@ -532,22 +532,22 @@ cdef void _advance(Http1Io *io, uint32_t slot) noexcept nogil:
             connection_list(&io.connections, slot)
             return
         quota -= got
-    # The client sends nothing more: what it asked is answered, what it left half said is not.
+    # The client sends nothing more: its complete requests are answered, an incomplete one is not.
     if c.read_closed and not c.readable and _wants_bytes(h):
         http1_shut(io, slot)
 
 
 # ---- bodies --------------------------------------------------------------------------------------
 
-# Request bodies, from the socket into shared memory.
+# Reads request bodies from the socket into shared memory.
 
 cdef enum:
     LONG_CHUNK = 16384             # bytes still to come of a chunk that is worth a receive of its own
 
 
 cdef void _await_answer(Http1Io *io, uint32_t slot) noexcept nogil:
-    # After a FIN nothing more is heard of a client, were it only that it has closed. What it is sent then tells:
-    # a reset comes back. HTTP/1.0 knows no interim response that could be sent.
+    # After a FIN the kernel reports nothing more of a client, not even that it has closed. Sending finds out: a reset
+    # comes back. HTTP/1.0 has no interim response that could be sent.
     cdef bint silent = io.connections.all[slot].read_closed and io.states[slot].minor == 1
     _enter(&io.states[slot], HTTP1_WAIT)
     connection_arm(&io.connections, slot, TIMER_PROBE if silent else TIMER_NONE, io.now)
@@ -587,7 +587,7 @@ cdef bint _reserve_body(Http1Io *io, uint32_t slot, uint64_t bytes) noexcept nog
 
 
 cdef void _answer_empty(Http1Io *io, uint32_t slot) noexcept nogil:
-    # Answered without a worker, and so counted under no route.
+    # Answered without a worker, and therefore counted under no route.
     cdef TextAnswer answer = TextAnswer(status=200, text=b"no data provided", extra=NULL)
     io.states[slot].route = NO_ROUTE
     _write_text(io, slot, &answer)
@@ -607,9 +607,9 @@ cdef size_t _take_length(Http1Io *io, uint32_t slot, const char *data, size_t n)
 
 
 cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
-    # For so many more bytes of a chunked body; False: the request was refused.
+    # Makes room for `n` more bytes of a chunked body; False: the request was refused.
     cdef Http1 *h = &io.states[slot]
-    # No more than is needed: blocks have sizes of powers of two, so that the next one has room for as much again.
+    # No more than is needed: blocks have power-of-two sizes, so that the next one has room for as much again.
     cdef uint64_t wanted = h.received + n
     cdef int rc
     if wanted <= h.body.capacity:
@@ -623,7 +623,7 @@ cdef bint _make_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
 
 
 cdef bint _append(Http1Io *io, uint32_t slot, const char *data, size_t n) noexcept nogil:
-    # Data of a chunk; False when the request was refused.
+    # Appends data of a chunk; False when the request was refused.
     cdef Http1 *h = &io.states[slot]
     if not _make_room(io, slot, n):
         return False
@@ -715,14 +715,14 @@ cdef int64_t _receive_body(Http1Io *io, uint32_t slot, uint64_t quota) noexcept 
 
 # ---- answers -------------------------------------------------------------------------------------
 
-# Answers on an HTTP/1.x connection, and what becomes of it afterwards.
+# Writes answers, and decides what becomes of the connection afterwards.
 
 cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     int SHUT_WR
 
 cdef const char *TEXT_PLAIN = b"text/plain; charset=utf-8"
-# Memory comes back as soon as answers are sent: the shortest time that RFC 9110 section 10.2.3 can say.
+# Memory is free again as soon as answers are sent: the shortest time that RFC 9110 section 10.2.3 can express.
 cdef const char *RETRY_SOON = b"retry-after: 1\r\n"
 cdef const char *CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -744,7 +744,7 @@ cdef void http1_shut(Http1Io *io, uint32_t slot) noexcept nogil:
 
 
 cdef void _linger(Http1Io *io, uint32_t slot) noexcept nogil:
-    # An early close would reset the connection and take the answer from the client's hands (RFC 9112 section 9.6).
+    # An early close would reset the connection, and the client could lose the answer (RFC 9112 section 9.6).
     cdef Connection *c = &io.connections.all[slot]
     shutdown(c.fd, SHUT_WR)
     _enter(&io.states[slot], HTTP1_LINGER)
@@ -828,7 +828,8 @@ cdef void _write_text(Http1Io *io, uint32_t slot, const TextAnswer *text) noexce
 
 
 cdef void _refuse(Http1Io *io, uint32_t slot, int status, const char *text) noexcept nogil:
-    # The connection's framing can no longer be trusted, or its rest is not worth reading: answer and close.
+    # The connection's framing can no longer be trusted, or the rest of the request is not worth reading: answer and
+    # close.
     cdef Http1 *h = &io.states[slot]
     cdef TextAnswer answer = TextAnswer(status=status, text=text, extra=NULL)
     if status == 503:
@@ -864,8 +865,8 @@ cdef const char *LAST_CHUNK = b"0\r\n\r\n"
 
 cdef enum:
     CHUNK_FRAME = 20               # bytes around a chunk's data: 16 digits at most, and two line ends
-    # Bytes that are sent at once. Not more than STREAM_LITTLE: who sees its events taken and yet more than that under
-    # way knows that the socket is full.
+    # Bytes that are sent at once. Not more than STREAM_LITTLE: a slot whose events core has taken, with more than that
+    # still under way, knows that the socket is full.
     MUCH = 1 << 16
 
 
@@ -902,7 +903,7 @@ cdef void _stream_sent(Http1Io *io, uint32_t slot, int rc) noexcept nogil:
 
 
 cdef bint _is_blocked(const Connection *c) noexcept nogil:
-    # The socket is full: when it is so no more, the loop says so.
+    # The socket is full; an event of the loop reports when it has room again.
     return c.timer == TIMER_WRITE
 
 
@@ -913,7 +914,7 @@ cdef void _flush_stream(Http1Io *io, uint32_t slot) noexcept nogil:
 
 
 cdef uint8_t *_room(Http1Io *io, uint32_t slot, uint64_t n) noexcept nogil:
-    # Room for `n` bytes behind what is unsent; NULL: there is no memory.
+    # Room for `n` bytes behind what is unsent; NULL: no memory is left.
     cdef Connection *c = &io.connections.all[slot]
     cdef Http1 *h = &io.states[slot]
     cdef uint64_t needed = c.payload_n + n
@@ -950,7 +951,7 @@ cdef void _put_event(Http1Io *io, uint32_t slot, const uint8_t *event, uint64_t 
         return
     to = _room(io, slot, n + CHUNK_FRAME)
     if to == NULL:
-        http1_shut(io, slot)                         # cut short: the client shall not take it for the end
+        http1_shut(io, slot)                         # cut short, so that the client does not take it for the end
         return
     to = _begin_chunk(h, to, n)
     memcpy(to, event, n)
@@ -1036,17 +1037,17 @@ cdef void _put_comment(Http1Io *io, uint32_t slot) noexcept nogil:
 
 # ---- memory pressure -----------------------------------------------------------------------------
 
-# Memory for bodies is used up: who holds much of it and hardly moves makes way for others.
+# When memory for bodies is used up, transfers that hold much of it and hardly move make way for others.
 #
-# The time-outs ask for so little that who has a bad line is served. A few hundred clients that ask for the largest
-# body each, and then send no more than that little, would hold all memory for hours: under pressure, pace is measured
-# by what is held.
+# The time-outs ask for so little progress that a client on a bad line is served. A few hundred clients that ask for the
+# largest body each, and then send no more than that little, would hold all memory for hours. So under pressure the pace
+# of a transfer is measured by the memory that it holds.
 
 cdef enum:
     HOME_MS = 60_000               # a transfer that would take longer than this at its pace is slow
-    WATCHED_PART = 8               # of its time-out, for which a transfer is watched before it is judged
+    WATCHED_PART = 8               # of its time-out: a transfer is watched for that long before its pace counts
     JUDGED = 256                   # transfers looked at for one request, and
-    EVICTED = 64                   # at most so many of them end: the loop has others to serve
+    EVICTED = 64                   # at most so many of them are ended: the loop has others to serve
 
 
 cdef void _refuse_for_memory(Http1Io *io, uint32_t slot) noexcept nogil:
@@ -1073,7 +1074,7 @@ cdef void _evict(Http1Io *io, uint32_t slot) noexcept nogil:
 
 
 cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes) noexcept nogil:
-    # How many it has evicted. The list is in the order in which the transfers began to be watched.
+    # Returns how many transfers it has evicted. The list is in the order in which they began to be watched.
     cdef Connections *t = &io.connections
     cdef uint32_t slot = t.timers[timer].head
     cdef uint32_t following

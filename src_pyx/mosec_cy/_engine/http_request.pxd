@@ -1,4 +1,5 @@
-# HTTP/1.x request heads from bytes, incrementally (RFC 9110, RFC 9112). Pure: no clock, no descriptor, no allocator.
+# HTTP/1.x request heads and chunked bodies from bytes, incrementally (RFC 9110, RFC 9112). Pure: no clock, no
+# descriptor, no allocator.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t, uint8_t
@@ -25,7 +26,7 @@ cdef enum HttpBody:
     BODY_LENGTH = 1            # content_length bytes
     BODY_CHUNKED = 2
 
-cdef enum HttpState:           # what the token at hand is
+cdef enum HttpState:           # which token is being read
     AT_START = 0
     IN_METHOD
     IN_TARGET
@@ -57,9 +58,9 @@ ctypedef struct HttpHeader:
     HttpSpan value             # without surrounding white space
 
 ctypedef struct HttpRequest:
-    # Where the next call goes on; 0 makes it begin a new head. All else is written by the parser only.
+    # Where the next call continues; 0 makes it begin a new head. All other fields are written by the parser only.
     uint32_t seen
-    uint32_t mark              # start of the token at hand
+    uint32_t mark              # start of the token that is being read
     uint8_t state              # HttpState
     uint8_t facts              # HttpFacts, or-ed
     uint8_t minor              # HTTP/1.minor: 0 or 1
@@ -87,8 +88,8 @@ ctypedef struct HttpRequest:
 # the same bytes (they may have moved) and more; what was seen is not scanned again.
 cdef int http_parse(HttpRequest *request, const char *data, size_t n, const HttpLimits *limits) noexcept nogil
 
-# Bytes at the start of *request that are in use: so many are copied to put a partial head aside, where one struct
-# serves many connections.
+# Bytes at the start of *request that are in use. A caller with one struct for many connections copies only these to put
+# a partial head aside.
 cdef size_t http_request_size(const HttpRequest *request) noexcept nogil
 
 # Decodes a percent-encoded path into `out` (room for `n` bytes): its length, or -400 (bad escape, NUL).
@@ -103,26 +104,26 @@ cdef enum:
     CHUNK_MORE = 0             # all was consumed, more is needed
     CHUNK_DATA = 1             # *span has data
     CHUNK_DONE = 2             # the body, trailers and all, has ended
-    # -400: malformed. So is every further step.
+    # -400: malformed; every further step returns it too.
 
 cdef enum:
     # Bytes of chunk extensions that may run ahead of the data (each byte of data pays for one), and bytes of trailers.
     CHUNK_OVERHEAD = 16384
 
 ctypedef struct ChunkedDecoder:
-    uint64_t remaining         # bytes still to come of the chunk at hand
+    uint64_t remaining         # bytes still to come of the present chunk
     uint32_t overhead          # bytes of extensions not yet paid for, or of trailers
     uint8_t state
     uint8_t digits             # of the chunk size
 
 cdef void chunked_begin(ChunkedDecoder *decoder) noexcept nogil
 
-# One step: consumes *consumed bytes, and with CHUNK_DATA says in *span and *span_n where the data lies in `data`.
+# One step: consumes *consumed bytes; with CHUNK_DATA, *span and *span_n say where the data lies in `data`.
 cdef int chunked_step(ChunkedDecoder *decoder, const char *data, size_t n, size_t *consumed,
                       const char **span, size_t *span_n) noexcept nogil
 
-# Bytes of data that must come next, 0 outside a chunk's data: so many can be received straight into the body,
-# without a step, if chunked_took() is told. A size beyond the limit of the body is known here before its data comes.
+# Bytes of data that must come next, 0 outside a chunk's data: so many can be received straight into the body, without
+# a step, if chunked_took() is told. A size beyond the limit of the body is known here before its data comes.
 cdef uint64_t chunked_expected(const ChunkedDecoder *decoder) noexcept nogil
 cdef void chunked_took(ChunkedDecoder *decoder, uint64_t n) noexcept nogil
 
@@ -133,7 +134,7 @@ cdef enum HttpCoding:
     CODING_NONE = 0                # no coding, or `identity`
     CODING_GZIP = 1                # `gzip`, `x-gzip`
     CODING_ZSTD = 2
-    CODING_OTHER = 4               # to be refused: not known, several, or malformed
+    CODING_OTHER = 4               # to be refused: unknown, several, or malformed
 
 # Weights in thousandths, of all lines of Accept-Encoding so far; below 0: not named.
 ctypedef struct HttpAccepted:
@@ -144,8 +145,8 @@ ctypedef struct HttpAccepted:
 
 # Content-Encoding. `head`: the bytes that *request was parsed from.
 cdef HttpCoding http_content_coding(const char *head, const HttpRequest *request) noexcept nogil
-# Accept-Encoding: which of `available` (codings, or-ed) the answer should have; CODING_NONE: none. *plain_refused: the
-# client refuses an answer without a coding.
+# Accept-Encoding: which of `available` (codings, or-ed) the answer should have; CODING_NONE: none of them.
+# *plain_refused: the client refuses an answer without a coding.
 cdef HttpCoding http_accepted_coding(
     const char *head, const HttpRequest *request, int available, bint *plain_refused
 ) noexcept nogil
@@ -162,9 +163,9 @@ cdef HttpCoding accepted_choose(const HttpAccepted *accepted, int available, bin
 cdef enum:
     TIMEOUT_NOT_SENT = 0
     TIMEOUT_MALFORMED = -1
-    TIMEOUT_DIGITS = 18               # more are refused; as many cannot overflow
+    TIMEOUT_DIGITS = 18               # more are refused; 18 cannot overflow
 
 # ms, 1 or more, or one of the above. `head`: the bytes that *request was parsed from.
 cdef int64_t http_request_timeout(const char *head, const HttpRequest *request) noexcept nogil
-# The same, line by line: `before` is what the lines before say.
+# The same, line by line: `before` is the result of the earlier lines.
 cdef int64_t timeout_add(int64_t before, const char *value, size_t n) noexcept nogil

@@ -1,7 +1,7 @@
-"""HTTP/1.x request heads (RFC 9110, RFC 9112): strict, incremental, without a copy or an allocation.
+"""HTTP/1.x request heads, chunked bodies and codings (RFC 9110, RFC 9112): strict, incremental, without an allocation.
 
-Strict means: what two parsers could read differently is refused (400), so that a proxy in front and this server
-always agree where a request ends. The verdict depends on the bytes alone, never on how they were split.
+Strict means: a head that two parsers could read differently is refused (400), so that a proxy in front and this server
+always agree where a request ends. The result depends on the bytes alone, never on how they were split.
 """
 
 from libc.string cimport memchr, memcmp, memset
@@ -41,14 +41,14 @@ cdef int http_parse(HttpRequest *request, const char *data, size_t n, const Http
 
 
 cdef size_t http_request_size(const HttpRequest *request) noexcept nogil:
-    # The header whose value is being read is in use, although it does not count yet.
+    # The header whose value is being read is in use, although it is not yet counted.
     cdef size_t headers = request.header_count + (request.state == IN_VALUE)
     return <size_t>(<char *>request.headers - <char *>request) + headers * sizeof(HttpHeader)
 
 
 cdef int read_headers(HttpRequest *r, const uint8_t *base, const uint8_t *end, int at_end,
                       uint32_t limit) noexcept nogil:
-    """Header lines (RFC 9112 section 5) up to the empty line. `at_end`: what it means to run out of bytes."""
+    """Header lines (RFC 9112 section 5) up to the empty line. `at_end`: the result when the bytes run out."""
     cdef const uint8_t *line = base + r.mark
     cdef const uint8_t *p = base + r.seen
     cdef bint in_value = r.state == IN_VALUE
@@ -103,7 +103,7 @@ cdef inline void set_value(HttpHeader *header, const uint8_t *base, const uint8_
 
 cdef inline int end_head(HttpRequest *r, const uint8_t *base, const uint8_t *p, const uint8_t *end,
                          int at_end) noexcept nogil:
-    # At the start of a line that is no field: only the empty line may stand here. Obsolete folding ends here too.
+    # At the start of a line that is no field, only the empty line is valid. Obsolete folding is refused here too.
     r.seen = r.mark = <uint32_t>(p - base)
     r.state = IN_NAME
     if p == end:
@@ -153,7 +153,7 @@ cdef inline int known_header(HttpRequest *r, const uint8_t *base, const HttpHead
 
 
 cdef int on_host(HttpRequest *r, const uint8_t *base, HttpSpan value) noexcept nogil:
-    # RFC 9112 section 3.2: repeated or malformed is 400 in any version; so is missing in HTTP/1.1 (end_head)
+    # RFC 9112 section 3.2: repeated or malformed is 400 in any version; so is missing in HTTP/1.1 (end_head).
     if r.facts & SAW_HOST or not valid_authority(base + value.start, value.length, False):
         return -400
     r.facts |= SAW_HOST
@@ -200,7 +200,7 @@ cdef int on_transfer_encoding(HttpRequest *r, const uint8_t *base, HttpSpan valu
 
 
 cdef void on_expect(HttpRequest *r, const uint8_t *base, HttpSpan value) noexcept nogil:
-    # RFC 9110 section 10.1.1: HTTP/1.0 cannot wait for a 100
+    # RFC 9110 section 10.1.1: HTTP/1.0 cannot wait for a 100.
     if value.length == 12 and scan_same(base + value.start, b"100-continue", 12):
         r.expect_continue = r.minor == 1
     elif value.length != 0:
@@ -268,7 +268,7 @@ cdef int http_decode_path(const char *data, size_t n, char *out) noexcept nogil:
 
 # Request lines (RFC 9112 section 3): method, target in its four forms, version.
 
-# The bytes that may be looked at, and what it means to come to their end: HTTP_PARTIAL, or a limit's refusal.
+# The bytes that may be read, and the result when they run out: HTTP_PARTIAL, or a limit's refusal.
 cdef struct Window:
     const uint8_t *base
     const uint8_t *end
@@ -284,7 +284,7 @@ cdef inline Window window_of(const uint8_t *base, size_t n, size_t limit, int re
 
 
 cdef int read_request_line(HttpRequest *r, const uint8_t *base, size_t n, const HttpLimits *limits) noexcept nogil:
-    # TOKEN_READ with state IN_NAME and `seen` behind the line, or HTTP_PARTIAL, or a refusal.
+    # Returns TOKEN_READ with state IN_NAME and `seen` behind the line, or HTTP_PARTIAL, or a refusal.
     cdef Window w = window_of(base, n, limits.head, -431)
     cdef int result
     if r.state == AT_START:
@@ -399,7 +399,7 @@ cdef inline int read_version(HttpRequest *r, const Window *w) noexcept nogil:
 
 
 cdef int odd_version(const uint8_t *p, const Window *w) noexcept nogil:
-    # A digit stands where the pattern has '0'. A version that is well-formed but unknown is told as soon as it is read.
+    # A digit stands where the pattern has '0'. A well-formed but unknown version is refused as soon as it is read.
     cdef const char *pattern = b"HTTP/0.0\r\n"
     cdef size_t i = 0
     while i < 10 and p + i != w.end:
@@ -447,7 +447,7 @@ cdef int split_odd_target(HttpRequest *r, const uint8_t *base, size_t start, siz
     if slash != NULL:
         r.path = span_of(slash - base, path_end)
     else:
-        r.path = span_of(authority - 1, authority)    # an empty path is "/": the one before the authority does
+        r.path = span_of(authority - 1, authority)    # an empty path is "/": that before the authority
         slash = base + path_end
     r.path_encoded = memchr(base + r.path.start, c'%', r.path.length) != NULL
     r.host = span_of(authority, slash - base)
@@ -459,7 +459,6 @@ cdef int split_odd_target(HttpRequest *r, const uint8_t *base, size_t start, siz
 
 
 cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept nogil:
-    # uri-host [":" port] (RFC 3986 section 3.2.2), where the host may be empty.
     """uri-host [":" port] (RFC 3986 section 3.2.2), where the host may be empty."""
     cdef const uint8_t *end = p + n
     cdef const uint8_t *literal
@@ -488,10 +487,10 @@ cdef bint valid_authority(const uint8_t *p, size_t n, bint port_needed) noexcept
 
 # ---- chunked bodies ------------------------------------------------------------------------------
 
-# Chunked request bodies (RFC 9112 section 7.1), strictly: what is not in the grammar ends the body with -400.
+# Decodes chunked bodies (RFC 9112 section 7.1) strictly: what is not in the grammar ends the body with -400.
 #
-# Chunk lines are short beside the data, so that they are read byte by byte: any split is a resting place. Extensions
-# are validated and dropped, trailers too.
+# Chunk lines are short beside the data. So they are read byte by byte, and the bytes may be split anywhere. Extensions
+# and trailers are validated and dropped.
 
 cdef enum:                     # ChunkedDecoder.state: what the next byte belongs to
     IN_SIZE = 0
@@ -597,7 +596,7 @@ cdef inline uint8_t end_of_line(ChunkedDecoder *decoder, uint8_t c) noexcept nog
         return BROKEN
     if decoder.remaining != 0:
         return IN_DATA
-    decoder.overhead = 0       # trailers have a bound of their own
+    decoder.overhead = 0       # trailers have a limit of their own
     return TRAILER_START
 
 
@@ -606,7 +605,7 @@ cdef inline bint is_blank(uint8_t c) noexcept nogil:
 
 
 cdef inline uint8_t after_item(uint8_t c) noexcept nogil:
-    """Behind the size or a whole extension. White space must lead to a ';': before the CRLF it is an error."""
+    """After the size or a whole extension. White space must lead to a ';': before the CRLF it is an error."""
     if c == c'\r':
         return SIZE_LF
     if c == c';':
@@ -639,7 +638,7 @@ cdef uint8_t next_of_extension(uint8_t state, uint8_t c) noexcept nogil:
             return EXT_NAME_END
     if state == EXT_NAME_END or state == EXT_SEMICOLON:
         return EXT_NAME_START if c == c';' else state if is_blank(c) else BROKEN
-    return after_item(c)       # behind a name, a value, a quoted string
+    return after_item(c)       # after a name, a value, a quoted string
 
 
 cdef uint8_t next_of_trailer(uint8_t state, uint8_t c) noexcept nogil:
@@ -660,10 +659,10 @@ cdef uint8_t next_of_trailer(uint8_t state, uint8_t c) noexcept nogil:
 
 # ---- content codings -----------------------------------------------------------------------------
 
-# Content codings of a request (RFC 9110): what its body has, and what its answer may have.
+# Reads the coding of a request's body and chooses that of its answer (RFC 9110 sections 8.4 and 12.5.3).
 #
-# A member of Accept-Encoding that is malformed counts as not sent: the header states preferences, so a request is not
-# refused for it. Of a coding that is named several times the lowest weight counts: what is refused once is not sent.
+# A malformed member of Accept-Encoding counts as not sent: the header states preferences, so a request is not refused
+# for it. If a coding is named several times the lowest weight counts: a coding that is refused once is not sent.
 
 cdef enum:
     NOT_NAMED = -1
@@ -704,7 +703,7 @@ cdef inline const uint8_t *_member_end(const uint8_t *p, const uint8_t *end) noe
 
 
 cdef HttpCoding coding_add(HttpCoding before, const char *value, size_t n) noexcept nogil:
-    """Members are codings in the order of their application; one beside `identity` is all that is served."""
+    """Members are codings in the order of their application; only a single one beside `identity` is supported."""
     cdef const uint8_t *p = <const uint8_t *>value
     cdef const uint8_t *end = p + n
     cdef const uint8_t *name
@@ -805,7 +804,7 @@ cdef void accepted_add(HttpAccepted *accepted, const char *value, size_t n) noex
 
 
 cdef inline int _weight_of(int named, int any_) noexcept nogil:
-    # `*` speaks for what is not named; what neither names is not wanted.
+    # `*` stands for codings that are not named; a coding that neither covers is not wanted.
     if named != NOT_NAMED:
         return named
     return any_ if any_ > 0 else 0
@@ -814,8 +813,8 @@ cdef inline int _weight_of(int named, int any_) noexcept nogil:
 cdef HttpCoding accepted_choose(const HttpAccepted *accepted, int available, bint *plain_refused) noexcept nogil:
     """The heaviest; of equals zstd, which is the faster at the same size, then gzip, then none.
 
-    Without a coding an answer is acceptable unless it is refused: it need not be named. Who refuses that and all that
-    is available is answered plain nevertheless, as section 12.5.3 allows: the work on the answer is done by then.
+    An answer without a coding is acceptable unless it is refused: it need not be named. If the client refuses that and
+    all that is available, it gets a plain answer nevertheless, as section 12.5.3 allows: by then the work is done.
     """
     cdef int gzip = _weight_of(accepted.gzip, accepted.any) if available & CODING_GZIP else 0
     cdef int zstd = _weight_of(accepted.zstd, accepted.any) if available & CODING_ZSTD else 0
@@ -844,15 +843,12 @@ cdef HttpCoding http_accepted_coding(
     return accepted_choose(&accepted, available, plain_refused)
 
 
-# ---- for tests -----------------------------------------------------------------------------------
-
-
 # ---- deadlines of clients ------------------------------------------------------------------------
 
 # How long a client is willing to wait, from its header `x-request-timeout-ms`.
 #
-# A whole number of milliseconds from 1 on, in digits. 0 is refused: some mean "no limit" by it, others "over already".
-# Lines that repeat it must agree: which of two a proxy and this server believe must not matter.
+# A whole number of milliseconds from 1 on, in digits. 0 is refused: for some clients it means "no limit", for others
+# "over already". Lines that repeat it must agree: it must not matter which of two a proxy and this server use.
 
 cdef int64_t timeout_add(int64_t before, const char *value, size_t n) noexcept nogil:
     cdef int64_t timeout = 0

@@ -1,4 +1,4 @@
-# HTTP/1.1 response heads to bytes. Pure: time is an argument, memory is given.
+# HTTP/1.1 response heads (RFC 9112 section 4) to bytes. Pure: time is an argument, memory is given.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
@@ -21,10 +21,10 @@ ctypedef struct HttpWriter:
     char common[112]           # "server: ...\r\ndate: ...\r\n", the same in all heads of a second
 
 cdef void writer_init(HttpWriter *writer, const char *server, size_t n) noexcept nogil
-# Before the first head, and once in each round of the loop: cheap when the second is the same.
+# Called before the first head, and once in each round of the loop: cheap while the second is the same.
 cdef void writer_set_time(HttpWriter *writer, int64_t unix_seconds) noexcept nogil
-# The head into `out` (HTTP_HEAD_ROOM bytes). `content_type` of length 0: none; `extra`: complete header lines, each
-# with CRLF, or NULL. Neither is checked for bytes that do not belong there. Bytes written; 0: one of them is too long.
+# Writes the head to `out` (HTTP_HEAD_ROOM bytes). `content_type` of length 0: none; `extra`: whole header lines, each
+# with CRLF, or NULL. Neither is checked for invalid bytes. Returns the bytes written; 0: one of them is too long.
 # 1xx has `extra` only, and neither 1xx nor 204 gets a content-length or transfer-encoding (RFC 9110 section 8.6).
 cdef uint32_t writer_head(HttpWriter *writer, char *out, int status, const char *content_type, size_t content_type_n,
                           uint64_t content_length, const char *extra, size_t extra_n, uint32_t flags) noexcept nogil
@@ -37,6 +37,6 @@ cdef const char *http_reason(int status) noexcept nogil
 # Bytes of an event whose data is `prefix` (no line end in it) and then `text`, both UTF-8. Each line of the text, ended
 # by CR, LF or CRLF, is a `data:` line of its own; `name`: an `event:` line before them, or NULL.
 cdef uint64_t event_bytes(const char *name, const char *prefix, const uint8_t *text, uint64_t n) noexcept nogil
-# The event itself; `to` has room for it. One past its end.
+# Writes the event to `to`, which has room for it; returns one past its end.
 cdef uint8_t *event_write(uint8_t *to, const char *name, const char *prefix, const uint8_t *text,
                           uint64_t n) noexcept nogil

@@ -1,4 +1,4 @@
-"""HTTP/1.1 response heads (RFC 9112 section 4): a few copies of prepared bytes into memory that is given."""
+"""HTTP/1.1 response heads (RFC 9112 section 4) and server-sent events (WHATWG HTML, section 9.2) as bytes."""
 
 from libc.string cimport memcpy, strlen
 
@@ -158,7 +158,7 @@ cdef const char *http_reason(int status) noexcept nogil:
 
 # ---- server-sent events --------------------------------------------------------------------------
 
-# Server-sent events as bytes (WHATWG HTML, section 9.2): `event:` and `data:` lines, and an empty one.
+# An event is an `event:` line, `data:` lines and an empty one (WHATWG HTML, section 9.2).
 
 cdef enum:
     CR = 13

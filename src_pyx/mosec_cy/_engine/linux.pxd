@@ -1,4 +1,4 @@
-# Linux system interface: declarations only. Numbers of system calls newer than glibc 2.28 are given here.
+# Linux system interface: declarations only. System calls newer than glibc 2.28 are declared with their numbers.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from posix.time cimport timespec
@@ -6,7 +6,7 @@ from posix.types cimport pid_t
 
 cdef enum:
     NEVER = 0x7FFFFFFFFFFFFFFF        # ns of the clock below: no deadline
-    FUTEX_ALL = 0x7FFFFFFF            # all that sleep on a futex
+    FUTEX_ALL = 0x7FFFFFFF            # all sleepers on a futex
 
 cdef extern from *:
     """

@@ -1,4 +1,4 @@
-# Intrusive lists: items of an array that has a ListLink in each, by their index. Inline.
+# Intrusive doubly linked lists: items of an array with a ListLink in each, named by their index. Inline.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
@@ -16,7 +16,7 @@ ctypedef struct List:
 
 
 cdef inline ListLink *link_of(ListLink *first, size_t stride, uint32_t item) noexcept nogil:
-    """The link of that item of the array whose item 0 has its own at `first`; items are `stride` bytes apart."""
+    """The link of `item` in the array whose item 0 has its link at `first`; items are `stride` bytes apart."""
     return <ListLink *>(<char *>first + stride * item)
 
 

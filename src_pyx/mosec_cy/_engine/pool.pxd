@@ -1,4 +1,4 @@
-# Blocks of payload over memory that it is given: power-of-two size classes, one claim word a block.
+# Blocks of payload over memory that the caller gives: power-of-two size classes, one claim word for each block.
 # Knows no clock, no descriptor and no allocator.
 
 from libc.stddef cimport size_t
@@ -13,18 +13,18 @@ cdef enum:
     POOL_PAYLOAD_OFFSET = 64       # bytes before a request's payload: room for metadata, and alignment
     POOL_OK = 0
     POOL_BAD_BLOCK = -1            # no such block, or the range leaves it
-    POOL_NOT_HELD = -2             # the claim to drop or to take over is not there
+    POOL_NOT_HELD = -2             # the claim to drop or to take over does not exist
     POOL_LEASED = -3               # a lessee holds it already
     POOL_BAD_BUDGET = -4           # no class fits the budget, or it is beyond any address space
 
 # The word of a block. 0: free. Bit 63: core's claim. Low 63 bits: lessee, (slot + 1) << 32 | incarnation, or 0.
 # Each side sets and drops only its own claim, by compare-and-swap; core may take over a lessee's
-# claim when a completion hands the block over (pool_take_over).
+# claim when a completion passes the block to core (pool_take_over).
 #
-# Block numbers are class << class_shift | index, so a class is one shift away; numbers past a class's count
-# are no blocks. In shared memory: `touched`, one 64-bit map a class (bit i: some word of the i-th 64th of the
-# class has been claimed once), then, from the next page on, the words. Nothing reads words that the map leaves
-# out except who is about to claim there: reading a hole of a memfd would allocate its page.
+# Block numbers are class << class_shift | index, so a class is one shift away; numbers past a class's count are no
+# blocks. In shared memory: `touched`, one 64-bit map for each class (bit i: some word of the i-th 64th of the class has
+# been claimed once), then, from the next page on, the words. Words that the map leaves out are read only by a process
+# that is about to claim there: reading a hole of a memfd would allocate its page.
 ctypedef struct PoolClass:
     uint32_t first                 # number of its first block
     uint32_t count                 # blocks in it, at most 1 << class_shift
@@ -43,7 +43,7 @@ ctypedef struct Pool:
     uint32_t cursor[32]            # where the next scan of a class begins
     uint32_t scans[32]             # allocations since the cursor went back to home
     uint32_t home[32]              # first candidate of this process in a class
-    uint32_t share[32]             # core only: indices below this are nobody else's home
+    uint32_t share[32]             # core only: indices below this are in no other process's home
     uint32_t *recent[32]           # core only: stack of blocks of its share that it freed last (LIFO), or NULL
     uint32_t recent_count[32]
     uint32_t recent_capacity[32]
@@ -75,9 +75,8 @@ cdef void pool_attach(Pool *pool, void *words, void *data, uint32_t process, uin
 cdef void pool_detach(Pool *pool) noexcept nogil         # frees the private stacks; shared memory is left alone
 
 cdef uint64_t pool_lessee(uint32_t slot, uint32_t incarnation) noexcept nogil
-# A free block of at least `bytes` bytes, claimed for core (lessee 0) or for `lessee`;
-# NO_BLOCK (0xFFFFFFFF) if there is none.
-# One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
+# Claims a free block of at least `bytes` bytes for core (lessee 0) or for `lessee`; NO_BLOCK (0xFFFFFFFF) if there is
+# none. One thread of a process at a time (the hints are not atomic); everything below may be called from any thread,
 # except pool_drop_core.
 cdef uint32_t pool_allocate(Pool *pool, uint64_t bytes, uint64_t lessee) noexcept nogil
 # POOL_OK or POOL_BAD_BLOCK; no overflow.
@@ -91,33 +90,33 @@ cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept n
 # can alias a block that core holds for another task.
 cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept nogil
 cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil
-# For who tends free blocks: true when the block was free and is now core's; and free again, remembered nowhere.
+# For the trimmer. True when the block was free and is now core's; pool_unclaim frees it again and leaves no hint to it.
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil
 
 # ---- accounting ----------------------------------------------------------------------------------
-# Accounting: scans of the claims of a whole pool.
+# Scans of all claims in a pool.
 
-# Clears the claims of a dead incarnation; how many.
+# Clears the claims of a dead incarnation; returns how many there were.
 cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil
 # Blocks that are claimed by core, and by lessees (a block may be both).
 cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) noexcept nogil
 
 # ---- trimmer -------------------------------------------------------------------------------------
-# Gives the pages of idle blocks back to the kernel. A block that nobody has used for one whole period is claimed,
-# emptied and freed again; used ones stay warm, since a page that must be faulted in costs twenty times the copy.
+# Gives the pages of idle blocks back to the kernel. A block that was not used for a whole period is claimed, emptied
+# and freed again; used ones stay warm, since a page that must be faulted in costs twenty times the copy.
 
 cdef enum:
     TRIM_PERIOD_NS = 10_000_000_000
 
 ctypedef struct Trimmer:
     Pool *pool                 # core's
-    uint8_t *marks             # one a block number
+    uint8_t *marks             # one for each block number
     uint32_t *watched          # blocks that have a mark
     uint32_t watched_n
-    uint64_t next_at           # ns; the largest value: nothing is warm, there is nothing to wake up for
+    uint64_t next_at           # ns; the largest value: no block is warm, there is nothing to wake up for
 
 cdef int trimmer_open(Trimmer *t, Pool *pool) noexcept nogil                  # 0, or -1: no memory
 cdef void trimmer_close(Trimmer *t) noexcept nogil
-cdef void trimmer_note(Trimmer *t, uint32_t block, uint64_t now) noexcept nogil   # core has dropped it
+cdef void trimmer_note(Trimmer *t, uint32_t block, uint64_t now) noexcept nogil   # core has dropped the block
 cdef void trimmer_run(Trimmer *t, uint64_t now) noexcept nogil               # when next_at has come

@@ -1,4 +1,4 @@
-"""Payload blocks in power-of-two classes over shared memory; one claim word a block."""
+"""Payload blocks in power-of-two classes over shared memory, with one claim word for each block; and their trimmer."""
 
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -108,13 +108,13 @@ cdef bint claim(Pool *pool, uint32_t size, uint32_t index, uint64_t claimant) no
         return False
     if not load_relaxed_u64(&pool.touched[size]) & bit:  # relaxed; bits are only ever set
         fetch_or_u64(&pool.touched[size], bit)  # before the claim; pairs with the look in pool_sweep
-    # Acquire; pairs with the release in pool_drop_core, in pool_drop_lease and in pool_unclaim: whoever dropped the
-    # last claim has done with the block.
+    # Acquire; pairs with the release in pool_drop_core, in pool_drop_lease and in pool_unclaim: the process that
+    # dropped the last claim no longer uses the block.
     return cas_u64(word, &free_word, claimant)
 
 
 cdef uint32_t allocate_recent(Pool *pool, uint32_t size) noexcept nogil:
-    """Core: the block of this class that it freed last and that nobody took since."""
+    """Core: the block of this class that it freed last and that no process has claimed since."""
     cdef uint32_t block
     while pool.recent_count[size]:
         pool.recent_count[size] -= 1
@@ -185,7 +185,7 @@ cdef int pool_drop_lease(Pool *pool, uint32_t block, uint64_t lessee) noexcept n
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while lessee != 0 and word & ~CORE == lessee:
-        # Release; pairs with the acquire in claim, of whoever has the block next.
+        # Release; pairs with the acquire in claim, by the block's next holder.
         if cas_u64(&pool.words[block], &word, word & CORE):
             return POOL_OK
     return POOL_NOT_HELD
@@ -195,7 +195,7 @@ cdef int pool_take_over(Pool *pool, uint32_t block, uint64_t lessee) noexcept no
     cdef uint64_t expected = lessee
     if not pool_has(pool, block):
         return POOL_BAD_BLOCK
-    # Acquire; pairs with the swap in claim, the lessee's. (Its payload is ordered by the ring that handed it over.)
+    # Acquire; pairs with the swap in claim, the lessee's. (The ring that carried the block number orders its payload.)
     if lessee != 0 and cas_u64(&pool.words[block], &expected, CORE):
         return POOL_OK
     return POOL_NOT_HELD
@@ -208,7 +208,7 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
         return POOL_BAD_BLOCK
     word = load_relaxed_u64(&pool.words[block])  # relaxed; a first guess for the compare-and-swap
     while word & CORE:
-        # Release; pairs with the acquire in claim, of whoever has the block next.
+        # Release; pairs with the acquire in claim, by the block's next holder.
         if not cas_u64(&pool.words[block], &word, word & ~CORE):
             continue
         size = block >> pool.class_shift
@@ -224,18 +224,18 @@ cdef int pool_drop_core(Pool *pool, uint32_t block) noexcept nogil:
 
 cdef bint pool_claim_free(Pool *pool, uint32_t block) noexcept nogil:
     cdef uint64_t word = 0
-    # Acquire; pairs with the release in pool_drop_core and in pool_drop_lease, of whoever had the block last.
+    # Acquire; pairs with the release in pool_drop_core and in pool_drop_lease, by the block's last holder.
     return pool_has(pool, block) and cas_u64(&pool.words[block], &word, CORE)
 
 
 cdef void pool_unclaim(Pool *pool, uint32_t block) noexcept nogil:
-    # Release; pairs with the acquire in claim, of whoever has the block next.
+    # Release; pairs with the acquire in claim, by the block's next holder.
     store_release_u64(&pool.words[block], 0)
 
 
 # ---- accounting ----------------------------------------------------------------------------------
 
-# Accounting: what the dead held is dropped, what the living hold is counted. Scans, off the usual path.
+# Drops the claims of dead processes and counts those of live ones. Scans, off the usual path.
 
 cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noexcept nogil:
     cdef uint32_t i, cleared = 0
@@ -243,8 +243,8 @@ cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noex
     for i in range(count):
         word = load_relaxed_u64(&words[i])  # relaxed; a dead process changes nothing, and only it set this claim
         while word & ~CORE == lessee:
-            # Release; pairs with the acquire in claim, of whoever has the block next. Core may drop its own claim
-            # meanwhile (in another thread of it): then once more.
+            # Release; pairs with the acquire in claim, by the block's next holder. Core may drop its own claim
+            # meanwhile (in another thread of it): then the loop tries once more.
             if cas_u64(&words[i], &word, word & CORE):
                 cleared += 1
                 break
@@ -258,7 +258,7 @@ cdef uint32_t pool_sweep(Pool *pool, uint64_t lessee) noexcept nogil:
     if lessee == 0:
         return 0
     for size in range(pool.classes):
-        touched = load_relaxed_u64(&pool.touched[size])  # relaxed; the kernel's news of the death orders it
+        touched = load_relaxed_u64(&pool.touched[size])  # relaxed; the kernel's report of the death orders it
         start = 0
         while touched and start < pool.sizes[size].count:
             if touched & 1:
@@ -286,7 +286,7 @@ cdef void pool_count(const Pool *pool, uint32_t *core_held, uint32_t *leased) no
 
 # ---- trimmer -------------------------------------------------------------------------------------
 
-# Gives the pages of idle blocks back to the kernel.
+# Gives the pages of idle blocks back to the kernel, off the usual path.
 
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *address, size_t length, int advice)
@@ -295,7 +295,7 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef enum Mark:
     UNWATCHED = 0
     USED = 1                   # in this period
-    RESTED = 2                 # not since the last period ended
+    RESTED = 2                 # not used since the last period ended
 
 
 cdef int trimmer_open(Trimmer *t, Pool *pool) noexcept nogil:
@@ -328,7 +328,7 @@ cdef void trimmer_note(Trimmer *t, uint32_t block, uint64_t now) noexcept nogil:
 
 cdef void _trim(Trimmer *t, uint32_t block) noexcept nogil:
     if pool_claim_free(t.pool, block):
-        # Punches a hole into the memory file: the next toucher, in any process, gets zeroed pages.
+        # Punches a hole into the memory file: the next process to touch it gets zeroed pages.
         madvise(pool_block_data(t.pool, block), pool_block_size(t.pool, block), MADV_REMOVE)
         pool_unclaim(t.pool, block)
 
@@ -341,7 +341,7 @@ cdef void trimmer_run(Trimmer *t, uint64_t now) noexcept nogil:
     for i in range(t.watched_n):
         block = t.watched[i]
         if t.marks[block] == RESTED:
-            # Emptied; or in use again, and then watched anew when that ends.
+            # Emptied; or in use again, and then watched again when that ends.
             _trim(t, block)
             t.marks[block] = UNWATCHED
             continue

@@ -1,4 +1,4 @@
-"""What a child process does in its first lines."""
+"""What a child process sets up at its start: malloc's thresholds, death with its parent, its title in ps(1)."""
 
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
@@ -43,7 +43,7 @@ def keep_freed_pages():
 def die_with_parent(pid_t parent):
     """Have the kernel kill this process when the thread that started it ends; end at once if `parent` is gone.
 
-    The request is made before the look at the parent: a parent that died in between is seen by one of both.
+    The request is made before the parent is looked at: a parent that died in between is noticed by one of the two.
     """
     prctl(PR_SET_PDEATHSIG, <unsigned long>SIGKILL)
     if getppid() != parent:
@@ -53,14 +53,14 @@ def die_with_parent(pid_t parent):
 def set_title(bytes title not None):
     """Show `title` in ps(1), cut to the length of the command line that the process was started with.
 
-    Written over the arguments themselves, whose place is in fields 48 and 49 of proc(5)'s /proc/PID/stat. Not for
-    a process whose C code may still read its argv.
+    The title overwrites the arguments themselves, whose place is in fields 48 and 49 of proc(5)'s /proc/PID/stat. Not
+    for a process whose C code may still read its argv.
     """
     try:
         with open("/proc/self/stat", "rb") as file:
             # The second field is the program's name in parentheses, which may hold anything: count from its end.
             fields = file.read().rpartition(b")")[2].split()
-    except OSError:         # without /proc nobody could read it
+    except OSError:         # without /proc the title could not be read
         return
     if len(fields) < 47:    # an emulated /proc may end before them: then the title stays
         return
@@ -68,7 +68,7 @@ def set_title(bytes title not None):
     cdef uintptr_t end = int(fields[46])
     if start == 0 or end <= start:
         return
-    cdef size_t room = end - start - 1      # the last byte stays NUL: so the kernel looks for no title beyond
+    cdef size_t room = end - start - 1      # the last byte stays NUL, so that the kernel looks for no title beyond it
     cdef size_t n = min(room, <size_t>len(title))
     memset(<void *>start, 0, room)
     memcpy(<void *>start, <const char *>title, n)

@@ -1,4 +1,4 @@
-"""A single-producer single-consumer ring of task descriptors, and the doorbell with which one side sleeps."""
+"""A single-producer single-consumer ring of task descriptors, the bell for its sleeping side, and the task word."""
 
 from mosec_cy._engine.linux cimport (
     add_fetch_u32,
@@ -36,8 +36,8 @@ cdef void ring_reset(RingEnd *end) noexcept nogil:
 
 
 cdef int look_for_space(RingEnd *end) noexcept nogil:
-    """Producer: re-read the consumer's index. It may only have moved on, up to our own."""
-    # Acquire; pairs with the release in ring_release: the consumer has copied what it gave back.
+    """Producer: re-read the consumer's index. It may only have moved on, up to the producer's own."""
+    # Acquire; pairs with the release in ring_release: the consumer has copied the places that it released.
     cdef uint64_t tail = load_acquire_u64(&end.memory.tail)
     if end.own - tail > end.own - end.peer:
         return RING_BROKEN
@@ -46,7 +46,7 @@ cdef int look_for_space(RingEnd *end) noexcept nogil:
 
 
 cdef uint32_t ring_free(RingEnd *end) noexcept nogil:
-    look_for_space(end)  # a broken ring keeps the last index that was possible; ring_push tells once that is used up
+    look_for_space(end)  # a broken ring keeps the last possible index; ring_push reports it when that is used up
     return <uint32_t>(end.mask + 1 - (end.own - end.peer))
 
 
@@ -66,7 +66,7 @@ cdef int ring_push(RingEnd *end, const Descriptor *descriptor) noexcept nogil:
 
 
 cdef void ring_publish(RingEnd *end) noexcept nogil:
-    # Release; pairs with the acquire in ring_pop and ring_has_news: the slots are written before they are seen.
+    # Release; pairs with the acquire in ring_pop and ring_has_news: the descriptors are written before they are seen.
     store_release_u64(&end.memory.head, end.own)
 
 
@@ -86,7 +86,7 @@ cdef int ring_pop(RingEnd *end, Descriptor *out) noexcept nogil:
 
 
 cdef void ring_release(RingEnd *end) noexcept nogil:
-    # Release; pairs with the acquire in look_for_space: our copies are made before a slot is written again.
+    # Release; pairs with the acquire in look_for_space: the copies are made before a place is written again.
     store_release_u64(&end.memory.tail, end.own)
 
 
@@ -95,9 +95,9 @@ cdef void ring_release(RingEnd *end) noexcept nogil:
 # Of the two fences one is first: either S3 sees what R1 published, or R2 sees S2's 1 or a later value. That value is
 # 1: this ringer goes on to R5, unless R3 shows that another did. Or 0 from another ringer's R3: its R4 and R5 follow.
 # Or 0 from bell_awake: the sleeper is up and passes S2, the fence and S3 again before it sleeps.
-# Whoever won R3 took a 1 that S2 released after S1, so its R4 comes after S1: S4 finds another count, or R5 finds
-# the sleeper. A ringer that is late between R3 and R5 can only cause a wake-up too many.
-# A ringer killed there loses one: core hears of its death by pidfd, and master rings slots with bell_force.
+# The ringer that won R3 took a 1 that S2 released after S1, so its R4 comes after S1: S4 finds another count, or R5
+# finds the sleeper. A ringer that is late between R3 and R5 can only cause a wake-up too many.
+# A ringer killed there loses one: core learns of its death by pidfd, and master rings slots with bell_force.
 
 cdef uint32_t bell_prepare(Bell *bell) noexcept nogil:
     cdef uint32_t seen = load_acquire_u32(&bell.counter)  # acquire; pairs with the add in bell_ring

@@ -3,7 +3,7 @@
 #   header | core's bell | slots | task words | acknowledged bytes | statistics | rings | pool words | data (sparse)
 #
 # Offsets, never pointers. Geometry is a pure function of a few sizes in the header; each process computes it once at
-# attach and keeps it in private memory, so that nobody can move it later.
+# attach and keeps it in private memory, so that no other process can change it later.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -18,15 +18,15 @@ cdef enum:
     PHASE_FORWARD = 2
     PHASE_ENCODE = 3
     HISTOGRAM_BUCKETS = 32
-    STATUS_COUNT = 21              # statuses that are counted; the last one stands for all others
+    STATUS_COUNT = 21               # statuses that are counted; the last one stands for all others
 
 cdef enum:
-    # Bytes of events that one stream may have under way: sent by the slot, not yet with the kernel. Where it is little,
-    # one more event may go, whatever its size.
+    # Bytes of events that one stream may have under way: sent by the slot, not yet taken by the kernel. While no more
+    # than STREAM_LITTLE is under way, one more event may go, whatever its size.
     STREAM_WINDOW = 1 << 20
     STREAM_LITTLE = 1 << 16
 
-# One process' entry. A cache line for each writer.
+# The entry of one slot's process. Each writer has cache lines of its own.
 ctypedef struct SlotShared:
     Bell bell                      # rung by core and master; the slot sleeps on its counter
     uint64_t bell_padding[7]
@@ -43,7 +43,7 @@ ctypedef struct SlotShared:
 
 ctypedef struct Histogram:
     uint64_t buckets[HISTOGRAM_BUCKETS]    # bucket k: values <= unit * 2^k (unit: 1 ms, or 1); the last: all above
-    uint64_t sum                   # ns, or the plain sum
+    uint64_t sum                           # ns, or the plain sum
 
 ctypedef struct SlotStatistics:
     Histogram duration             # ns from the task's entry into the stage's queue to its completion
@@ -55,7 +55,7 @@ ctypedef struct Statistics:        # written by core only, read by master
     uint64_t remaining             # tasks inside
     uint64_t connections           # open now
     uint64_t charged               # bytes that core holds in blocks
-    uint64_t late                  # completions that nobody waited for any more
+    uint64_t late                  # completions for which no client waited any more
 
 cdef class Segment:
     cdef readonly int fd
@@ -65,7 +65,7 @@ cdef class Segment:
     cdef readonly uint32_t max_tasks
     cdef readonly uint32_t routes
     cdef readonly uint64_t budget  # bytes
-    # Private: where what lies, in bytes from the start.
+    # Private: offsets of the parts, in bytes from the start.
     cdef uint64_t at_bell
     cdef uint64_t at_slots
     cdef uint64_t at_words
@@ -94,7 +94,7 @@ cdef class Segment:
     cdef uint32_t submit_capacity(self, uint32_t slot) noexcept nogil
     cdef int attach_pool(self, Pool *pool, uint32_t process) noexcept nogil
 
-# Wakes whoever sleeps in the slot's process, whatever it announced: who was to ring may have died before its call.
+# Wakes all sleepers in the slot's process, whatever they announced: the ringer may have died before its system call.
 cdef void slot_wake(SlotShared *shared) noexcept nogil
 cdef uint32_t status_index(int status) noexcept nogil
 cdef void histogram_add_ns(Histogram *histogram, uint64_t ns) noexcept nogil

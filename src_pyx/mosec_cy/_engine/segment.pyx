@@ -84,8 +84,8 @@ cdef void slot_wake(SlotShared *shared) noexcept nogil:
 cdef class Segment:
     """A service's shared memory.
 
-    Made by the master with `create`, mapped by core and workers with `attach`. The file is sealed against
-    shrinking and growing, so that no process of the service can take pages away from another one (SIGBUS).
+    The master makes it with `create`; core and workers map it with `attach`. The file is sealed against shrinking and
+    growing, so that no process of the service can take pages away from another one (SIGBUS).
     """
 
     def __cinit__(self):
@@ -99,11 +99,11 @@ cdef class Segment:
             slots: (submit, complete) ring capacities of each slot in descriptors, powers of two; 0 is the master's.
             max_tasks: tasks that can be inside at once.
             budget: bytes of payload memory.
-            routes: routes that are counted apart; one more is kept for requests that matched none.
+            routes: routes that are counted separately; one more is kept for requests that matched none.
 
         Raises:
             ValueError: a size is out of range.
-            OSError: the kernel gave no memory file.
+            OSError: the kernel did not provide a memory file.
         """
         cdef Segment segment = Segment.__new__(Segment)
         cdef list flat = []
@@ -121,7 +121,7 @@ cdef class Segment:
 
     @staticmethod
     def attach(int fd):
-        """The segment of an inherited descriptor, which it owns from then on.
+        """The segment of an inherited descriptor, which the object owns from then on.
 
         Raises:
             ValueError: that file is not such a segment, or is corrupt.
@@ -150,7 +150,7 @@ cdef class Segment:
         cdef Pool pool
         cdef uint64_t at
         cdef uint32_t i
-        for capacity in capacities:         # an attaching process masks its indices with what a header says
+        for capacity in capacities:         # an attaching process masks its indices with these, from the header
             if capacity < 1 or capacity & (capacity - 1) or capacity > 1 << 24:
                 raise ValueError(f"a ring's capacity is a power of two up to 2^24, not {capacity}")
         memset(&pool, 0, sizeof(Pool))
@@ -200,13 +200,13 @@ cdef class Segment:
         header.magic = MAGIC
 
     def close(self):
-        """Closes the descriptor. The mapping stays until the object is collected: leases look into it."""
+        """Closes the descriptor. The mapping stays until the object is collected: leases still point into it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def unmap(self):
-        """Gives the mapping up. For a forked copy of a process that used it: nothing may look into it any more."""
+        """Unmaps the memory. For a forked copy of a process that used it: nothing may point into it any more."""
         if self.base != NULL:
             c_munmap(self.base, self.size)
             self.base = NULL
@@ -261,12 +261,12 @@ cdef class Segment:
         return slot
 
     def begin_slot(self, uint32_t slot, uint32_t incarnation):
-        """Clears the slot's shared entry for a process that is about to start, and writes the header that it will read
-        anew: a process that went wild may have corrupted it."""
+        """Clears the slot's shared entry for a process that is about to start, and writes the header again, which that
+        process reads: a faulty process may have corrupted it."""
         cdef SlotShared *shared = self.slot(self._slot(slot))
         self._write_header()
         memset(shared, 0, sizeof(SlotShared))
-        store_relaxed_u32(&shared.incarnation, incarnation)     # relaxed: for those who look at the memory from outside
+        store_relaxed_u32(&shared.incarnation, incarnation)     # relaxed: for readers outside the service
 
     def stop_slot(self, uint32_t slot):
         """Asks the slot's process to finish what is in its ring and to end."""
@@ -275,17 +275,17 @@ cdef class Segment:
         slot_wake(shared)
 
     def slots_in_forward(self):
-        """The slots whose process says that it is in `forward`, as a set of numbers."""
+        """The slots whose process reports that it is in `forward`, as a set of numbers."""
         # Acquire; pairs with the release in Channel.begin_forward.
         return {slot for slot in range(self.slots) if load_acquire_u32(&self.slot(slot).phase) == PHASE_FORWARD}
 
     def continue_counts(self, Segment old not None):
-        """Goes on counting where `old` stopped, whose core has ended; before the core of this one starts.
+        """Takes over the counts of `old`, whose core has ended; called before the core of this segment starts.
 
-        What is a state, and no count, begins anew.
+        Gauges start anew.
 
         Raises:
-            ValueError: they are of different services.
+            ValueError: the segments are of different services.
         """
         cdef Statistics *s = self.statistics()
         if (self.slots, self.routes) != (old.slots, old.routes):
@@ -295,7 +295,7 @@ cdef class Segment:
         s.remaining = s.connections = s.charged = 0
 
     def stats(self):
-        """What core counted so far, as plain lists and numbers (seconds); counts are in the order of STATUS_CODES."""
+        """What core has counted so far, as lists and numbers (seconds); counts are in the order of STATUS_CODES."""
         cdef Statistics *s = self.statistics()
         return {
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
@@ -309,7 +309,7 @@ cdef class Segment:
         }
 
     def layout(self):
-        """Where what lies, in bytes from the start; of rings (submit, complete) for each slot."""
+        """Offsets of the parts, in bytes from the start; those of rings as (submit, complete) for each slot."""
         return {
             "core_bell": self.at_bell,
             "slots": [self.at_slots + slot * sizeof(SlotShared) for slot in range(self.slots)],
@@ -322,7 +322,7 @@ cdef class Segment:
         }
 
     def blocks(self):
-        """(blocks that core holds, blocks that processes lease): by a scan of all claims."""
+        """(blocks that core holds, blocks that processes lease), by a scan of all claims."""
         cdef Pool pool
         cdef uint32_t core_held = 0, leased = 0
         self.attach_pool(&pool, 1)

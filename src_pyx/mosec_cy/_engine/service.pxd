@@ -1,5 +1,5 @@
-# What HTTP asks of the service at a request's head, while its body comes and when it is complete; and what core answers
-# by itself. Ids and descriptors cross the border to HTTP, never pointers to connections.
+# What HTTP asks of the service (at a request's head, while its body comes, and when it is complete), and what core
+# answers without a worker. Ids and descriptors pass between the service and HTTP, never pointers to connections.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -9,14 +9,14 @@ from mosec_cy._engine.http_request cimport HttpMethod, HttpRequest
 
 cdef enum:
     NO_ROUTE = 0xFFFFFFFF          # a request that is counted under no route
-    MEMORY_FULL = -1               # no memory for request bodies is left now
-    MEMORY_NEVER = -2              # it is more than the budget has for them
+    MEMORY_FULL = -1               # no memory is left for request bodies now
+    MEMORY_NEVER = -2              # the budget for request bodies is smaller than this
 
 # ---- routes --------------------------------------------------------------------------------------
 
-cdef enum Probe:                   # what core answers by itself
+cdef enum Probe:                   # what core answers without a worker
     PROBE_ALIVE                    # the service runs, as Mosec says it
-    PROBE_LIVE                     # and gets on with its work
+    PROBE_LIVE                     # and no stage is stalled
     PROBE_READY                    # and each stage has a worker
 
 ctypedef struct Route:             # written by core's set-up
@@ -25,7 +25,7 @@ ctypedef struct Route:             # written by core's set-up
     HttpMethod method              # METHOD_POST, or METHOD_GET (HEAD is then allowed too)
     bint prefix                    # also every path below it
     Probe probe                    # of a route whose pipeline has no stage
-    const char *allow              # the Allow header's line
+    const char *allow              # the line of the Allow header
 
 # ---- health: whether stages have workers, and whether these make progress ------------------------
 # Pure: time is an argument. Nothing is recorded while requests are served: each look compares with the one before.
@@ -36,22 +36,22 @@ cdef enum:
 
 ctypedef struct Progress:              # of a slot: a change of any field is progress
     uint32_t incarnation
-    uint64_t taken                     # tasks that it has taken, a count without bound
+    uint64_t taken                     # tasks that the slot has taken, a count without bound
     uint64_t answered                  # likewise
 
-ctypedef struct ProgressWatch:         # of a slot
-    uint64_t looked_at                 # ns: the last look,
+ctypedef struct ProgressWatch:         # the progress of one slot, as seen at the last look
+    uint64_t looked_at                 # ns: the time of that look,
     Progress progress                  # what it saw,
-    uint64_t since                     # ns: and since when it has been so while there was work; HEALTH_IDLE
+    uint64_t since                     # ns: since when this has been so while there was work; HEALTH_IDLE
 
 ctypedef struct StageHealth:
     uint64_t limit                     # ns without progress, after which a slot that has work counts as stuck
-    uint32_t ready                     # of its slots: those that may get work,
-    uint32_t watched                   # those that may get work or have some,
-    uint32_t stuck                     # and of these the ones that make no progress
+    uint32_t ready                     # of its slots: number of those that may get work,
+    uint32_t watched                   # of those that may get work or have some,
+    uint32_t stuck                     # and, among these, of those that make no progress
 
 ctypedef struct Health:
-    ProgressWatch *watches             # one a slot
+    ProgressWatch *watches             # one for each slot
     StageHealth *stages
     uint32_t slot_count
     uint32_t stage_count
@@ -59,58 +59,58 @@ ctypedef struct Health:
 # Memory is given zeroed; the caller has set `limit` of each stage.
 cdef void health_init(Health *h, ProgressWatch *watches, uint32_t slot_count, StageHealth *stages,
                       uint32_t stage_count) noexcept nogil
-# A look at all slots: begin, then each slot once. `busy_since`: ns, since when the slot has had the work that it has
-# now, as far as the caller knows; HEALTH_IDLE if it has none.
+# A look at all slots: health_begin, then health_slot once for each. `busy_since`: ns, since when the slot has had the
+# work that it has now, as far as the caller knows; HEALTH_IDLE if it has none.
 cdef void health_begin(Health *h) noexcept nogil
 cdef void health_slot(Health *h, uint32_t slot, uint32_t stage, bint ready, uint64_t busy_since,
                       const Progress *progress, uint64_t now) noexcept nogil
-# By the last look the first stage without a ready slot, or with slots of which none makes progress; HEALTH_ALL_WELL.
+# The first stage that at the last look had no ready slot, or had slots of which none made progress; HEALTH_ALL_WELL.
 cdef uint32_t health_lacking(const Health *h) noexcept nogil
 cdef uint32_t health_stalled(const Health *h) noexcept nogil
 
 # ---- the service ---------------------------------------------------------------------------------
 
-# Core's set-up writes it; of the rest the service alone.
+# Core's set-up fills it in; afterwards only the service writes it.
 ctypedef struct Service:
     Dispatcher dispatcher
-    Route *routes                  # of each, `dispatcher.pipelines` has the stages at the same index
+    Route *routes                  # `dispatcher.pipelines` has the stages of each, at the same index
     uint32_t route_count
-    uint32_t counted_routes        # the first ones; all others are counted together, with what matched none
+    uint32_t counted_routes        # the first ones; all others are counted together, with requests that matched none
     uint64_t *status_counts        # [route][STATUS_COUNT]
     uint32_t capacity              # tasks that may wait for a first stage
     uint64_t charge_limit          # bytes that requests may use: half of the budget
     char[32] retry_line            # the Retry-After line of the latest refusal
     uint32_t codings               # HttpCoding, or-ed: what workers decode and encode; 0: content codings are ignored
-    const char *codings_text       # what a 415 says of them,
+    const char *codings_text       # the body of a 415 about them,
     const char *codings_line       # and its Accept-Encoding line
     bint draining
     Health health
-    const char **lacking_texts     # one a stage: it has no ready worker; none of its workers makes progress
+    const char **lacking_texts     # one for each stage: it has no ready worker; none of its workers makes progress
     const char **stalled_texts
 
-ctypedef struct TextAnswer:        # that core gives by itself
+ctypedef struct TextAnswer:        # an answer that core gives without a worker
     int status
     const char *text               # the body, static
     const char *extra              # further header lines, each with CRLF, or NULL; static
 
 ctypedef struct Decision:
     TextAnswer answer              # status 0: the request is admitted
-    uint32_t route                 # counted under this
+    uint32_t route                 # the answer is counted under this
     # Admitted at the head; passed on to service_submit:
     uint32_t flags                 # of the task's descriptor
-    uint64_t deadline              # ns, by which the client wants its answer; 0: it has not said
+    uint64_t deadline              # ns, by which the client wants its answer; 0: it did not say
     bint wants_target              # the request's target is the payload
     # Admitted by service_submit:
     uint64_t task
     bint streams                   # the answer is a stream of events, which begins now
 
-ctypedef struct Request:           # that is complete
+ctypedef struct Request:           # a request that is complete
     uint32_t connection
     uint32_t generation            # of the connection
     uint32_t route
     uint32_t flags
     uint64_t deadline
-    uint32_t block                 # its body, the service's from now on
+    uint32_t block                 # its body; the service owns it from now on
     uint64_t length
 
 ctypedef struct BodyBlock:         # a body's place in shared memory
@@ -118,22 +118,22 @@ ctypedef struct BodyBlock:         # a body's place in shared memory
     uint8_t *data
     uint64_t capacity              # bytes at `data`
 
-# What becomes of a request, by its head: the bytes that `request` was parsed from. `path` is decoded.
+# Decides on a request by its head: the bytes that `request` was parsed from. `path` is decoded.
 cdef void service_admit(Service *s, const char *head, const HttpRequest *request, const char *path, size_t path_n,
                         Decision *decision) noexcept nogil
-# Once more, when the body is there: a task for it, or a refusal.
+# Decides again when the body is complete: creates a task for it, or refuses it.
 cdef void service_submit(Service *s, const Request *request, Decision *decision) noexcept nogil
 cdef void service_withdraw(Service *s, uint64_t task) noexcept nogil                 # the task's client has left
-# An answer was given.
+# Counts an answer that was given.
 cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil
-# Whether so many bytes more are within what requests may use; there may be no block for them nevertheless.
+# Whether `n` bytes more are within what requests may use; even then a block may be missing.
 cdef bint service_fits(const Service *s, uint64_t n) noexcept nogil
 # A block for a request's body: 0, MEMORY_FULL, MEMORY_NEVER.
 cdef int service_reserve(Service *s, uint64_t n, BodyBlock *body) noexcept nogil
-# A larger block with the same content; as above. Unless it is 0 the old one is still there.
+# A larger block with the same content; results as above. Unless the result is 0 the old block is still there.
 cdef int service_grow(Service *s, uint64_t used, uint64_t n, BodyBlock *body) noexcept nogil
-# A block for `n` bytes of a stream, with what is `kept` of the one in `body`, which goes. It counts as an answer's:
-# requests cannot use up its memory. 0, or MEMORY_FULL: the pool is empty, and the old one is still there.
+# A block for `n` bytes of a stream, starting with the bytes `kept` of the block in `body`, which is released. It counts
+# as an answer's block: requests cannot use up its memory. 0, or MEMORY_FULL: the pool is empty, the old one is kept.
 cdef int service_buffer(Service *s, const uint8_t *kept, uint64_t kept_n, uint64_t n, BodyBlock *body) noexcept nogil
 cdef void service_expire(Service *s) noexcept nogil                                  # all that is due at dispatcher.now
-cdef void service_refuse_all(Service *s) noexcept nogil          # time is up: each client that still waits is told
+cdef void service_refuse_all(Service *s) noexcept nogil          # time is up: each client that still waits gets a 503

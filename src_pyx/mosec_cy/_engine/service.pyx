@@ -1,4 +1,4 @@
-"""From a request's head to its task: routes, admission, memory for bodies; and what core answers by itself."""
+"""From a request's head to its task: routes, admission, memory for bodies; and what core answers without a worker."""
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
@@ -133,9 +133,9 @@ cdef uint32_t _route_of(const Service *s, const char *path, size_t n) noexcept n
 # ---- admission -----------------------------------------------------------------------------------
 
 # A queue that is longer than the time-out is worse than none: a request that gets to its head has waited for almost all
-# of its time, is given up at work, and all work is for nothing. So a request that would not be through in time is
-# refused at once. Without a queue of more than the workers take at once none is: there is always work by which the
-# forecast is put right.
+# of its time, is given up while it is worked on, and all that work is lost. So a request that would not be completed
+# in time is refused at once. While no more tasks are queued than the workers take at once, none is refused: there is
+# always work that corrects the forecast.
 
 
 cdef inline void _answer(Decision *decision, int status, const char *text) noexcept nogil:
@@ -144,8 +144,8 @@ cdef inline void _answer(Decision *decision, int status, const char *text) noexc
 
 
 cdef void _refuse(Service *s, int status, const char *text, uint64_t retry_ns, Decision *decision) noexcept nogil:
-    # RFC 9110 section 10.2.3, in seconds: until the queue of now is done with, and not beyond the service's time-out.
-    # One line for all: an answer that goes out later than another refusal tells what is known by then.
+    # RFC 9110 section 10.2.3, in seconds: until the present queue is done, and not beyond the service's time-out. All
+    # refusals share one line: an answer that goes out after another refusal says what is known by then.
     cdef uint64_t seconds = (min(retry_ns, s.dispatcher.timeout) + SECOND_NS - 1) // SECOND_NS
     snprintf(s.retry_line, sizeof(s.retry_line), b"retry-after: %u\r\n", <uint32_t>max(seconds, <uint64_t>1))
     _answer(decision, status, text)
@@ -154,12 +154,12 @@ cdef void _refuse(Service *s, int status, const char *text, uint64_t retry_ns, D
 
 cdef bint _admit_timeout(const Service *s, const char *head, const HttpRequest *request,
                          Decision *decision) noexcept nogil:
-    # Sets the deadline by what the client says at its head. False: malformed, refused.
+    # Sets the deadline that the client states in the head. False: malformed, refused.
     cdef int64_t timeout = http_request_timeout(head, request)
     if timeout == TIMEOUT_MALFORMED:
         _answer(decision, 400, BAD_TIMEOUT)
         return False
-    # More than the service allows is what it allows: that runs from when the body is there, and so ends later.
+    # A longer time than the service's is cut to it: that runs from when the body is complete, and so ends later.
     if 0 < timeout and <uint64_t>timeout < s.dispatcher.timeout // MILLISECOND_NS:
         decision.deadline = s.dispatcher.now + <uint64_t>timeout * MILLISECOND_NS
     return True
@@ -167,7 +167,7 @@ cdef bint _admit_timeout(const Service *s, const char *head, const HttpRequest *
 
 cdef bint _admit_codings(const Service *s, const char *head, const HttpRequest *request,
                          Decision *decision) noexcept nogil:
-    # What the workers are to decode and to encode. False: refused (RFC 9110 section 15.5.16).
+    # Sets what the workers are to decode and to encode. False: refused (RFC 9110 section 15.5.16).
     cdef HttpCoding body = http_content_coding(head, request)
     cdef HttpCoding answer
     cdef bint plain_refused = False
@@ -188,14 +188,14 @@ cdef inline uint64_t _forecast(const Dispatcher *d, const Pipeline *pipeline) no
     cdef const Stage *stage
     for i in range(pipeline.stage_count):
         stage = &d.batcher.stages[pipeline.stages[i]]
-        if stage.waiting > stage.slots * stage.max_batch_size:     # as in there: mostly there is nothing to call it for
+        if stage.waiting > stage.slots * stage.max_batch_size:     # as in stage_forecast: saves most of the calls
             total += stage_forecast(&d.batcher, pipeline.stages[i], d.now)
     return total
 
 
 cdef bint _admit(Service *s, uint32_t route, uint64_t deadline, Decision *decision) noexcept nogil:
-    # False: refused, since the service stops, the queue is full, the request's time is over, or would be before its
-    # turn. Asked at the head, so that no client sends a body for nothing, and again when the body is there.
+    # False: refused, because the service stops, the queue is full, or the request's time is over or would be before its
+    # turn. Called at the head, so that no client sends a body for nothing, and again when the body is complete.
     cdef const Dispatcher *d = &s.dispatcher
     cdef const Pipeline *pipeline = &d.pipelines[route]
     cdef uint64_t left = d.timeout
@@ -212,7 +212,7 @@ cdef bint _admit(Service *s, uint32_t route, uint64_t deadline, Decision *decisi
     if left == 0:
         _answer(decision, 408, SERVICE_TIMEOUT)
         return False
-    # The forecast is a mean: a quarter of the time is kept for what turns out slower.
+    # The forecast is a mean: a quarter of the time is reserved for requests that take longer.
     if needed > left - left // 4:
         _refuse(s, 503, HOPELESS, needed, decision)
         return False
@@ -309,11 +309,11 @@ cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil:
 
 # ---- health and probes ---------------------------------------------------------------------------
 
-# Whether stages have workers and whether these make progress.
+# Whether stages have workers and whether these make progress, and the probes that report it.
 #
 # A stage is stalled when each of its slots that may work has had work for longer than the stage's limit without
 # taking or answering anything. A slot that looks the same and has work at two looks had work all the time between
-# them, and did nothing: tasks that came meanwhile would have been taken, or lie in its ring behind those that it has
+# them, and did nothing: tasks dispatched meanwhile would have been taken, or lie in its ring behind those that it has
 # not taken.
 #
 # So a stage without any slot is not stalled (it is not ready: its models may take minutes to load), nor is one that is
@@ -324,8 +324,8 @@ cdef inline bint _same(const Progress *a, const Progress *b) noexcept nogil:
 
 
 cdef uint64_t _watch(ProgressWatch *watch, uint64_t busy_since, const Progress *progress, uint64_t now) noexcept nogil:
-    # What the caller knows may be later than the truth: work that is withdrawn and dispatched anew starts its clock
-    # anew. Or earlier: a slot that answers a batch one by one has had work all along, but has made progress.
+    # What the caller knows may be too late: work that is withdrawn and dispatched again restarts its clock. Or too
+    # early: a slot that answers a batch one by one has had work all along, but has made progress.
     if busy_since == HEALTH_IDLE or watch.since == HEALTH_IDLE or not _same(&watch.progress, progress):
         watch.since = max(watch.looked_at, busy_since)
     watch.progress = progress[0]
@@ -391,13 +391,13 @@ cdef void _look(Service *s) noexcept nogil:
         busy_since = HEALTH_IDLE
         if slot.outstanding:
             busy_since = slot.busy_since
-        elif state.submit.own != progress.taken:    # no client waits any more for what it has not taken
+        elif state.submit.own != progress.taken:    # clients wait no more for what it has not taken
             busy_since = d.now
         health_slot(&s.health, i, slot.stage, slot.up, busy_since, &progress, d.now)
 
 
 cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept nogil:
-    # No worker and no queue has a part in it.
+    # Answered without a worker and without a queue.
     cdef uint32_t stage
     if s.draining and probe != PROBE_LIVE:
         _refuse(s, 503, STOPPING, 0, decision)
@@ -421,7 +421,7 @@ cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept no
 
 # ---- drain ---------------------------------------------------------------------------------------
 
-# A shutdown finishes the requests that are inside, or tells their clients; none just ends.
+# A shutdown completes the requests that are inside, or refuses them with an answer; no connection just ends.
 
 
 cdef void _end(Dispatcher *d, uint32_t entry) noexcept nogil:
@@ -430,7 +430,7 @@ cdef void _end(Dispatcher *d, uint32_t entry) noexcept nogil:
 
 
 cdef void _end_hopeless(Dispatcher *d) noexcept nogil:
-    # Those that wait for a stage without a worker: there will be none.
+    # Ends the tasks that wait for a stage without a worker: no worker will be started for them.
     cdef uint32_t stage, entry, following
     for stage in range(d.batcher.stage_count):
         if d.batcher.stages[stage].waiting == 0 or d.batcher.stages[stage].slots:

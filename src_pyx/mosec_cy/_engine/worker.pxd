@@ -1,4 +1,4 @@
-# A slot's side of the shared memory: take a batch, publish the answers.
+# A slot's side of the shared memory: takes batches, publishes answers, passes results on to the next stage.
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
@@ -33,14 +33,14 @@ cdef int frame_write(Payloads payloads, uint8_t *room, bytes pickled, list views
 cdef object frame_load(Item item)
 
 # ---- payloads ------------------------------------------------------------------------------------
-# A slot's payloads in shared memory, and the claims that keep them valid for as long as somebody looks into them.
+# A slot's payloads in shared memory, and the claims that keep them valid while buffers point into them.
 
 cdef class Item:
     cdef Payloads payloads
-    cdef object private                # bytes of its own: the slot leases too much already, or the task may run again
-    cdef uint8_t *data                 # NULL: answered, nobody looked
+    cdef object private                # a copy of its own: the slot leases too much already, or the task may run again
+    cdef uint8_t *data                 # NULL: answered, and no buffer points into it
     cdef readonly Py_ssize_t length
-    cdef Py_ssize_t exports            # buffers that look into it now
+    cdef Py_ssize_t exports            # buffers that point into it now
     cdef uint64_t task
     cdef uint32_t sequence
     cdef uint32_t block                # NO_BLOCK: there is no payload
@@ -84,17 +84,17 @@ cdef class Channel:
     cdef int core_bell_fd
     cdef uint32_t capacity
     cdef uint32_t max_tasks
-    cdef bint corrupt                   # the ring of tasks
+    cdef bint corrupt                   # the ring of tasks is corrupt
     cdef uint32_t slot
     cdef uint32_t incarnation
-    cdef tuple offered                 # what `offer` was given, until `take` goes over to it
+    cdef tuple offered                 # arguments of `offer`, until `take` goes over to them
     cdef public list batch             # of `Item`: what `forward` works on, by place; None between batches
     cdef int _open(self, Segment segment, int core_bell_fd) except -1
     cdef int _go_over(self) except -1
-    cdef bint has_lost(self, Item item) noexcept     # the core that gave it out is known to have ended
+    cdef bint has_lost(self, Item item) noexcept     # the core that dispatched it is known to have ended
     cdef list _started(self, uint32_t most)
     cdef int _sleep(self) except -1
-    # Shows core a descriptor; its ring has room for it.
+    # Pushes a descriptor to core and rings its bell; the ring has room for it.
     cdef int push(self, const Descriptor *d) except -1
     cdef int _publish(self, Item item, uint32_t block, uint32_t offset, uint64_t n, int status, int content_type,
                       uint32_t flags) except -1

@@ -1,4 +1,7 @@
-"""A slot's side of the shared memory: take a batch, publish the answers."""
+"""A slot's side of the shared memory: takes batches, publishes answers, and passes results on to the next stage.
+
+Results between stages are pickles of protocol 5 with their buffers out of band (PEP 574).
+"""
 
 cimport cython
 import os
@@ -76,7 +79,7 @@ from mosec_cy._engine.segment cimport (
 
 # ---- frames --------------------------------------------------------------------------------------
 
-# Pickles with their buffers beside them in one block: written once, looked into by the next stage.
+# Pickles with their buffers beside them in one block: written once, read in place by the next stage.
 
 cdef enum:
     ALIGNMENT = 64                     # of the buffers; a block's payload begins at a multiple of it
@@ -137,11 +140,11 @@ cdef object frame_load(Item item):
 
 # ---- payloads ------------------------------------------------------------------------------------
 
-# A slot's payloads in shared memory: what it looks into, what it writes, and the claims that keep both valid.
+# A slot's payloads in shared memory: those that it reads, those that it writes, and the claims that keep both valid.
 
 cdef enum:
-    COPY_WITHOUT_GIL = 1 << 20         # bytes; below, giving the GIL away costs more than it gives
-    LEASE_SHARE = 8                    # a slot may lease 1/8 of the budget, afterwards it gets copies
+    COPY_WITHOUT_GIL = 1 << 20         # bytes; below, releasing the GIL costs more than it gains
+    LEASE_SHARE = 8                    # a slot may lease 1/8 of the budget, beyond that it gets copies
 
 cdef uint8_t _nothing = 0
 
@@ -152,8 +155,8 @@ cdef uint8_t _nothing = 0
 cdef class Item:
     """One task's payload in shared memory: a writable buffer of `length` bytes.
 
-    While the task is unanswered core keeps the block. If something still looks into it when the answer is
-    published (a memoryview, an array), this object takes a claim of its own and drops it when the last look is gone.
+    While the task is unanswered core keeps the block. If a buffer (a memoryview, an array) still points into it when
+    the answer is published, this object takes a claim of its own and drops it when the last such buffer is released.
     """
 
     def __len__(self):
@@ -161,12 +164,12 @@ cdef class Item:
 
     @property
     def is_first(self):
-        """The payload is a request's body, and not the result of a stage before."""
+        """The payload is a request's body, and not the result of an earlier stage."""
         return bool(self.flags & TASK_FIRST)
 
     @property
     def is_last(self):
-        """The result is the client's answer, and does not go to a next stage."""
+        """The result is the client's answer, and does not go to another stage."""
         return bool(self.flags & TASK_LAST)
 
     @property
@@ -248,7 +251,7 @@ cdef class Payloads:
     Args:
         segment: the service's shared memory.
         slot: number of the slot in it.
-        incarnation: which life of the slot this process is.
+        incarnation: number of this process among those that have run in the slot.
     """
 
     def __init__(self, Segment segment, uint32_t slot, uint32_t incarnation):
@@ -322,7 +325,7 @@ _of_this_process = weakref.WeakSet()
 
 
 def _disable_all():
-    # A child that user code forked shares the memory, but is not the slot.
+    # A child process that user code forked shares the memory, but is not the slot.
     cdef Payloads payloads
     for payloads in _of_this_process:
         payloads.disabled = True
@@ -343,7 +346,7 @@ cdef class Channel:
     Args:
         segment: the service's shared memory.
         slot: number of the slot in it.
-        incarnation: which life of the slot this process is.
+        incarnation: number of this process among those that have run in the slot.
         core_bell_fd: eventfd of core; borrowed.
     """
 
@@ -368,30 +371,30 @@ cdef class Channel:
 
     @property
     def leased_bytes(self):
-        """Bytes of answered payloads that something in this process still looks into."""
+        """Bytes of answered payloads that buffers in this process still point into."""
         return self.payloads.leased_bytes
 
     # ---- another core ----------------------------------------------------------------------------
 
     def offer(self, Segment segment not None, int core_bell_fd, done not None):
-        """Has `take` go over to the memory of another core, because this one's has ended. In any thread.
+        """Have `take` go over to the memory of another core, because this one's core has ended. For any thread.
 
-        From now on this core's tasks are cancelled and their streams have ended. Answers to them go nowhere; objects
-        that look into their payloads stay valid, and the last one that is collected takes the old mapping with it.
+        From now on this core's tasks are cancelled and their streams have ended. Answers to them are dropped; buffers
+        that point into their payloads stay valid, and the old mapping goes with the last of them that is collected.
 
         Args:
-            segment: the new memory, in which this slot has been begun.
+            segment: the new memory, in which this slot's entry has been set up.
             core_bell_fd: eventfd of the new core; borrowed.
             done: called by the thread that takes, with the (segment, core_bell_fd) that it has left.
 
         Returns:
-            (segment, core_bell_fd) of an offer that this one replaces, before it was taken up; or None.
+            (segment, core_bell_fd) of an earlier offer that this one replaces, if `take` has not used it yet; or None.
         """
         if self.slot >= segment.slots:
             raise ValueError(f"slot {self.slot} of {segment.slots}")
         cdef tuple replaced = self.offered
         self.offered = (segment, core_bell_fd, done)
-        slot_wake(self.shared)         # after the offer: who is about to sleep sees it, or another count
+        slot_wake(self.shared)         # after the offer: a thread that is about to sleep sees it, or another count
         return None if replaced is None else replaced[:2]
 
     cdef int _go_over(self) except -1:
@@ -410,7 +413,7 @@ cdef class Channel:
     # ---- taking ----------------------------------------------------------------------------------
 
     cdef list _started(self, uint32_t most):
-        # What the ring holds, up to `most` descriptors: those that this slot wins.
+        # Pops up to `most` descriptors; returns the items of those tasks that this slot could start.
         cdef Descriptor d
         cdef list items = []
         cdef uint32_t i = 0
@@ -422,7 +425,7 @@ cdef class Channel:
             if i == 0:
                 if d.batch_size < most:
                     most = d.batch_size
-                # Release; pairs with the acquire in _check: who sees this batch sees the end of the one before.
+                # Release; pairs with the acquire in _check: a core that sees this batch sees the end of the one before.
                 store_release_u32(&self.shared.batch, d.batch)
             i += 1
             if <uint32_t>d.task < self.max_tasks and word_start(&self.words[<uint32_t>d.task], d.sequence):
@@ -472,9 +475,9 @@ cdef class Channel:
                 self._sleep()
 
     def take_now(self):
-        """What is there, without waiting; when nothing is, the next task wakes this slot by its eventfd.
+        """What is in the ring, without waiting; if that is nothing, the next task wakes this slot by its eventfd.
 
-        If the shared memory has been corrupted, nothing is there any more.
+        If the shared memory has been corrupted, the result is empty from then on.
         """
         cdef list items = []
         while True:
@@ -487,12 +490,12 @@ cdef class Channel:
     # ---- phases ----------------------------------------------------------------------------------
 
     def begin_forward(self):
-        """From now on the stage's time-out runs."""
+        """Starts the stage's time-out."""
         store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed; the next store releases it
         store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with the acquire in _check
 
     def end_forward(self):
-        """The stage's time-out runs no longer."""
+        """Stops the stage's time-out."""
         store_release_u32(&self.shared.phase, PHASE_ENCODE)      # pairs with the acquire in _check
 
     def overdue(self):
@@ -501,7 +504,7 @@ cdef class Channel:
                 and load_acquire_u32(&self.shared.overdue) == self.shared.batch)  # pairs with the release in _overrun
 
     def is_cancelled(self, Item item not None):
-        """True when nobody waits for this item's answer any more."""
+        """True when no client waits for this item's answer any more."""
         return self.has_lost(item) or word_cancelled(&self.words[<uint32_t>item.task], item.sequence)
 
     # ---- publishing ------------------------------------------------------------------------------
@@ -554,14 +557,14 @@ cdef class Channel:
                 str coding=None):
         """Answers an item with `outputs[index]`, bytes-like, which is taken out of the list.
 
-        A view of `new_buffer` goes as it is, unless somebody still looks into it; everything else is copied once.
+        A view of `new_buffer` is sent as it is, unless another buffer points into it; everything else is copied once.
         `coding`: the content coding that it has, "gzip", "zstd", or "" where it might have had one; None: never any.
 
         Returns:
             False if no block was free: the item was answered with an error that says so.
 
         Raises:
-            TypeError, BufferError: not bytes-like, or not contiguous. The item is still to be answered.
+            TypeError, BufferError: not bytes-like, or not contiguous. The item has not been answered.
         """
         cdef Py_buffer view
         cdef const void *data
@@ -598,7 +601,7 @@ cdef class Channel:
         return self._publish_copy(item, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), status, content_type)
 
     def publish_end(self, Item item not None):
-        """Answers an item whose answer is a stream: it ends."""
+        """Ends the stream that is an item's answer."""
         self._publish(item, NO_BLOCK, 0, 0, 200, 0, 0)
 
     def answer(self, Item item not None, int status, bytes body not None, int content_type):
@@ -621,7 +624,7 @@ cdef class Channel:
         """Passes `value` on to the next stage: pickle 5, arrays beside it in the same block, 64-byte aligned.
 
         Raises:
-            whatever pickling raises; the item is still to be answered.
+            Any exception that pickling raises; the item has not been answered.
         """
         cdef list buffers = []
         cdef bytes pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -648,18 +651,18 @@ cdef class Channel:
         """The value that the stage before passed on; its arrays are writable views of shared memory.
 
         Raises:
-            whatever unpickling raises; ValueError: the frame is malformed.
+            Any exception that unpickling raises; ValueError: the frame is malformed.
         """
         if not item.flags & PAYLOAD_FRAMED:
             return pickle.loads(item)
         return frame_load(item)
 
     def payload_view(self, Item item not None):
-        """As `plain_pickle`, without a copy where there is nothing beside the pickle."""
+        """As `plain_pickle`, without a copy where the payload is nothing but a pickle."""
         return memoryview(self.plain_pickle(item) if item.flags & PAYLOAD_FRAMED else item)
 
     def plain_pickle(self, Item item not None):
-        """The bytes of a pickle without anything beside it, for a stage that unpickles in its own way."""
+        """The bytes of a pickle without buffers beside it, for a stage that unpickles in its own way."""
         if not item.flags & PAYLOAD_FRAMED:
             return bytearray(item)
         return bytearray(pickle.dumps(frame_load(item), protocol=5))
@@ -667,9 +670,9 @@ cdef class Channel:
 
 # ---- streams of events ---------------------------------------------------------------------------
 
-# A slot's side of streams: events of the answers that `forward` works on.
+# The slot's side of streams: sends events of the answers that `forward` works on.
 
-cdef enum Wait:                        # until
+cdef enum Wait:                        # the condition to wait for
     WAIT_RING                          # there is room for events in the ring
     WAIT_CLIENT                        # the event may go out
     WAIT_CORE                          # core has taken what was sent before, or the event may go out
@@ -700,7 +703,7 @@ cdef class Sender:
         return load_acquire_u32(&self.channel.shared.command) & SLOT_STOP != 0
 
     cdef bint _is_within_window(self, Item item, uint64_t n) noexcept:
-        # A word each task slot, by core: bytes of events that are with the client.
+        # One word for each task entry, written by core: bytes of events that the kernel has.
         cdef const uint64_t *acknowledged = &item.payloads.segment.acknowledged()[<uint32_t>item.task]
         # Acquire; pairs with the release in stream_acknowledge.
         cdef uint64_t under_way = item.streamed - load_acquire_u64(acknowledged)
@@ -715,7 +718,7 @@ cdef class Sender:
         return self._is_within_window(item, n) or what == WAIT_CORE and free == capacity
 
     cdef int _wait(self, Item item, uint64_t n, Wait what) except -1:
-        cdef Bell *bell = &self.channel.shared.stream_bell   # the item keeps it mapped, if the channel leaves it
+        cdef Bell *bell = &self.channel.shared.stream_bell   # the item keeps it mapped if the channel goes over
         cdef uint32_t seen = bell_prepare(bell)
         if self._is_over(item) or self._may_stop_waiting(item, n, what):
             return 0
@@ -723,7 +726,7 @@ cdef class Sender:
         with nogil:
             mosec_futex_wait(&bell.counter, seen, NULL)
         self.waiting -= 1
-        PyErr_CheckSignals()           # an overrun of the stage's time-out is told by a signal
+        PyErr_CheckSignals()           # a signal reports an overrun of the stage's time-out
         return 0
 
     cdef bint _may_send(self, Item item, uint64_t n) except -1:
@@ -736,7 +739,7 @@ cdef class Sender:
             elif not self._may_stop_waiting(item, n, for_window):
                 self._wait(item, n, for_window)
             else:
-                # Core has taken all of it, the client has not: others of the batch shall not wait for that.
+                # Core has taken all of it, the client has not: other streams of the batch shall not wait for that.
                 self._end_slow(item)
         return False
 
@@ -803,14 +806,14 @@ cdef class Sender:
             return False
         room = self.channel.payloads.room(n, &block)
         if room == NULL:
-            self._push(item, NO_BLOCK, 0, 500)       # core has the words for it
+            self._push(item, NO_BLOCK, 0, 500)       # core adds the text of the error
             return False
         event_write(room, NULL, b"", data, length)
         self._push(item, block, n, 200)
         return True
 
     def wake(self):
-        """Have the threads that wait to send look again: `forward` has returned."""
+        """Wakes the threads that wait to send, to look again: `forward` has returned."""
         if self.waiting:
             bell_force(&self.channel.shared.stream_bell)
             mosec_futex_wake(&self.channel.shared.stream_bell.counter, FUTEX_ALL)
