@@ -115,9 +115,9 @@ cdef int service_buffer(Service *s, const uint8_t *kept, uint64_t kept_n, uint64
 
 
 cdef inline bint _path_matches(const Route *route, const char *path, size_t n) noexcept nogil:
-    if n < route.path_n or memcmp(path, route.path, route.path_n) != 0:
+    if n != route.path_n and not (n > route.path_n and route.prefix and path[route.path_n] == c'/'):
         return False
-    return n == route.path_n or (route.prefix and path[route.path_n] == c'/')
+    return memcmp(path, route.path, route.path_n) == 0
 
 
 cdef uint32_t _route_of(const Service *s, const char *path, size_t n) noexcept nogil:
