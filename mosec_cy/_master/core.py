@@ -302,7 +302,7 @@ class CoreLife:
 
     One that dies is replaced: at once, or after a moment if it has died shortly before. One that dies more than
     `MOST_DEATHS` times within `WINDOW`, or `MOST_FAILED_STARTS` times in a row before it ran, is given up. So is the
-    system, when it has no memory, process or descriptor for one for `START_TIMEOUT`, which is less than models take to load.
+    system, when for `START_TIMEOUT`, less than models take to load, it has no memory, process or descriptor for one.
 
     Args:
         is_wanted: false once the shutdown has begun: then a core that ends is not replaced.
