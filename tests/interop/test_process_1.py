@@ -1,4 +1,4 @@
-"""A service as process 1 of a PID namespace, as in a container. It reaps children without an owner and ends in order."""
+"""A service as process 1 of a PID namespace, as in a container. It reaps children without owner, and ends in order."""
 
 from __future__ import annotations
 
