@@ -38,15 +38,15 @@ def get_logger() -> logging.Logger:
     return _LOGGER
 
 
-def configure(level: str, format: str = "auto", who: str = "server") -> None:
+def configure(level: str, format: str = "auto", sender: str = "server") -> None:
     """Set up this process's log.
 
     Args:
         level: the least that is logged, one of `LEVELS`.
         format: one of `FORMATS`; "auto" is text on a terminal and at level debug, JSON elsewhere.
-        who: what lines of text call this process.
+        sender: what lines of text call this process.
     """
-    _LINES.setFormatter(_make_formatter(level, format, who))
+    _LINES.setFormatter(_make_formatter(level, format, sender))
     _LOGGER.setLevel(getattr(logging, level.upper()))
 
 
@@ -65,13 +65,13 @@ def _from_environment(name: str, choices: tuple[str, ...]) -> str:
     return value if value in choices else choices[0]  # `Server` refuses one that is wrong
 
 
-def _make_formatter(level: str, format: str, who: str) -> logging.Formatter:
+def _make_formatter(level: str, format: str, sender: str) -> logging.Formatter:
     debugging, on_terminal = level == "debug", _is_terminal()
     if format == "json" or (format == "auto" and not (on_terminal or debugging)):
         return JSONFormatter()
     # As in Mosec, what level debug makes text is coloured wherever it goes.
     coloured = (on_terminal or format == "auto") and not os.environ.get("NO_COLOR")
-    return (DebugFormatter if debugging else TextFormatter)(coloured, on_screen(), who)
+    return (DebugFormatter if debugging else TextFormatter)(coloured, on_screen(), sender)
 
 
 def _is_terminal() -> bool:
@@ -108,11 +108,11 @@ class JSONFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """`12:03:44 INFO  Model_1|2  ready after 2.1 s`: local time, level, process, message."""
 
-    def __init__(self, coloured: bool, on_screen: bool, who: str) -> None:
+    def __init__(self, coloured: bool, on_screen: bool, sender: str) -> None:
         super().__init__()
         self._coloured = coloured
         self._line_end = _CLEAR_REST if on_screen else ""
-        self._who = who
+        self._sender = sender
 
     def format(self, record: logging.LogRecord) -> str:
         text = self._line(record)
@@ -123,12 +123,12 @@ class TextFormatter(logging.Formatter):
         return text.replace("\n", f"{self._line_end}\n") + self._line_end
 
     def _line(self, record: logging.LogRecord) -> str:
-        who, message = self._who, _message(record)
+        sender, message = self._sender, _message(record)
         if replica := _REPLICA.match(message):
-            who, message = replica[1], message[replica.end() :]
+            sender, message = replica[1], message[replica.end() :]
         time = self._paint("2", datetime.fromtimestamp(record.created).strftime("%H:%M:%S"))
         name = _SHORT.get(record.levelname, record.levelname)
-        return f"{time} {self._level(record, f'{name:<5}')} {self._paint('36', f'{who:<9}')}  {message}"
+        return f"{time} {self._level(record, f'{name:<5}')} {self._paint('36', f'{sender:<9}')}  {message}"
 
     def _level(self, record: logging.LogRecord, text: str) -> str:
         return self._paint(_COLOURS.get(record.levelname, "0"), text)

@@ -136,7 +136,7 @@ class Server:
                 raise RuntimeError("run() of this server has been called before: make another Server to run again")
         self._has_run = True
         output.open_missing()  # what the program has closed meanwhile
-        if not self._options.dry_run:  # its output is for a person, who may read slowly
+        if not self._options.dry_run:  # whose output goes to a terminal that may be read slowly
             output.guard()
         serve = dry_run.run if self._options.dry_run else supervisor.serve
         status = serve(plan, self._options, self._daemons)

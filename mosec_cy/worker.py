@@ -130,7 +130,7 @@ class BaseWorker(ABC):
         return pickle.loads(data)
 
     def is_cancelled(self, index: int = 0) -> bool:
-        """Whether nobody waits for the answer of an item any more: its client has left, or was told a time-out.
+        """Whether no client waits for the answer of an item any more: its client has left, or was told a time-out.
 
         Long work may stop then; what `forward` returns for that item is thrown away. May be asked in any thread.
 

@@ -231,7 +231,7 @@ class Service:
 
     def assert_nothing_left(self) -> None:
         """After its end: no process, and no file in its temporary directory. (Its memory has no name to leave.)"""
-        # The kernel ends orphans a moment after their parent.
+        # The kernel ends the children a moment after their parent.
         until(lambda: not self.processes(), message=lambda: f"outlived the service: {self.processes()}")
         assert list(self._temporary.iterdir()) == []
 

@@ -1,8 +1,8 @@
 """Rules of the house that no general linter knows. Prints each breach as `file:line: what`, exits 1 if there is one.
 
 Sizes of functions, no generated files in version control, no `DEF` or textual `include`, C functions that cannot raise
-and need no GIL (or say how they raise), atomic stores to shared memory, and at each atomic operation a comment that
-names its partner.
+and need no GIL (or say how they raise), atomic stores to shared memory, at each atomic operation a comment that names
+its partner, and no word that docs/glossary.md has another one for.
 """
 
 import ast
@@ -31,6 +31,29 @@ OUTDATED = re.compile(r"^\s*(DEF\s+\w+\s*=|include\s+['\"])")
 C_FUNCTION = re.compile(r"cdef\s+(?!class\b|struct\b|enum\b|union\b|extern\b|packed\b|readonly\b|public\b)[^=\n]*\(")
 # A C function that handles Python objects needs the GIL and may raise.
 WITH_OBJECTS = re.compile(r"\b(object|bytes|bytearray|str|dict|list|tuple|memoryview|set)\b")
+
+# Words with no other meaning in this project, and what docs/glossary.md says instead. Where they are looked for:
+WORDED = {"src_pyx", "mosec_cy", "docs", "tests"}
+WORDS = {
+    r"spoil\w*": "corrupt",
+    r"rehears\w*": "dry run",
+    r"vigils?": "progress watch",
+    r"farewells?": "reject pending",
+    r"rous(?:e|es|ed|ing)": "notify",
+    r"hand(?:s|ed|ing)?[-_ ]?(?:outs?|ahead)": "dispatch, dispatch ahead",
+    r"(?:take|taken|taking|took)[-_ ]back": "reclaim",
+    r"bur(?:y|ied|ies|ying)": "fold exited",
+    r"books": "accounting",
+    r"orphan(?:s|ed)?": "child without a parent; the child reaper reaps it",
+    r"(?:Worker|Model)Row|row_(?:up|down|drain|dead|ready|started|wake)|rows_dispatch": "worker slot",
+    r"HANDED": "DISPATCHED",
+    r"Verdict": "Decision",
+}
+# As a word, or as a part of a name; in any case unless the table gives it capitals.
+BANNED = {
+    re.compile(rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))(?{'i' if word.islower() else ''}:{word})(?![a-z])"): instead
+    for word, instead in WORDS.items()
+}
 
 Breach = tuple[int, str]
 
@@ -201,7 +224,18 @@ def unfinished(path: Path, lines: list[str]) -> Iterator[Breach]:
             yield number, f"{match[0]}: finish it, or open an issue"
 
 
-def breaches(path: Path) -> Iterator[Breach]:
+def banned_words(path: Path, lines: list[str], root: Path) -> Iterator[Breach]:
+    if not path.is_relative_to(root) or path.relative_to(root).parts[0] not in WORDED:
+        return
+    for number, line in enumerate(lines, 1):
+        for banned, instead in BANNED.items():
+            if match := banned.search(line):
+                yield number, f"{match[0]!r}: the glossary says {instead}"
+
+
+def breaches(path: Path, root: Path = ROOT) -> Iterator[Breach]:
+    if path.suffix in {".py", ".pyx", ".pxd", ".md"}:
+        yield from banned_words(path, path.read_text(encoding="utf-8").splitlines(), root)
     if path.suffix in GENERATED and "docs" not in path.parts:
         yield 1, "a generated file in version control"
     elif path.suffix in {".py", ".pyx", ".pxd", ".pml", ".cpp", ".hpp"}:

@@ -91,7 +91,7 @@ class DescriptorInbox(Inbox):
         self._descriptors: deque[int] = deque()
 
     def take(self) -> Iterator[dict[str, Any]]:
-        """As `Inbox.take`. Descriptors that nobody has claimed before the next call are closed."""
+        """As `Inbox.take`. Descriptors that were not claimed before the next call are closed."""
         if not self._pending:  # else they may belong to the message that has begun
             self.close()
         yield from super().take()
@@ -107,7 +107,7 @@ class DescriptorInbox(Inbox):
         return [self._descriptors.popleft() for _ in range(count)]
 
     def close(self) -> None:
-        """Close descriptors that nobody has claimed."""
+        """Close descriptors that were not claimed."""
         while self._descriptors:
             os.close(self._descriptors.popleft())
 

@@ -84,7 +84,7 @@ def _leads_to_user_code(file: str) -> bool:
 
 
 def _show_sentences() -> None:
-    """In place of Python's own report of such errors; whoever has set a hook of their own keeps that."""
+    """In place of Python's own report of such errors; a program that has set a hook of its own keeps that."""
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _on_end_of_program
     if threading.excepthook is threading.__excepthook__:

@@ -26,8 +26,8 @@ from mosec_cy._base.signals import start_thread
 _MOST_WAITING = 1 << 18  # bytes
 _STALLED = 0.25  # s without a byte taken, after which lines are lost instead of waited for
 _SLOW = 1.0  # s, for which one line waits at most for a reader that is slow
-_HOLD_PATIENCE = 1.0  # s; a process that was stopped amid a line does not silence the others
-_LAST_PATIENCE = 0.5  # s, for what still waits when the process ends
+_HOLD_TIMEOUT = 1.0  # s; a process that was stopped amid a line does not silence the others
+_END_TIMEOUT = 0.5  # s, for what still waits when the process ends
 _RETRY = 0.05  # s, between attempts where the system says that there is room and then there is none
 _LOOK_AGAIN = 1000  # ms, in case the descriptor has been replaced meanwhile
 
@@ -117,7 +117,7 @@ class Output:
 
     def finish(self) -> None:
         """Write what waits, for a moment at most: the process is about to end."""
-        deadline = time.monotonic() + _LAST_PATIENCE
+        deadline = time.monotonic() + _END_TIMEOUT
         while True:
             size = self._size
             with self._lock:
@@ -282,7 +282,7 @@ class _OwnSink(_Sink):
             return True
         if self._refused_since is None:
             self._refused_since = time.monotonic()
-        return time.monotonic() - self._refused_since < _HOLD_PATIENCE
+        return time.monotonic() - self._refused_since < _HOLD_TIMEOUT
 
 
 class _SocketSink(_Sink):
@@ -293,7 +293,7 @@ class _SocketSink(_Sink):
         blocking = os.get_blocking(fd)
         self._socket = socket.socket(fileno=self.fd)
         self._socket.settimeout(None)  # a default time-out of the program's would be waited for
-        os.set_blocking(fd, blocking)  # which is of all who share the socket
+        os.set_blocking(fd, blocking)  # a flag that all processes share that share the socket
 
     def close(self) -> None:
         self._socket.close()

@@ -1,5 +1,5 @@
-"""Who gets which signal: SIGTERM, SIGINT and SIGHUP are the master's, what its workers start gets them as usual, and
-threads of the service's own take none.
+"""Which process gets which signal: SIGTERM, SIGINT and SIGHUP are the master's, what its workers start gets them as
+usual, and threads of the service's own take none.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def start_thread(name: str, target: Callable[..., None], *arguments: Any) -> Non
 def leave_signals_to_master() -> None:
     """In a worker; set this up before user code runs. Unblocks the signals, which were blocked since the start."""
     signal.set_wakeup_fd(-1)  # a forked worker has the master's
-    # A handler, where ignoring would do: programs that user code starts get the default action back. But who runs
-    # this under nohup wants SIGHUP ignored by those too.
+    # A handler, where ignoring would do: programs that user code starts get the default action back. But under
+    # nohup SIGHUP is to be ignored by those too.
     for number in MASTER_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _ignore)

@@ -1,4 +1,4 @@
-"""What the runtime may know of a codec. The marks are a function's, not a class's: who overrides it is free of them,
+"""What the runtime may know of a codec. The marks are a function's, not a class's: an override is free of them,
 even where `functools.wraps` has copied all attributes of the function.
 """
 

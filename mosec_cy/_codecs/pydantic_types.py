@@ -1,4 +1,4 @@
-"""Annotations that pydantic has a part in. The program is who imports pydantic: without that, nothing here does."""
+"""Annotations that pydantic has a part in. Only the program imports pydantic: without that, nothing here does."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Plan:
         """(submit, complete) capacity of each slot's rings, powers of two; slot 0 is master's."""
         capacities = [(4 * _MASTER_BATCH, 4 * _MASTER_BATCH)]
         for stage in self.stages:
-            # Room for the batch that runs, one handed ahead, and results that core has not taken yet.
+            # Room for the batch that runs, one dispatched ahead, and results that core has not taken yet.
             room = _power_of_two(max(4 * stage.runtime.max_batch_size, 64))
             capacities += [(room, 4 * room)] * len(stage.all_slots)
         return capacities

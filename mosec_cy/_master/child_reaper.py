@@ -1,7 +1,7 @@
 """As process 1 of a container the master inherits processes whose parents have ended, and has to reap them.
 
 A process that the program has an object for (`subprocess`, `multiprocessing`, the engine's own) is left to that object:
-who takes its exit status away makes its owner believe that it ended with 0.
+a reaper that takes its exit status away makes its owner believe that it ended with 0.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from mosec_cy._master.child import Child
 from mosec_cy._master.reactor import Reactor, Timer
 
-PERIOD = 1.0  # s; a zombie that is there at two looks is nobody's: who waits for a process takes it at once
+PERIOD = 1.0  # s; a zombie that is there at two looks has no owner: an owner that waits takes it at once
 
 
 def collect(reactor: Reactor) -> None:
-    """From now on reap orphans, if this is process 1 and the program does nothing about ended children itself."""
+    """From now on reap ended children, if this is process 1 and the program does nothing about them itself."""
     if os.getpid() == 1 and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
         reaper = ChildReaper(reactor)
         reactor.take_signals([signal.SIGCHLD], reaper.on_signal)

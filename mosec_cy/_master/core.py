@@ -33,7 +33,7 @@ MESSAGE = struct.Struct("=IIIiQ")  # kind, slot, incarnation, pid, value: one da
 WINDOW = 30.0  # s
 MOST_DEATHS = 5  # within the window
 MOST_FAILED_STARTS = 3  # in a row
-PATIENCE = 30.0  # s, from the start of core to its first word; and with a system that has nothing to start one with
+START_TIMEOUT = 30.0  # s, from the start of core to its first report; and for a system that cannot start one
 TRY_AGAIN = 0.2  # s, meanwhile
 FIRST_DELAY = 0.1  # s, before the second replacement within the window; the first one does not wait
 LONGEST_DELAY = 2.0
@@ -43,7 +43,7 @@ _STREAM_COMMENT_NS = 3_000_000_000  # after which a stream without events gets a
 _log = get_logger()
 
 
-# ---- what both sides say ---------------------------------------------------------------------------------
+# ---- orders and reports ----------------------------------------------------------------------------------
 
 
 class ToCore(enum.IntEnum):
@@ -302,7 +302,7 @@ class CoreLife:
 
     One that dies is replaced: at once, or after a moment if it has died shortly before. One that dies more than
     `MOST_DEATHS` times within `WINDOW`, or `MOST_FAILED_STARTS` times in a row before it ran, is given up. So is the
-    system, when for `PATIENCE` it has no memory, process or descriptor for one: models took longer than that to load.
+    system, when for `START_TIMEOUT`, less than models take to load, it has no memory, process or descriptor for one.
 
     Args:
         is_wanted: false once the shutdown has begun: then a core that ends is not replaced.
@@ -332,7 +332,7 @@ class CoreLife:
         self._watched = False
         self._lacking_since: float | None = None  # what another core needs
         self._next: Timer | None = None  # a replacement that waits
-        self._patience: Timer | None = None
+        self._start_timer: Timer | None = None
 
     def begin(self) -> None:
         """Watch the core that the engine has started."""
@@ -340,7 +340,7 @@ class CoreLife:
         self._reactor.watch(link.fileno(), self._on_readable)
         self._reactor.watch(link.process.pidfd, self._on_exit)
         self._watched = True
-        self._patience = self._reactor.call_later(PATIENCE, self._lose_patience)
+        self._start_timer = self._reactor.call_later(START_TIMEOUT, self._on_start_timeout)
 
     def stop(self) -> bool:
         """Replace core no more; False if none runs, so that none will be heard of."""
@@ -368,14 +368,14 @@ class CoreLife:
         if self._deaths:
             _log.info("core is back after %d ms", (time.monotonic() - self._deaths[-1]) * 1000)
 
-    def _lose_patience(self) -> None:
-        _log.error("core killed, it did not start within %g s", PATIENCE)
+    def _on_start_timeout(self) -> None:
+        _log.error("core killed, it did not start within %g s", START_TIMEOUT)
         self._engine.link.process.kill()
 
     def _settle(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+            self._start_timer = None
 
     def _on_exit(self) -> None:
         link = self._engine.link
@@ -383,7 +383,7 @@ class CoreLife:
             self._on_readable()  # its last words
         self._stop_listening()
         self._reactor.unwatch(link.process.pidfd)
-        ran = self._patience is None
+        ran = self._start_timer is None
         self._settle()
         status = link.process.reap(block=True)
         assert status is not None
@@ -426,7 +426,7 @@ class CoreLife:
         if self._lacking_since is None:
             self._lacking_since = now
             _log.exception("another core cannot be started now")
-        if now - self._lacking_since < PATIENCE:
+        if now - self._lacking_since < START_TIMEOUT:
             self._next = self._reactor.call_later(TRY_AGAIN, self._start)
         else:
-            self._on_gone(f"no other core could be started for {PATIENCE:g} s")
+            self._on_gone(f"no other core could be started for {START_TIMEOUT:g} s")

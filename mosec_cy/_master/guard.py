@@ -18,7 +18,7 @@ from mosec_cy._process import helpers
 from mosec_cy.log import get_logger
 
 _DELAY = 1.0  # s, before another guard is started
-_PATIENCE = 5.0  # s, for a guard that does not read
+_SEND_TIMEOUT = 5.0  # s, for a guard that does not read
 
 _log = get_logger()
 
@@ -69,7 +69,7 @@ class Guard:
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_SEND_TIMEOUT)
         master = os.pidfd_open(os.getpid())
         try:
             origin = self._origin

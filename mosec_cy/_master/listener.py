@@ -135,7 +135,7 @@ def _explained(error: OSError, where: str) -> OSError:
 
 
 def _is_left_over(path: str) -> bool:
-    """It is the socket of a server that was killed: nobody answers."""
+    """It is the socket of a server that was killed: no process answers."""
     if not Path(path).is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -350,7 +350,7 @@ def render(title: str, rows: Sequence[Row], width: int, height: int) -> list[str
 
 
 def _in_background(terminal: int) -> bool:
-    """A shell has the terminal meanwhile; one that is nobody's controlling terminal has no such thing."""
+    """A shell has the terminal meanwhile; one that controls no session has no such thing."""
     try:
         return os.tcgetpgrp(terminal) != os.getpgrp()
     except OSError:

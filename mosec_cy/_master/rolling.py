@@ -35,7 +35,7 @@ class Rolling:
         slots: all slots of the users' stages, in their order; spare ones too.
         surge: there is a spare slot in each stage: a replacement starts there, and the old process ends once that is
             ready. Else the old one ends first.
-        begin: starts a process in a row that is free.
+        begin: starts a process in a slot that is free.
         retire: has a slot become free: its process, if there is one, finishes what it has and ends.
         clock: seconds.
 

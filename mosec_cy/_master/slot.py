@@ -40,7 +40,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class CommonBoot:
-    """What all worker processes are told alike; `origin`: whose helpers are theirs."""
+    """What all worker processes are told alike; `origin`: by what their helpers are known."""
 
     origin: helpers.Origin
     segment_fd: int

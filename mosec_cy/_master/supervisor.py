@@ -268,7 +268,7 @@ class Supervisor:
             daemon.kill()
 
     def _look_below_daemons(self) -> None:
-        """Before a daemon is ended: what it leaves would be nobody's."""
+        """Before a daemon is ended: what it leaves could not be found afterwards."""
         if self._daemons:
             pids = [daemon.pid for daemon in self._daemons.values()]
             self._below_daemons += helpers.descendants(pids, helpers.processes(self._origin.since) or [])

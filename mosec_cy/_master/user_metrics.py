@@ -9,7 +9,7 @@ from mosec_cy._master.reactor import Reactor, Timer
 from mosec_cy._process.snapshot import Family, Recorder, decode
 from mosec_cy._web.merge import Merger
 
-PATIENCE = 0.25  # s; how long a page waits for the workers
+COLLECT_TIMEOUT = 0.25  # s; how long a page waits for the workers
 Ask = Callable[[], None]
 Done = Callable[[list[Family]], None]
 
@@ -23,11 +23,11 @@ class _Process:
         self.families: Sequence[Family] = ()
 
     def late(self) -> bool:
-        return self.asked_at is not None and time.monotonic() - self.asked_at >= PATIENCE
+        return self.asked_at is not None and time.monotonic() - self.asked_at >= COLLECT_TIMEOUT
 
 
 class UserMetrics:
-    """One collection at a time: asks all workers, and is done when they have answered or `PATIENCE` is over.
+    """One collection at a time: asks all workers, and is done when they have answered or `COLLECT_TIMEOUT` is over.
 
     A worker that is late (its GIL is held, or it is stopped) is represented by what it said last, and is not asked
     again, nor waited for, before it has answered.
@@ -72,7 +72,7 @@ class UserMetrics:
         self._waiting.append(done)
         if self._deadline is not None:
             return
-        self._deadline = self._reactor.call_later(PATIENCE, self._finish)
+        self._deadline = self._reactor.call_later(COLLECT_TIMEOUT, self._finish)
         for slot, process in self._processes.items():
             if process.late():
                 continue

@@ -180,7 +180,7 @@ class Workers:
     # ---- one slot -----------------------------------------------------------------------------------
 
     def _begin(self, slot: WorkerSlot) -> None:
-        """Start a process in a row that is free."""
+        """Start a process in a slot that is free."""
         slot.restart = None
         self._engine.segment.begin_slot(slot.index, slot.incarnation + 1)
         try:
@@ -345,7 +345,7 @@ class _Retirement:
             self._kill()
 
     def tell_core(self) -> None:
-        """Have core hand the process nothing more, and say when it is idle."""
+        """Have core dispatch nothing more to the process, and say when it is idle."""
         self._engine.link.send(ToCore.SLOT_DRAIN, self._slot.index, self._slot.incarnation)
 
     def on_idle(self) -> None:
@@ -382,7 +382,7 @@ class _Attachments:
     - starting: the new core is told of the process. It inherited the old descriptors; the message waits in its control
       socket until it is ready and reads there. Core hears that the slot is ready when it has also attached;
     - ready, asleep: the message wakes it, it attaches at once;
-    - ready, at work: it finishes, nobody hears the result, and it attaches before it would take the next batch;
+    - ready, at work: it finishes, the result is dropped, and it attaches before it would take the next batch;
     - ready, and hangs: it is killed when the time-out of its stage (in `forward`; else that of the service, if it is
       longer) and the grace period have passed, and started again;
     - has ended, unknown to master: the new core is told of a process that is no more, and reports that at once;
@@ -393,7 +393,7 @@ class _Attachments:
 
     Args:
         reactor: the master's loop.
-        engine: to whose memory they attach.
+        engine: they attach to its memory.
         timeout, grace: the service's, in s.
     """
 
@@ -402,7 +402,7 @@ class _Attachments:
         self._engine = engine
         self._timeout = timeout
         self._grace = grace
-        self._awaited: dict[int, tuple[int, Timer | None]] = {}  # by slot: number of the core, end of patience
+        self._awaited: dict[int, tuple[int, Timer | None]] = {}  # by slot: number of the core, its time-out
 
     def ask(self, slot: WorkerSlot) -> None:
         """Have the slot's process attach to the engine's memory."""
@@ -411,7 +411,7 @@ class _Attachments:
         try:
             slot.ask_to_attach(self._engine.number, self._engine.descriptors)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has ended, which will be heard of; or user code has closed its socket: then its patience ends
+            pass  # it has ended, which will be heard of; or user code has closed its socket: then its time-out kills it
         except OSError as error:  # it reads nothing, and its socket is full
             _log.error("%s killed, it cannot be told of the new core: %s", slot.name, error)
             slot.process.kill()
@@ -423,7 +423,7 @@ class _Attachments:
         """The slot's process is ready: if it has yet to attach, its time runs from now on."""
         if slot.index in self._awaited:
             number, _ = self._awaited[slot.index]
-            timer = self._reactor.call_later(self._patience(slot), functools.partial(self._give_up, slot))
+            timer = self._reactor.call_later(self._attach_timeout(slot), functools.partial(self._give_up, slot))
             self._awaited[slot.index] = number, timer
 
     def done(self, slot: WorkerSlot, number: int) -> None:
@@ -441,8 +441,8 @@ class _Attachments:
         if timer is not None:
             timer.cancel()
 
-    def _patience(self, slot: WorkerSlot) -> float:
-        """Seconds that a slot's process has once it is ready, as in _slot_watch."""
+    def _attach_timeout(self, slot: WorkerSlot) -> float:
+        """Seconds that a slot's process has once it is ready, as `_time_limit` in dispatch.pyx."""
         timeout = slot.stage.runtime.timeout or self._timeout
         if slot.index not in self._engine.in_forward:
             timeout = max(timeout, self._timeout)

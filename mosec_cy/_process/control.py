@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mosec_cy._engine.segment import Segment
     from mosec_cy._engine.worker import Channel
 
-_PATIENCE = 1.0  # s
+_HOLD_TIMEOUT = 1.0  # s
 
 
 class ControlThread:
-    """Waits in the kernel for what the master says, without the GIL: it costs nothing while nobody does.
+    """Waits in the kernel for what the master says, without the GIL: it costs nothing while the master says nothing.
 
     It is started after `__init__` and warm-up of the user's class: until then the process has one thread, so that
     user code may fork in them as it likes. A child that it forks later has no copy of this thread, nor of a lock that
@@ -56,7 +56,7 @@ class ControlThread:
 
     def _hold(self) -> bool:
         # Not for ever: a collector may wait for what the thread that forks or ends holds.
-        return self._reading.acquire(timeout=_PATIENCE)
+        return self._reading.acquire(timeout=_HOLD_TIMEOUT)
 
     def _let_go(self) -> None:
         with contextlib.suppress(RuntimeError):  # it was not had in time
@@ -93,6 +93,6 @@ class ControlThread:
 
 
 def _close(segment: Segment, core_bell_fd: int) -> None:
-    """Close descriptors; what is mapped stays for those who look into it."""
+    """Close descriptors; what is mapped stays for the objects that look into it."""
     segment.close()
     os.close(core_bell_fd)

@@ -1,8 +1,8 @@
-"""Helpers: processes that workers have started. They end with the worker whose they are.
+"""Helpers: processes that workers have started. They end with the worker that they come from.
 
 A child inherits two things by which it is recognised, also when its parents are gone:
 
-- the process group. Each worker leads one of its own; who leaves it (a shell's jobs, `start_new_session`) has
+- the process group. Each worker leads one of its own; a child that leaves it (a shell's jobs, `start_new_session`) has
 - the mark, a variable in the environment, which a program keeps if it is not started with another environment.
 
 Imports next to nothing: the guard process uses it too.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 MARK = "MOSEC_CY_WORKER"
-_PATIENCE = 5.0  # s, for the kernel to end what was killed; a process that hangs in a driver may not end at all
+_KILL_TIMEOUT = 5.0  # s, for the kernel to end what was killed; a process that hangs in a driver may not end at all
 _SHORTEST = 0.01  # s between two looks, and doubled up to
 _LONGEST = 0.25
 _LARGEST = 4 << 20  # bytes of an environment
@@ -146,7 +146,7 @@ class Family:
             found = bool(members)
             for process in members:
                 self._signal(process, late >= 0)
-        if not found or late >= _PATIENCE:
+        if not found or late >= _KILL_TIMEOUT:
             return 0
         self._wait = min(self._wait * 2, _LONGEST)
         return max(min(self._wait, -late), _SHORTEST) if late < 0 else self._wait
@@ -169,7 +169,7 @@ class Family:
             try:
                 os.killpg(group, number)
                 found = True
-            except OSError:  # nobody is in it
+            except OSError:  # no process is in it
                 pass
         return found
 

@@ -102,7 +102,7 @@ def make_sender(
     publish = channel.publish
 
     def send(item: Item, value: Any) -> bool:
-        # The list hands the payload over: a buffer of `new_buffer` is sent as it is only if nobody else holds it.
+        # The list passes the payload on: a buffer of `new_buffer` is sent as it is only if nothing else refers to it.
         return publish(item, [encode(value)], 0, content_type)
 
     if not (is_last and compresses):
@@ -175,7 +175,7 @@ class StageLoop:
                 if type(value) not in FINISHED:
                     value = self._finish(value)
                 channel.end_forward()
-                data = None  # what nobody looks into any more needs no lease
+                data = None  # what no object looks into any more needs no lease
                 self._send(item, value)
             except FATAL:
                 raise
@@ -252,7 +252,7 @@ class StageLoop:
         for item in items:
             if not item.answered:
                 self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
-        # After the answers, which do not wait for whoever reads the log.
+        # After the answers, which do not wait for the reader of the log.
         if isinstance(error, (ResultError, MissingResultsError)):
             logger.warning("%s %s", self.name, error)  # the traceback would be of this module
         elif isinstance(error, MosecError):

@@ -89,7 +89,7 @@ def _begin(master_pid: int) -> None:
 
 
 def _end(status: int) -> NoReturn:
-    """End at once: a thread of user code would keep alive what serves no more, and nobody would start another."""
+    """End at once: a thread of user code would keep a useless process alive, and the master would start no other."""
     output.finish()
     os._exit(status)
 

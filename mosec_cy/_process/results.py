@@ -1,6 +1,6 @@
 """What comes of `forward`: results, events, and errors.
 
-Coroutines are run, generators are events or results, batches are checked; an exception means whose answer, and which.
+Coroutines are run, generators are events or results, batches are checked; an exception becomes one answer, or all.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ async def _gathered(source: AsyncIterable[Any], most: int) -> list[Any]:
 
 
 def _send_all(source: Any, emit: Callable[[Any], bool]) -> Any:
-    """Send what a generator yields as long as anybody wants it. Returns what it returned; it is closed in the end."""
+    """Send what a generator yields as long as a client wants it. Returns what it returned; it is closed in the end."""
     if isinstance(source, AsyncIterable):
         return event_loop.run(_each(source, emit))
     try:

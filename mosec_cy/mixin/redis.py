@@ -15,7 +15,7 @@ Self = TypeVar("Self", bound="RedisShmIPCMixin")
 
 URL_VARIABLE = "MOSEC_REDIS_URL"
 KEY_PREFIX = b"mosec_cy:ipc:"
-PATIENCE = 10.0  # s; a Redis that says nothing shall not hold a worker for ever
+TIMEOUT = 10.0  # s; a Redis that says nothing shall not hold a worker for ever
 
 
 class RedisShmIPCMixin(BaseWorker):
@@ -68,7 +68,7 @@ class RedisShmIPCMixin(BaseWorker):
             redis.RedisError: Redis cannot be reached: the request is answered 500.
         """
         key = bytes(data)
-        if not key.startswith(KEY_PREFIX):  # whoever corrupt it shall not delete what is not ours
+        if not key.startswith(KEY_PREFIX):  # a corrupt key shall not delete what is not ours
             raise ServerError("no key of a result in Redis: do both stages mix RedisShmIPCMixin in?")
         with client().pipeline(transaction=True) as together:  # GETDEL would need Redis 6.2
             payload, _ = together.get(key).unlink(key).execute()
@@ -84,7 +84,7 @@ def client() -> Any:
     """This process's client of the Redis that the workers use.
 
     Raises:
-        RuntimeError: nobody has said which Redis that is.
+        RuntimeError: no URL of a Redis is set.
     """
     # Not before it is used: each process has connections of its own, and Redis may start after the service.
     url = os.environ.get(URL_VARIABLE)
@@ -95,5 +95,5 @@ def client() -> Any:
     if url not in _clients:
         import redis
 
-        _clients[url] = redis.Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+        _clients[url] = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
     return _clients[url]

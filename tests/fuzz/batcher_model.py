@@ -22,7 +22,7 @@ class ModelTask:
 
 
 @dataclass
-class ModelRow:
+class ModelSlot:
     stage: int
     up: bool = True
     ring: list[tuple[int, int]] = field(default_factory=list)  # published descriptors, stale ones too

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.drivers.batcher import Scheduler
-from tests.fuzz.batcher_model import RING, ModelRow, ModelTask
+from tests.fuzz.batcher_model import RING, ModelSlot, ModelTask
 
 RECLAIM_NS = MAX_BATCH_NS = 1_000_000
-NEW, QUEUED, HANDED = 1, 2, 3
+NEW, QUEUED, DISPATCHED = 1, 2, 3
 RETRY = 2
 SLOTS = (2, 1, 3)
 STAGES = st.tuples(st.integers(1, 4), st.sampled_from([0, 50_000, 3_000_000]))
@@ -24,13 +24,13 @@ class BatcherMachine(RuleBasedStateMachine):
     def begin(self, stages: tuple[tuple[int, int], ...], now: int) -> None:
         self.stages = [(size, wait, slots) for (size, wait), slots in zip(stages, SLOTS, strict=True)]
         self.s = Scheduler(self.stages, max_tasks=24, ring_capacity=RING, retry=RETRY)
-        self.slots = [ModelRow(stage) for stage, count in enumerate(SLOTS) for _ in range(count)]
+        self.slots = [ModelSlot(stage) for stage, count in enumerate(SLOTS) for _ in range(count)]
         for slot in range(len(self.slots)):
             self.s.slot_up(slot)
-        self.now, self.turns, self.hand_outs = now, 0, 0
+        self.now, self.turns, self.dispatches = now, 0, 0
         self.new: dict[int, ModelTask] = {}
         self.queues: list[list[int]] = [[] for _ in self.stages]
-        self.handed: dict[int, ModelTask] = {}
+        self.dispatched: dict[int, ModelTask] = {}
         self.queued: dict[int, ModelTask] = {}
 
     # What clients do.
@@ -39,7 +39,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def arrive(self, stage: int, count: int) -> None:
         for _ in range(count):
             entry = self.s.new()
-            assert (entry is None) == (len(self.new) + len(self.queued) + len(self.handed) == 24)
+            assert (entry is None) == (len(self.new) + len(self.queued) + len(self.dispatched) == 24)
             if entry is not None:
                 self.new[entry] = ModelTask(self.s.id(entry))
                 self.enqueue(entry, stage)
@@ -66,22 +66,22 @@ class BatcherMachine(RuleBasedStateMachine):
         self.s.free(entry)
         assert self.s.find(task.id) is None
 
-    @precondition(lambda self: self.queued or self.handed)
+    @precondition(lambda self: self.queued or self.dispatched)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(sorted(self.queued | self.handed)))
+        entry = data.draw(st.sampled_from(sorted(self.queued | self.dispatched)))
         out = self.s.withdraw(entry)
         if entry in self.queued:
             assert out
             task = self.queued.pop(entry)
             self.queues[task.stage].remove(entry)
         else:
-            task = self.handed[entry]
+            task = self.dispatched[entry]
             assert out == (not task.started)
             if task.started:
                 task.cancelled = True
                 return
-            del self.handed[entry]
+            del self.dispatched[entry]
         self.new[entry] = task
 
     # What core does.
@@ -123,16 +123,16 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def reclaim(self) -> None:
         count = self.s.reclaim(self.now)
-        back = [entry for entry in self.handed if self.s.task(entry)["state"] == QUEUED]
+        back = [entry for entry in self.dispatched if self.s.task(entry)["state"] == QUEUED]
         assert len(back) == count
         for entry in back:
-            task = self.handed.pop(entry)
+            task = self.dispatched.pop(entry)
             assert not task.started and SLOTS[task.stage] > 1
             assert self.now - task.dispatched_at >= RECLAIM_NS
             slot = self.slots[task.slot]
             slot.late, slot.known_room = True, min(slot.known_room, RING - 1)
             self.requeue(entry, task)
-        for task in self.handed.values():
+        for task in self.dispatched.values():
             if not task.started and self.now - task.dispatched_at >= RECLAIM_NS:
                 assert not self.open_idle(task.stage, 1, besides=task.slot), "an idle slot could have had it"
 
@@ -156,11 +156,11 @@ class BatcherMachine(RuleBasedStateMachine):
             assert not model.late or model.known_room == RING
         elif idle:
             assert (model.turn, slot) < min((self.slots[other].turn, other) for other in idle), "used more recently"
-        model.turn = self.hand_outs = self.hand_outs + 1
+        model.turn = self.dispatches = self.dispatches + 1
         del queue[: len(tasks)]
         model.known_room -= len(tasks)
         for entry, sequence in tasks:
-            task = self.handed[entry] = self.queued.pop(entry)
+            task = self.dispatched[entry] = self.queued.pop(entry)
             assert sequence > task.sequence
             task.slot, task.sequence, task.dispatched_at = slot, sequence, self.now
             model.ring.append((entry, sequence))
@@ -192,7 +192,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def unstarted_are_looked_at(self) -> None:
         """While another slot is idle, or may be once it has popped what is stale, core does not sleep for good."""
-        for task in self.handed.values():
+        for task in self.dispatched.values():
             others = (model for slot, model in enumerate(self.slots) if slot != task.slot and not self.s.ring(slot))
             if not task.started and any(model.stage == task.stage and model.up for model in others):
                 assert self.slots[task.slot].up is False or self.s.deadline(self.now) is not None
@@ -203,7 +203,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def slot_starts(self, slot: int, count: int) -> None:
         model = self.slots[slot]
         for entry, sequence in model.ring[:count]:
-            task = self.handed.get(entry)
+            task = self.dispatched.get(entry)
             valid = task is not None and (task.slot, task.sequence, task.started) == (slot, sequence, False)
             assert self.s.start(entry, sequence) == valid
             if task is not None and valid:
@@ -217,7 +217,7 @@ class BatcherMachine(RuleBasedStateMachine):
         answers = model.running[::-1][:count] if backwards else model.running[:count]
         for entry, sequence in answers:
             model.running.remove((entry, sequence))
-            task = self.handed.pop(entry)
+            task = self.dispatched.pop(entry)
             assert self.s.cancelled(entry, sequence) == task.cancelled
             outstanding = self.s.slot(slot)["batches"]
             took = self.s.complete(slot, entry, sequence, self.now)
@@ -228,7 +228,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(slot=st.integers(0, 8), entry=st.integers(0, 30), sequence=st.integers(0, 40))
     def slot_lies(self, slot: int, entry: int, sequence: int) -> None:
-        task = self.handed.get(entry)
+        task = self.dispatched.get(entry)
         if task is None or (task.slot, task.sequence) != (slot, sequence):
             assert not self.s.holds(slot, entry, sequence)
             assert self.s.complete(slot, entry, sequence, self.now) is None
@@ -236,23 +236,23 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(slot=st.integers(0, 5), dies=st.booleans(), retried=st.booleans())
     def slot_ends(self, slot: int, dies: bool, retried: bool) -> None:
         model = self.slots[slot]
-        mine = {entry: task for entry, task in self.handed.items() if task.slot == slot}
+        mine = {entry: task for entry, task in self.dispatched.items() if task.slot == slot}
         started = sorted(entry for entry, task in mine.items() if task.started)
         unstarted = [entry for entry, task in mine.items() if not task.started]
         if dies:
             assert sorted(self.s.slot_down(slot)) == started
             for entry in started:
                 self.fail(entry, retried)
-            self.slots[slot] = ModelRow(model.stage, up=False, known_room=0)
+            self.slots[slot] = ModelSlot(model.stage, up=False, known_room=0)
         else:
             self.s.slot_drain(slot)
             model.up = False
         for entry in unstarted:
-            self.requeue(entry, self.handed.pop(entry))
+            self.requeue(entry, self.dispatched.pop(entry))
 
     def fail(self, entry: int, retried: bool) -> None:
         """A slot has died under it."""
-        task = self.new[entry] = self.handed.pop(entry)
+        task = self.new[entry] = self.dispatched.pop(entry)
         task.tries += 1
         assert self.s.task(entry)["tries"] == task.tries
         if retried:
@@ -265,24 +265,24 @@ class BatcherMachine(RuleBasedStateMachine):
     def slot_begins(self, slot: int) -> None:
         model = self.slots[slot]
         if not model.up and not model.running:
-            self.hand_outs += 1
-            self.slots[slot] = ModelRow(model.stage, turn=self.hand_outs)
+            self.dispatches += 1
+            self.slots[slot] = ModelSlot(model.stage, turn=self.dispatches)
             self.s.slot_up(slot)
 
     @invariant()
     def each_task_is_in_one_place(self) -> None:
         for stage, queue in enumerate(self.queues):
             fields = self.s.stage(stage)
-            running = [entry for entry, task in self.handed.items() if self.slots[task.slot].stage == stage]
+            running = [entry for entry, task in self.dispatched.items() if self.slots[task.slot].stage == stage]
             assert self.s.queue(stage) == queue
             assert (fields["waiting"], fields["running"]) == (len(queue), len(running))
             assert fields["lone"] == sum(self.queued[entry].tries > 0 for entry in queue)
         for slot in range(len(self.slots)):
             listed = self.s.ring(slot)
-            assert sorted(listed) == sorted(entry for entry, task in self.handed.items() if task.slot == slot)
+            assert sorted(listed) == sorted(entry for entry, task in self.dispatched.items() if task.slot == slot)
             assert self.s.slot(slot)["outstanding"] == len(listed)
             assert self.s.slot(slot)["batches"] == len({self.s.task(entry)["batch"] for entry in listed})
-        for place, state in ((self.new, NEW), (self.queued, QUEUED), (self.handed, HANDED)):
+        for place, state in ((self.new, NEW), (self.queued, QUEUED), (self.dispatched, DISPATCHED)):
             for entry, task in place.items():
                 assert self.s.task(entry)["state"] == state
                 assert self.s.find(task.id) == entry
@@ -302,7 +302,7 @@ class BatcherMachine(RuleBasedStateMachine):
                     self.look_at_ring(slot)
                     self.slot_answers(slot, 24, False)
             self.pass_time_to_deadline()
-        assert not self.queued and not self.handed
+        assert not self.queued and not self.dispatched
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

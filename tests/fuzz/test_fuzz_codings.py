@@ -63,7 +63,7 @@ def test_bodies(coding: str, parts: list[bytes], limit: int) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 @given(parts=PARTS, changes=CHANGES, limit=st.integers(0, 400_000))
-def test_spoilt_bodies(coding: str, parts: list[bytes], changes: list[tuple[int, int, bytes]], limit: int) -> None:
+def test_corrupt_bodies(coding: str, parts: list[bytes], changes: list[tuple[int, int, bytes]], limit: int) -> None:
     body = b"".join(map(ENCODERS[coding], parts))
     for at, length, new in changes:
         body = body[:at] + new + body[at + length :]

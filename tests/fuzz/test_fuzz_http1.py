@@ -1,4 +1,4 @@
-"""Whole conversations with core, corrupt at random: it lives, keeps its books, and does not care how bytes are cut."""
+"""Whole conversations with core, corrupt at random: it lives, its accounting balances, however the bytes are cut."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.names[slot] = lessee(slot, self.incarnations)
 
     @invariant()
-    def books_balance(self) -> None:
+    def accounting_balances(self) -> None:
         assert self.core.count() == (len(self.held), len(self.leased))
 
 

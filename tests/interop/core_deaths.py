@@ -40,7 +40,7 @@ PIPELINE = """
 
     def fail(number, frame):
         sys.executable = os.environ["NO_PYTHON"]
-        core.PATIENCE = 0.2
+        core.START_TIMEOUT = 0.2
 
     if __name__ == "__main__":
         for name in ("MOST_DEATHS", "FIRST_DELAY"):

@@ -16,7 +16,7 @@ WATCHFUL = """
         def forward(self, data):
             say("run", data)
             wait(data)
-            time.sleep(0.002)  # nothing is handed ahead to who takes that long: what waits is in core's queue
+            time.sleep(0.002)  # no dispatch ahead to a worker that takes that long: what waits is in core's queue
             return data
 
     class First(Worker):

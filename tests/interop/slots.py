@@ -1,4 +1,4 @@
-"""A core that the test steers, worker processes that say what they do, and the books that must balance afterwards."""
+"""A core that the test steers, worker processes that say what they do, and the accounting that must balance then."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ring_core(engine: Engine) -> None:
 
 
 class Worker:
-    """A process in a row, which says over a pipe what it does: `said` waits for its next word."""
+    """A process in a slot, which says over a pipe what it does: `said` waits for its next word."""
 
     alive: ClassVar[set[Worker]] = set()
 

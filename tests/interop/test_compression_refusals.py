@@ -51,7 +51,7 @@ def test_a_large_body_in_another_coding_is_refused_at_its_head(service: Service)
     ],
 )
 @both
-def test_spoilt_bodies(service: Service, coding: str, corrupt: Any, complaint: str) -> None:
+def test_corrupt_bodies(service: Service, coding: str, corrupt: Any, complaint: str) -> None:
     status, _, body = ask(service, corrupt(ENCODERS[coding](LARGE_JSON)), content_encoding=coding)
     assert status == 400
     assert body.decode().startswith(f"decoding error: {complaint} {coding}")

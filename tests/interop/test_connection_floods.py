@@ -123,7 +123,7 @@ def test_workers_die_while_core_has_no_descriptors(serve: Serve) -> None:
             os.kill(pid, signal.SIGKILL)
             inside.send(request(b"%d" % number))  # waits for the next one, if the end has been seen
             answer = inside.answer()
-            if answer.status == 500:  # handed out before that
+            if answer.status == 500:  # dispatched before that
                 inside.send(request(b"%d" % number))
                 answer = inside.answer()
             value, successor = json.loads(answer.body)

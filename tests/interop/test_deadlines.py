@@ -53,7 +53,7 @@ def test_in_the_queue_of_a_later_stage() -> None:
 
 
 def test_in_a_workers_ring() -> None:
-    """Handed out, but not started: the worker finds it there and must not run it."""
+    """Dispatched, but not started: the worker finds it there and must not run it."""
     with running() as engine, Client(engine) as client:
         channel = engine.channel()
         assert client.ask(within(50, b"too late")).outcome == EXPIRED
@@ -61,7 +61,7 @@ def test_in_a_workers_ring() -> None:
         serve_one(engine, channel, b"in time")
 
 
-def test_handed_ahead_behind_others() -> None:
+def test_dispatched_ahead_behind_others() -> None:
     """The ring of a busy worker holds it while its deadline passes; batch-mates without one are run."""
     with running(stage={"max_batch_size": 3, "max_wait_ns": 10 * SECOND}) as engine, clients(engine, 3) as three:
         channel = engine.channel()
@@ -195,6 +195,6 @@ def test_the_round_that_frees_a_worker_finds_the_deadline_passed() -> None:
         assert two[0].outcome() == (200, b"x")
         assert two[1].outcome() == EXPIRED
         submit = engine.segment.layout()["rings"][1][0]
-        handed = shared_memory(engine)[submit : submit + 8]
-        assert int.from_bytes(handed, "little") == 1  # the one that was at work
+        dispatched = shared_memory(engine)[submit : submit + 8]
+        assert int.from_bytes(dispatched, "little") == 1  # the one that was at work
         assert channel.take_now() == []

@@ -28,7 +28,7 @@ SCRIBBLER = """
 """
 
 
-def test_a_worker_that_spoils_the_masters_ring_does_not_end_the_service(serve: Callable[..., Service]) -> None:
+def test_a_worker_that_corrupts_the_masters_ring_does_not_end_the_service(serve: Callable[..., Service]) -> None:
     service = serve(SCRIBBLER, "--timeout", "500").wait_ready()
     with service.client() as client:
         for _ in range(64):  # master looks at core's index when it has gone round its ring

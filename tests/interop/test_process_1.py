@@ -1,4 +1,4 @@
-"""A service as process 1 of a PID namespace, as in a container: it reaps orphans; signals and its end are in order."""
+"""A service as process 1 of a PID namespace, as in a container. It reaps children without owner, and ends in order."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def children(pid: int) -> set[int]:
     return {int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()}
 
 
-def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, gate: Path) -> None:
+def test_children_without_an_owner_are_reaped_and_others_left_to_their_owners(start: Start, gate: Path) -> None:
     service = start(LEAVES_CHILDREN, str(gate)).wait_ready()
     service.wait_output("<Careless_2.1> ready")
     master = master_of(service)
@@ -94,10 +94,10 @@ def test_orphans_are_reaped_and_others_left_to_their_owners(start: Start, gate: 
     with service.client() as client:
         assert client.post("/inference", json=3).json() == 1
         assert client.post("/forked", json=3).json() == 1
-    orphans = children(master) - before
-    assert len(orphans) == 6
+    ownerless = children(master) - before
+    assert len(ownerless) == 6
     gate.write_text("")
-    until(lambda: not orphans & children(master))
+    until(lambda: not ownerless & children(master))
     assert children(master) == before
     os.kill(master, signal.SIGTERM)
     assert service.wait_end() == 0

@@ -109,7 +109,7 @@ def test_what_nobody_waits_for_is_not_run_again(left: bool) -> None:
         again.stop()
 
 
-class Spoiler(UserWorker):
+class Overwriter(UserWorker):
     """Writes over its input, then dies of it the first time."""
 
     first_life = True
@@ -128,11 +128,11 @@ class Spoiler(UserWorker):
         return seen
 
 
-class ZeroCopySpoiler(Spoiler):
+class ZeroCopyOverwriter(Overwriter):
     zero_copy = True
 
 
-class ArraySpoiler(Spoiler):
+class ArrayOverwriter(Overwriter):
     deserialize_ipc = UserWorker.deserialize_ipc
 
     def forward(self, data: Any) -> Any:
@@ -140,7 +140,7 @@ class ArraySpoiler(Spoiler):
         return super().forward(data.data.cast("B"))
 
 
-def lives(worker_class: type[Spoiler], **place: Any) -> tuple[Any, Any]:
+def lives(worker_class: type[Overwriter], **place: Any) -> tuple[Any, Any]:
     """What its first process does, and its second."""
 
     def live(first: bool) -> Any:
@@ -154,8 +154,8 @@ def lives(worker_class: type[Spoiler], **place: Any) -> tuple[Any, Any]:
     return live(True), live(False)
 
 
-@pytest.mark.parametrize("worker_class", [Spoiler, ZeroCopySpoiler])
-def test_the_second_run_sees_what_the_first_one_saw(worker_class: type[Spoiler]) -> None:
+@pytest.mark.parametrize("worker_class", [Overwriter, ZeroCopyOverwriter])
+def test_the_second_run_sees_what_the_first_one_saw(worker_class: type[Overwriter]) -> None:
     first_life, second_life = lives(worker_class, is_first=True)
     with running(stage=RETRY) as engine, Client(engine) as client:
         first = Worker(engine, first_life)
@@ -168,7 +168,7 @@ def test_the_second_run_sees_what_the_first_one_saw(worker_class: type[Spoiler])
 
 def test_between_stages_too() -> None:
     """The array lies beside its pickle, where a stage without `retry` would look into the block itself."""
-    first_life, second_life = lives(ArraySpoiler, is_first=False)
+    first_life, second_life = lives(ArrayOverwriter, is_first=False)
     with running(stages=2, stage=RETRY) as engine, Client(engine) as client:
         channel = engine.channel(1)
         first = Worker(engine, first_life, slot=2)

@@ -119,7 +119,7 @@ def test_core_survives_and_serves_again(region: int) -> None:
     engine.close()
 
 
-def test_a_slot_whose_bell_was_written_over_is_roused() -> None:
+def test_a_slot_whose_bell_was_written_over_is_notified() -> None:
     """It sleeps, and its bell says that it is awake: one request runs out of time, the next is served."""
     with running(service_timeout_ns=200_000_000) as engine:
         worker = Worker(engine, echo)
@@ -153,15 +153,15 @@ def test_an_order_that_is_none_keeps_nobody_awake() -> None:
     os.close(writer)
 
 
-def test_a_spoilt_header_is_written_anew_for_who_starts_next() -> None:
+def test_a_corrupt_header_is_written_anew_for_the_next_process() -> None:
     made = Segment.create([(64, 64), (16, 32)], 64, BUDGET, 2)
-    sound = os.pread(made.fd, 4096, 0)
+    valid = os.pread(made.fd, 4096, 0)
     for at, value in ((0, 0), (12, 7), (44, 5), (26, 1)):
         os.pwrite(made.fd, bytes([value]), at)
         with pytest.raises(ValueError, match="shared memory|capacity"):
             Segment.attach(made.fd)
         made.begin_slot(1, 1)
-        assert os.pread(made.fd, 4096, 0) == sound
+        assert os.pread(made.fd, 4096, 0) == valid
     attached = Segment.attach(os.dup(made.fd))
     assert attached.layout() == made.layout()
     attached.close()

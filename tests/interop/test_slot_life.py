@@ -86,7 +86,7 @@ def test_a_slot_is_made_anew_when_its_tasks_words_are_corrupt(engine: Engine) ->
         client.send_post(b"lost")
         with mmap.mmap(engine.segment.fd, engine.segment.layout()["size"]) as memory:
             words = slice(engine.segment.layout()["words"], engine.segment.layout()["words"] + 64)
-            engine.wait_until(lambda _: any(memory[words]))  # the task is handed out
+            engine.wait_until(lambda _: any(memory[words]))  # the task is dispatched
             memory[words] = bytes(64)  # now nobody can start it
         os.write(go, b"!")
         assert engine.news()[:3] == (SLOT_DEAD, 1, 1)  # or it would have no work any more, since it holds a task

@@ -177,7 +177,7 @@ def test_no_slot_for_another_task() -> None:
 
 
 def test_answers_never_outnumber_their_ring() -> None:
-    """However fast a slot is while core looks elsewhere: what core hands out fits the ring of answers."""
+    """However fast a slot is while core looks elsewhere: what core dispatches fits the ring of answers."""
 
     def echo(channel: Any, item: Any) -> None:
         channel.publish(item, [bytes(item)], 0, BYTES)

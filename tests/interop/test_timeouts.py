@@ -38,7 +38,7 @@ def test_what_expires_in_the_queue_is_never_run() -> None:
 
 def test_what_expires_in_a_ring_is_never_run() -> None:
     with running(service_timeout_ns=50 * MS) as engine, clients(engine, 2) as two:
-        channel = engine.channel()  # handed to its ring, but not taken
+        channel = engine.channel()  # dispatched to its ring, but not taken
         assert two[0].send_post(b"too late").outcome() == EXPIRED
         two[1].send_post(b"in time")
         [item] = channel.take()

@@ -58,7 +58,7 @@ def test_killed_before_it_started() -> None:
         second.stop()
 
 
-def test_killed_with_several_handed_ahead() -> None:
+def test_killed_with_several_dispatched_ahead() -> None:
     with running(slots=2) as engine, clients(engine, 6) as six:
         first = Worker(engine, echo, slot=1)
         for _ in range(200):  # core learns that this slot is quick, so it gets work ahead
@@ -69,8 +69,8 @@ def test_killed_with_several_handed_ahead() -> None:
         assert first.said() == b"holds"
         engine.wait_until(lambda stats: stats["remaining"] == 6)
         submit = engine.segment.layout()["rings"][1][0]
-        handed = shared_memory(engine)[submit : submit + 8]
-        assert int.from_bytes(handed, "little") > 201  # more than the one that it holds
+        dispatched = shared_memory(engine)[submit : submit + 8]
+        assert int.from_bytes(dispatched, "little") > 201  # more than the one that it holds
         first.kill()
         assert first.ended() == 1
         second = Worker(engine, echo, slot=2)

@@ -60,7 +60,7 @@ PROGRAM = """
         server.append_worker(Before)
         server.append_worker(Stream)
         server.append_worker(Stream, route="/alone", timeout=10)
-        server.append_worker(Stream, route="/spoiled")
+        server.append_worker(Stream, route="/wrong-index")
         server.append_worker(Stream, route="/short", timeout=1)
         server.append_worker(Batch, max_batch_size=4, max_wait_time=2000, route="/batch")
         server.run()
@@ -189,7 +189,7 @@ def test_a_batch_that_returns_nothing_differs(pair: Pair) -> None:
 
 
 def test_a_wrong_index_differs(pair: Pair) -> None:
-    """In Mosec nobody hears of it until the service's time-out."""
+    """In Mosec no client is told of it until the service's time-out."""
     failed = error("500: Internal Server Error: inference internal error")
-    assert events(pair, "/spoiled", {"texts": ["a"], "index": 1}) == [(message("a"), message("a") + failed)]
-    assert read(pair.ours.post("/spoiled", json={"texts": ["b"]})) == message("b")
+    assert events(pair, "/wrong-index", {"texts": ["a"], "index": 1}) == [(message("a"), message("a") + failed)]
+    assert read(pair.ours.post("/wrong-index", json={"texts": ["b"]})) == message("b")

@@ -49,7 +49,7 @@ def soak(
             raise
         chaos.stop()
         took = time.monotonic() - began
-        books = growth.settle(service)
+        held = growth.settle(service)
         grown = growth.growth(before, growth.sample(service))
     failures = [f"{found}: {attempt}" for found, attempt in ledger.failures()]
     recovery = {
@@ -65,9 +65,9 @@ def soak(
         "kinds": ledger.kinds(),
         "recovery": recovery,
         "rolls": chaos.rolls,
-        "books": books,
+        "accounting": held,
         "growth": grown,
-        "failures": failures + growth.complaints(books, grown),
+        "failures": failures + growth.complaints(held, grown),
     }
 
 

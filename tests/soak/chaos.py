@@ -90,7 +90,7 @@ class Chaos:
         self.recoveries.setdefault(f"worker {number.name}", []).append(time.monotonic() - began)
 
     def _wait(self, line: str, count: int) -> None:
-        with contextlib.suppress(AssertionError):  # a worker that died often waits as long as a test's patience
+        with contextlib.suppress(AssertionError):  # a worker that died often waits as long as a test does
             return self.service.wait_outputs(line, count)
         self.service.wait_outputs(line, count)
 
@@ -129,7 +129,7 @@ class Chaos:
         until(served, message="the service does not answer")
 
     def _stop_worker(self) -> None:
-        """Nobody dies of it: its requests wait, those handed to it ahead are served by others."""
+        """No worker dies of it: its requests wait, those dispatched to it ahead are served by others."""
         pid, title = self._victim()
         if "Faulty" in title:  # which has a time-out so short that this would be a hang
             return

@@ -18,10 +18,10 @@ def settle(service: Service, patience: float = 60.0) -> dict[str, int]:
     while True:
         segment = memory_of(service)
         stats = segment.stats()
-        held, leased = segment.blocks()
-        books = {"tasks": stats["remaining"], "charged": stats["charged"], "held": held, "leased": leased}
-        if books["tasks"] == books["charged"] == 0 or time.monotonic() > deadline:
-            return books
+        core_held, leased = segment.blocks()
+        held = {"tasks": stats["remaining"], "charged": stats["charged"], "held": core_held, "leased": leased}
+        if held["tasks"] == held["charged"] == 0 or time.monotonic() > deadline:
+            return held
         time.sleep(0.05)
 
 
@@ -46,9 +46,9 @@ def growth(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) 
     }
 
 
-def complaints(books: dict[str, int], grown: dict[str, dict[str, int]]) -> list[str]:
+def complaints(held: dict[str, int], grown: dict[str, dict[str, int]]) -> list[str]:
     """What must not be of what was found at the end."""
-    found = [f"{name} left at rest: {books[name]}" for name in ("tasks", "charged", "held") if books[name]]
+    found = [f"{name} left at rest: {held[name]}" for name in ("tasks", "charged", "held") if held[name]]
     for title, by in grown.items():
         found += [f"{title}: {by[key]:+} {key}" for key in ("descriptors", "threads") if by[key] > 0]
         if by["rss"] > RSS_LIMIT:

@@ -1,4 +1,4 @@
-"""The books of a soak: what became of each request, and whether that may be."""
+"""The accounting of a soak: what became of each request, and whether that may be."""
 
 from __future__ import annotations
 

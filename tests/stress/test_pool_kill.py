@@ -85,7 +85,7 @@ def test_no_block_has_two_holders_under_contention(processes: Processes) -> None
 
 
 @pytest.mark.timeout(120)
-def test_books_balance_after_kills_at_random_moments(processes: Processes) -> None:
+def test_accounting_balances_after_kills_at_random_moments(processes: Processes) -> None:
     arena, choose = Arena(), random.Random(20)
     core = arena.pool(0)
     total = len(free_blocks(core))

@@ -1,4 +1,4 @@
-"""Two real processes race for handed tasks: core takes back what the slot starts at the same time."""
+"""Two real processes race for dispatched tasks: core reclaims what the slot starts at the same time."""
 
 import mmap
 import os
@@ -79,7 +79,7 @@ def race(s: Scheduler, shared: mmap.mmap, turn: int, descriptors: BinaryIO, won:
 @pytest.mark.timeout(120)
 def test_each_task_has_one_winner() -> None:
     shared = mmap.mmap(-1, GONE + 4)
-    # The other slot is idle, which makes taking back worth while. It gets nothing: what is taken back is withdrawn.
+    # The other slot is idle, which makes reclaiming worth while. It gets nothing: what is reclaimed is withdrawn.
     s = Scheduler([(TASKS, 0, 2)], max_tasks=TASKS, ring_capacity=TASKS, words=memoryview(shared)[:GO])
     s.slot_up(0)
     s.slot_up(1)

@@ -87,7 +87,7 @@ def mixed(count: int, seed: int) -> Iterator[Exchange]:
         yield kind(number)
 
 
-class Books:
+class Holdings:
     """What a service holds while nothing is under way."""
 
     def __init__(self, service: Service) -> None:
@@ -108,18 +108,18 @@ def test_a_hundred_thousand_mixed_requests(serve: Serve) -> None:
     drive(service.port, mixed(10_000, 1), 64)  # buffers, caches and pages that are kept have grown
     segment = memory_of(service)
     at_rest(segment)
-    before = Books(service)
+    before = Holdings(service)
     counts = drive(service.port, mixed(90_000, 2), 64)
     assert sum(counts.values()) == 90_000
     assert counts[0] > 4000  # left
     assert counts[200] > 75_000
     at_rest(segment)
-    after = Books(service)
+    after = Holdings(service)
     assert after.titles == before.titles
     assert after.descriptors == before.descriptors
     for title, size in after.memory.items():
         assert size - before.memory[title] < 2048, f"{title}: {before.memory[title]} KiB became {size}"
-    # A worker may keep the last arrays that it saw; nobody else holds anything.
+    # A worker may keep the last arrays that it saw; nothing else is held.
     core_held, leased = segment.blocks()
     assert core_held == 0
     assert leased <= 20

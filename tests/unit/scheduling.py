@@ -1,10 +1,10 @@
-"""Steps that the tests of the batcher share: a stage, arrivals, hand-outs and answers at times given by hand (ns)."""
+"""Steps that the tests of the batcher share: a stage, arrivals, dispatches and answers at given times (ns)."""
 
 from tests.drivers.batcher import Scheduler
 
 US = 1_000
 MS = 1_000_000
-FREE, NEW, QUEUED, HANDED = range(4)
+FREE, NEW, QUEUED, DISPATCHED = range(4)
 Batch = tuple[int, list[tuple[int, int]]]
 
 
@@ -26,7 +26,7 @@ def arrive(s: Scheduler, count: int, now: int = 0, stage: int = 0) -> list[int]:
     return entries
 
 
-def hand(s: Scheduler, now: int, stage: int = 0) -> Batch:
+def dispatch(s: Scheduler, now: int, stage: int = 0) -> Batch:
     batch = s.next_batch(stage, now)
     assert batch is not None
     return batch
@@ -52,10 +52,10 @@ def finish(s: Scheduler, batch: Batch, now: int) -> int:
 
 
 def run(s: Scheduler, took: int, now: int, times: int = 1) -> int:
-    """`times` batches of one task, each handed to an idle slot, which answers `took` later; the time after."""
+    """`times` batches of one task, each dispatched to an idle slot, which answers `took` later; the time after."""
     for _ in range(times):
         arrive(s, 1, now)
-        batch = hand(s, now)
+        batch = dispatch(s, now)
         start(s, batch)
         now += took
         assert finish(s, batch, now) == took
@@ -64,7 +64,7 @@ def run(s: Scheduler, took: int, now: int, times: int = 1) -> int:
 
 def run_batch(s: Scheduler, size: int, took: int, now: int) -> int:
     arrive(s, size, now)
-    batch = hand(s, now)
+    batch = dispatch(s, now)
     assert len(batch[1]) == size
     start(s, batch)
     assert finish(s, batch, now + took) == took

@@ -6,15 +6,15 @@ import pytest
 
 from tests.drivers.batcher import Scheduler
 from tests.unit.scheduling import (
-    HANDED,
+    DISPATCHED,
     MS,
     NEW,
     US,
     Batch,
     arrive,
+    dispatch,
     entries_of,
     finish,
-    hand,
     scheduler,
     start,
 )
@@ -58,7 +58,7 @@ class TestTasks:
         s = scheduler()
         for turn in range(1, 4):
             arrive(s, 1)
-            batch = hand(s, 0)
+            batch = dispatch(s, 0)
             assert batch == (0, [(0, turn)])
             finish(s, batch, 1)
 
@@ -83,14 +83,14 @@ class TestClosing:
     def test_batch_of_one_goes_at_once(self) -> None:
         s = scheduler(1, 10 * MS)
         (entry,) = arrive(s, 1, 5)
-        assert hand(s, 5) == (0, [(entry, 1)])
+        assert dispatch(s, 5) == (0, [(entry, 1)])
 
     def test_full_batch_goes_at_once_in_order_of_arrival(self) -> None:
         s = scheduler(4, 10 * MS)
         entries = arrive(s, 3, 5)
         assert s.next_batch(0, 6) is None
         entries += arrive(s, 2, 7)
-        assert entries_of(hand(s, 7)) == entries[:4]
+        assert entries_of(dispatch(s, 7)) == entries[:4]
         assert s.queue(0) == entries[4:]
 
     def test_partial_batch_goes_when_its_oldest_has_waited(self) -> None:
@@ -98,12 +98,12 @@ class TestClosing:
         entries = arrive(s, 1, 5) + arrive(s, 1, 3 * MS)
         assert s.deadline(3 * MS) == 10 * MS + 5
         assert s.next_batch(0, 10 * MS + 4) is None
-        assert entries_of(hand(s, 10 * MS + 5)) == entries
+        assert entries_of(dispatch(s, 10 * MS + 5)) == entries
 
     def test_without_wait_whatever_is_there_goes(self) -> None:
         s = scheduler(4, 0)
         entries = arrive(s, 2, 5)
-        assert entries_of(hand(s, 5)) == entries
+        assert entries_of(dispatch(s, 5)) == entries
 
     def test_endless_wait_is_no_deadline(self) -> None:
         s = scheduler(2, 2**64 - 1)
@@ -127,10 +127,10 @@ class TestClosing:
     def test_large_burst_goes_as_whole_batches_to_one_slot_each(self) -> None:
         s = scheduler(8, 10 * MS, slots=4)
         arrive(s, 27, 0)
-        batches = [hand(s, 0) for _ in range(3)]
+        batches = [dispatch(s, 0) for _ in range(3)]
         assert [(slot, len(tasks)) for slot, tasks in batches] == [(0, 8), (1, 8), (2, 8)]
         assert s.next_batch(0, 0) is None
-        assert hand(s, 10 * MS)[0] == 3
+        assert dispatch(s, 10 * MS)[0] == 3
 
     def test_stages_do_not_mix(self) -> None:
         s = Scheduler([(1, 0, 1), (2, 0, 1)])
@@ -138,19 +138,19 @@ class TestClosing:
         s.slot_up(1)
         first = arrive(s, 1, 0, stage=0)
         second = arrive(s, 2, 0, stage=1)
-        assert hand(s, 0, stage=1) == (1, [(entry, 1) for entry in second])
-        assert hand(s, 0, stage=0) == (0, [(entry, 1) for entry in first])
+        assert dispatch(s, 0, stage=1) == (1, [(entry, 1) for entry in second])
+        assert dispatch(s, 0, stage=0) == (0, [(entry, 1) for entry in first])
 
     def test_task_goes_through_stages_in_one_slot(self) -> None:
         s = Scheduler([(1, 0, 1), (1, 0, 1)])
         s.slot_up(0)
         s.slot_up(1)
         (entry,) = arrive(s, 1)
-        slot, ((_, sequence),) = hand(s, 0, stage=0)
+        slot, ((_, sequence),) = dispatch(s, 0, stage=0)
         assert s.start(entry, sequence)
         assert s.complete(slot, entry, sequence, 9) == 9
         s.enqueue(entry, 1, 9)
-        assert hand(s, 9, stage=1) == (1, [(entry, 2)])
+        assert dispatch(s, 9, stage=1) == (1, [(entry, 2)])
 
     def test_slots_that_are_down_get_nothing(self) -> None:
         s = Scheduler([(1, 0, 2)])
@@ -158,14 +158,14 @@ class TestClosing:
         assert s.next_batch(0, 0) is None
         assert s.deadline(0) is None
         s.slot_up(1)
-        assert hand(s, 0)[0] == 1
+        assert dispatch(s, 0)[0] == 1
 
 
 class TestAnswers:
     def test_only_the_slot_that_has_the_task_answers_it_and_once(self) -> None:
         s = scheduler(slots=2)
         (entry,) = arrive(s, 1)
-        assert hand(s, 0) == (0, [(entry, 1)])
+        assert dispatch(s, 0) == (0, [(entry, 1)])
         wrong = [(1, entry, 1), (0, entry, 0), (0, entry, 2), (0, entry + 1, 1), (0, 2**32 - 1, 1), (7, entry, 1)]
         for answer in wrong:
             assert not s.holds(*answer)
@@ -178,9 +178,9 @@ class TestAnswers:
     def test_stale_answer_does_not_reach_the_next_task_of_the_slot(self) -> None:
         s = scheduler()
         (entry,) = arrive(s, 1)
-        finish(s, hand(s, 0), 5)
+        finish(s, dispatch(s, 0), 5)
         assert arrive(s, 1) == [entry]
-        hand(s, 5)
+        dispatch(s, 5)
         assert s.complete(0, entry, 1, 6) is None
         assert s.complete(0, entry, 2, 6) == 1
 
@@ -197,12 +197,12 @@ class TestWord:
 
         (entry,) = arrive(s, 1)
         assert word() == (0, 0)
-        hand(s, 0)
-        assert word() == (1, 1), "handed"
+        dispatch(s, 0)
+        assert word() == (1, 1), "dispatched"
         s.slot_drain(0)
         assert word() == (2, 0), "reclaimed"
         s.slot_up(0)
-        batch = hand(s, 0)
+        batch = dispatch(s, 0)
         assert word() == (3, 1)
         start(s, batch)
         assert word() == (3, 2), "started"
@@ -220,7 +220,7 @@ class TestWithdraw:
         assert s.queue(0) == [entries[0], entries[2]]
         assert s.task(entries[1])["state"] == NEW
         s.slot_up(0)
-        assert entries_of(hand(s, 3)) == [entries[0], entries[2]]
+        assert entries_of(dispatch(s, 3)) == [entries[0], entries[2]]
 
     def test_of_the_oldest_moves_the_deadline(self) -> None:
         s = scheduler(4, 10 * MS)
@@ -233,7 +233,7 @@ class TestWithdraw:
     def test_handed_but_not_started(self) -> None:
         s = scheduler(2, 0)
         entries = arrive(s, 2)
-        _, ((_, sequence), (_, other)) = hand(s, 0)
+        _, ((_, sequence), (_, other)) = dispatch(s, 0)
         assert s.withdraw(entries[0])
         assert not s.start(entries[0], sequence), "the slot skips it"
         assert s.start(entries[1], other)
@@ -243,7 +243,7 @@ class TestWithdraw:
     def test_last_of_its_batch(self) -> None:
         s = scheduler()
         (entry,) = arrive(s, 1)
-        hand(s, 0)
+        dispatch(s, 0)
         assert s.withdraw(entry)
         slot = s.slot(0)
         assert (slot["batches"], slot["outstanding"], slot["batch_ns"]) == (0, 0, 0)
@@ -252,13 +252,13 @@ class TestWithdraw:
     def test_started_one_is_told(self) -> None:
         s = scheduler()
         (entry,) = arrive(s, 1)
-        batch = hand(s, 0)
+        batch = dispatch(s, 0)
         start(s, batch)
         assert not s.cancelled(entry, 1)
         assert not s.withdraw(entry)
         assert s.cancelled(entry, 1)
         assert not s.cancelled(entry, 2)
-        assert s.task(entry)["state"] == HANDED
+        assert s.task(entry)["state"] == DISPATCHED
         assert s.holds(0, entry, 1)
         assert finish(s, batch, 5) == 5
 
@@ -289,24 +289,24 @@ class TestRowsThatAreUp:
         order = s.up(0)
         for slot in order * 2:
             arrive(s, 1)
-            finish(s, hand(s, 0), 0)
+            finish(s, dispatch(s, 0), 0)
             assert s.up(0)[-1] == slot
 
     def test_a_stage_moves_to_another_slot(self) -> None:
         s = Scheduler([(1, 0, 2)])
         s.slot_up(0)
         arrive(s, 3)
-        before = hand(s, 0)
+        before = dispatch(s, 0)
         start(s, before)
         s.slot_up(1)
         s.slot_drain(0)
-        after = hand(s, 0)
+        after = dispatch(s, 0)
         assert (before[0], after[0]) == (0, 1)
         finish(s, before, US)
         assert s.next_batch(0, US) is None  # the slot that is idle now is not up
         start(s, after)
         finish(s, after, US)
-        assert hand(s, US)[0] == 1
+        assert dispatch(s, US)[0] == 1
 
 
 # ---- which idle slot gets the next batch ----------------------------------------------------------
@@ -317,7 +317,7 @@ def one_after_another(s: Scheduler, count: int, now: int = 0, step: int = US) ->
     slots = []
     for _ in range(count):
         arrive(s, 1, now)
-        batch = hand(s, now)
+        batch = dispatch(s, now)
         slots.append(batch[0])
         start(s, batch)
         now += step
@@ -327,7 +327,7 @@ def one_after_another(s: Scheduler, count: int, now: int = 0, step: int = US) ->
 
 def begin(s: Scheduler, now: int = 0) -> Batch:
     arrive(s, 1, now)
-    batch = hand(s, now)
+    batch = dispatch(s, now)
     start(s, batch)
     return batch
 
@@ -347,7 +347,7 @@ def test_batches_go_round_as_tasks_do() -> None:
     slots = []
     for now in range(4):
         arrive(s, 4, now)
-        batch = hand(s, now)
+        batch = dispatch(s, now)
         slots.append((batch[0], len(batch[1])))
         finish(s, batch, now)
     assert slots == [(0, 4), (1, 4), (0, 4), (1, 4)]
@@ -361,7 +361,7 @@ def test_who_was_busy_for_long_is_not_passed_over() -> None:
     assert one_after_another(s, 4, 5 * MS) == [0, 2, 1, 0]
 
 
-def test_what_counts_is_the_hand_out_not_the_answer() -> None:
+def test_what_counts_is_the_dispatch_not_the_answer() -> None:
     s = scheduler(slots=3)
     batches = [begin(s) for _ in range(3)]
     for slot in (2, 0, 1):
@@ -377,7 +377,7 @@ def test_stages_go_round_apart() -> None:
     for now in range(3):
         for stage in (0, 1):
             arrive(s, 1, now, stage)
-            batch = hand(s, now, stage)
+            batch = dispatch(s, now, stage)
             slots.append(batch[0])
             finish(s, batch, now)
     assert slots == [0, 2, 1, 3, 0, 2]
@@ -410,6 +410,6 @@ def test_a_roll_goes_on_with_those_that_are_up() -> None:
 def test_one_that_is_late_waits_until_the_others_have_none_idle() -> None:
     s = scheduler(slots=2)
     arrive(s, 1)
-    assert hand(s, 0)[0] == 0
+    assert dispatch(s, 0)[0] == 0
     s.reclaim(MS)
     assert one_after_another(s, 3, MS) == [1, 1, 1]

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.unit.scheduling import MS, US, arrive, finish, hand, run, run_batch, scheduler, start
+from tests.unit.scheduling import MS, US, arrive, dispatch, finish, run, run_batch, scheduler, start
 
 
-class TestHandAhead:
+class TestDispatchAhead:
     def test_nothing_ahead_before_the_first_measurement(self) -> None:
         s = scheduler()
         arrive(s, 2)
-        hand(s, 0)
+        dispatch(s, 0)
         assert s.next_batch(0, 0) is None
         assert s.deadline(0) is None
 
@@ -29,36 +29,36 @@ class TestHandAhead:
         s = scheduler()
         now = run(s, took, 0, times=3)
         arrive(s, 64, now)
-        handed = 0
+        dispatched = 0
         while s.next_batch(0, now):
-            handed += 1
-        assert handed == 1 + ahead
+            dispatched += 1
+        assert dispatched == 1 + ahead
 
     def test_ahead_follows_the_closing_rule(self) -> None:
         s = scheduler(4, 50 * US)
         now = run_batch(s, 4, 10 * US, 0)
         arrive(s, 7, now)
-        assert len(hand(s, now)[1]) == 4
+        assert len(dispatch(s, now)[1]) == 4
         assert s.next_batch(0, now + 49 * US) is None
         assert s.deadline(now + 49 * US) == now + 50 * US
-        assert len(hand(s, now + 50 * US)[1]) == 3
+        assert len(dispatch(s, now + 50 * US)[1]) == 3
 
     def test_idle_slot_is_preferred_then_fewest_batches(self) -> None:
         s = scheduler(slots=2)
         now = run(s, 10 * US, 0)
         arrive(s, 2, now)
-        one, other = hand(s, now), hand(s, now)
+        one, other = dispatch(s, now), dispatch(s, now)
         now += 10 * US
         finish(s, one, now)
         finish(s, other, now)
         arrive(s, 6, now)
-        assert [hand(s, now)[0] for _ in range(6)] == [1, 0, 1, 0, 1, 0]
+        assert [dispatch(s, now)[0] for _ in range(6)] == [1, 0, 1, 0, 1, 0]
 
     def test_slot_whose_running_batch_has_become_slow_gets_nothing_ahead(self) -> None:
         s = scheduler()
         now = run(s, 10 * US, 0, times=3)
         arrive(s, 1, now)
-        hand(s, now)
+        dispatch(s, now)
         arrive(s, 1, now)
         assert s.next_batch(0, now + MS + 1) is None
         assert s.deadline(now + MS + 1) is None
@@ -68,10 +68,10 @@ class TestHandAhead:
         s = scheduler()
         now = run(s, 10 * US, 0) + 60 * MS
         arrive(s, 2, now)
-        hand(s, now)
+        dispatch(s, now)
         assert s.next_batch(0, now) is not None
 
-    def test_ring_bounds_what_is_handed_ahead(self) -> None:
+    def test_ring_bounds_what_is_dispatched_ahead(self) -> None:
         s = scheduler(ring_capacity=4)
         now = run(s, 10 * US, 0)
         s.set_room(0, 4)
@@ -88,14 +88,14 @@ class TestHandAhead:
         assert s.next_batch(0, 0) is None
         assert s.deadline(0) == MS, "nobody tells when an idle slot pops stale descriptors: look again"
         s.set_room(0, 4)
-        assert len(hand(s, 0)[1]) == 4
+        assert len(dispatch(s, 0)[1]) == 4
 
 
 class TestMeasurement:
     def test_batch_ends_with_its_last_task_in_any_order(self) -> None:
         s = scheduler(3, 0)
         arrive(s, 3, 0)
-        slot, tasks = batch = hand(s, 0)
+        slot, tasks = batch = dispatch(s, 0)
         start(s, batch)
         order = [tasks[1], tasks[0], tasks[2]]
         assert [s.complete(slot, *task, 7 + i) for i, task in enumerate(order)] == [0, 0, 9]
@@ -106,7 +106,7 @@ class TestMeasurement:
         s = scheduler()
         now = run(s, 10 * US, 0)
         arrive(s, 2, now)
-        first, second = hand(s, now), hand(s, now)
+        first, second = dispatch(s, now), dispatch(s, now)
         assert finish(s, first, now + 12 * US) == 12 * US
         assert finish(s, second, now + 20 * US) == 8 * US
 
@@ -116,14 +116,14 @@ class TestMeasurement:
         for _ in range(20):
             s.set_room(0, 64)
             arrive(s, 10, now)
-            batches = [hand(s, now) for _ in range(10)]
+            batches = [dispatch(s, now) for _ in range(10)]
             now += 100 * US
             for batch in batches:
                 finish(s, batch, now)
                 assert 9 * US <= s.slot(0)["batch_ns"] <= 20 * US
         assert s.slot(0)["batch_ns"] == 10 * US
 
-    def test_one_pause_does_not_end_hand_ahead(self) -> None:
+    def test_one_pause_does_not_end_dispatch_ahead(self) -> None:
         s = scheduler()
         now = run(s, 10 * US, 0, times=10)
         now = run(s, 500 * MS, now)

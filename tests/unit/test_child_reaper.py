@@ -1,4 +1,4 @@
-"""Ended children: whose they are. (As process 1, where they are reaped: tests/interop/test_process_1.py.)"""
+"""Ended children: which have an owner. (As process 1, where they are reaped: tests/interop/test_process_1.py.)"""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PROGRAM = """
     copy = multiprocessing.get_context("fork").Process(target=os._exit, args=(9,))
     copy.start()
     worker = child.fork(lambda: os._exit(5))
-    nobodys = os.fork() or os._exit(3)
-    for pid in (program.pid, copy.pid, worker.pid, nobodys):
+    ownerless = os.fork() or os._exit(3)
+    for pid in (program.pid, copy.pid, worker.pid, ownerless):
         ended(pid)
     looks = child_reaper.ChildReaper(reactor, period=0)
     looks.look()
-    ended(nobodys)  # one that has only just ended may be waited for
+    ended(ownerless)  # one that has only just ended may be waited for
     looks.look()
     try:
-        os.waitpid(nobodys, 0)
+        os.waitpid(ownerless, 0)
     except ChildProcessError:
         print("reaped")
     copy.join()

@@ -19,15 +19,15 @@ subprocess.run([sys.executable, "-c", {BURN!r}], check=True)
 print("ready", flush=True)
 sys.stdin.read()
 """
-SERVER_WITH_AN_ORPHAN = """
+SERVER_WITH_A_LEFT_CHILD = """
 import os, sys
 reader, writer = os.pipe()
 if os.fork() == 0:
-    orphan = os.fork()
-    if orphan == 0:
+    left = os.fork()
+    if left == 0:
         sys.stdin.read()
     else:
-        os.write(writer, b"%d" % orphan)
+        os.write(writer, b"%d" % left)
     os._exit(0)
 os.wait()  # from now on there are two
 print(os.read(reader, 20).decode(), flush=True)
@@ -72,8 +72,8 @@ def test_cpu_time_includes_children_that_ended() -> None:
 
 
 def test_a_process_that_lost_its_parent_still_belongs_to_the_server() -> None:
-    with server(SERVER_WITH_AN_ORPHAN) as (process, orphan):
-        assert {stat.pid for stat in processes.tree(process.pid)} == {process.pid, int(orphan)}
+    with server(SERVER_WITH_A_LEFT_CHILD) as (process, left):
+        assert {stat.pid for stat in processes.tree(process.pid)} == {process.pid, int(left)}
 
 
 def test_a_process_that_is_gone_has_no_figures() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.drivers.batcher import Scheduler
-from tests.unit.scheduling import MS, arrive, finish, hand, run, run_batch, scheduler, start
+from tests.unit.scheduling import MS, arrive, dispatch, finish, run, run_batch, scheduler, start
 
 
 def test_without_a_measure_nothing_is_foretold() -> None:
@@ -20,7 +20,7 @@ def test_the_first_batch_of_a_process_foretells_nothing() -> None:
     now = run(s, 5000 * MS, 0)
     arrive(s, 50, now)
     assert s.forecast(0, now) == 0
-    batch = hand(s, now)
+    batch = dispatch(s, now)
     start(s, batch)
     now += 10 * MS
     finish(s, batch, now)
@@ -65,7 +65,7 @@ def test_a_slot_that_stands_still_is_noticed_before_it_answers() -> None:
     s = scheduler(max_tasks=64)
     now = run(s, 1 * MS, 0, times=20)
     arrive(s, 11, now)
-    start(s, hand(s, now))
+    start(s, dispatch(s, now))
     assert s.forecast(0, now) == (11 + 1) * MS
     assert s.forecast(0, now + 1 * MS) == (11 + 1) * MS
     assert s.forecast(0, now + 500 * MS) == 11 * MS + 500 * MS  # that it may stand for as long again
@@ -75,7 +75,7 @@ def measured(s: Scheduler, slots: int, now: int) -> int:
     """Each slot has done two batches of 10 ms; the time after."""
     for _ in range(2):
         arrive(s, slots, now)
-        batches = [hand(s, now) for _ in range(slots)]
+        batches = [dispatch(s, now) for _ in range(slots)]
         now += 10 * MS
         for batch in batches:
             start(s, batch)
@@ -91,7 +91,7 @@ def test_who_stands_still_has_no_part_in_what_its_neighbours_do(standing: list[i
     now = begun + max(standing) * MS
     for ago in [*sorted(standing, reverse=True), 0]:
         arrive(s, 1, now - ago * MS)
-        start(s, hand(s, now - ago * MS))
+        start(s, dispatch(s, now - ago * MS))
     arrive(s, 49, now)
     assert s.forecast(0, now) == (50 + 1) * 10 * MS
 
@@ -100,10 +100,10 @@ def test_who_stands_still_for_less_than_the_queue_will_take_has_its_part() -> No
     s = scheduler(slots=2, max_tasks=256)
     now = measured(s, 2, 0)
     arrive(s, 1, now)
-    start(s, hand(s, now))
+    start(s, dispatch(s, now))
     now += 900 * MS
     arrive(s, 1, now)
-    start(s, hand(s, now))
+    start(s, dispatch(s, now))
     arrive(s, 199, now)
     assert s.forecast(0, now) == (200 * 10 + 10 + 900) * MS // 2
 

@@ -1,4 +1,4 @@
-"""The judgement on stages: who lacks a worker, and who does not get on with its work. Times are given by hand."""
+"""What is said of stages: which lacks a worker, and which does not get on with its work. Times are given by hand."""
 
 from tests.drivers.health import HealthWatch
 
@@ -38,7 +38,7 @@ def test_idle_is_not_stalled() -> None:
         assert watch.look(minute * MINUTE, [IDLE]) == (None, None)
 
 
-def test_work_without_progress_stalls_after_the_stages_patience() -> None:
+def test_work_without_progress_stalls_after_the_stages_limit() -> None:
     watch = HealthWatch([PATIENCE, 2 * PATIENCE], [0, 1])
     slots = [IDLE, busy(since=SECOND)]
     assert watch.look(SECOND + 2 * PATIENCE, slots) == (None, None)
@@ -65,14 +65,14 @@ def test_progress_within_one_batch_counts() -> None:
     assert seen == [None] * 9 + [0] * 3  # it was seen to get on between the looks at 58 and 59 s
 
 
-def test_work_that_is_withdrawn_and_handed_out_anew_does_not_hide_a_stall() -> None:
+def test_work_that_is_withdrawn_and_dispatched_anew_does_not_hide_a_stall() -> None:
     # Clients give up sooner than the patience lasts: the caller knows only since when the latest task is there.
     watch = one_stage()
     seen = [watch.look(second * SECOND, [busy(since=second * SECOND - 1)])[1] for second in range(1, 15)]
     assert seen == [None] * 10 + [0] * 4
 
 
-def test_an_idle_look_in_between_ends_the_vigil() -> None:
+def test_an_idle_look_in_between_ends_the_progress_watch() -> None:
     watch = one_stage()
     assert watch.look(SECOND, [busy(since=SECOND)]) == (None, None)
     assert watch.look(2 * SECOND, [(True, None, 1, 6, 5)]) == (None, None)

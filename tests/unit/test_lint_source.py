@@ -78,3 +78,40 @@ def test_what_keeps_the_rules_passes(tmp_path: Path, name: str, text: str) -> No
     path = tmp_path / name
     path.write_text(text)
     assert list(breaches(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("src_pyx/a.pyx", "# the word is spo" + "ilt\n"),
+        ("src_pyx/a.pxd", "cdef void row_" + "up(int x) noexcept nogil\n"),
+        ("mosec_cy/a.py", "class Worker" + "Row: ...\n"),
+        ("mosec_cy/a.py", "x = take_" + "back(1)\n"),
+        ("docs/a.md", "A batch is handed " + "out.\n"),
+        ("tests/a.py", "class TestHand" + "Ahead: ...\n"),
+        ("tests/a.py", "HAND" + "ED = 3\n"),
+    ],
+)
+def test_banned_word_is_found(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text(text)
+    ((line, what),) = breaches(path, tmp_path)
+    assert line == 1
+    assert "the glossary says" in what
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mosec_cy/a.py", "# unspoken: a batch is dispatched, the verdict of the parser is kept, rows of a table\n"),
+        ("docs/a.md", "Bookshelf, trousers, burial, handler, background, handed over.\n"),
+        ("examples/a.py", "class Ver" + "dict: ...\n"),
+        ("CHANGELOG.md", "A batch is handed " + "out.\n"),
+    ],
+)
+def test_proper_words_pass(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert list(breaches(path, tmp_path)) == []

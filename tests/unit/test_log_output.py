@@ -206,7 +206,7 @@ def test_reader_that_leaves_while_lines_wait(pipe: Ends, watch: Watch) -> None:
 
 
 def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_module, "_HOLD_PATIENCE", PATIENCE)  # a busy machine may not run the other for long
+    monkeypatch.setattr(output_module, "_HOLD_TIMEOUT", PATIENCE)  # a busy machine may not run the other for long
     reader, writer = pipe
     outputs = [watch(writer), watch(writer)]  # each with an open file of its own, as in two processes
     for number in range(20):
@@ -221,7 +221,7 @@ def test_long_lines_of_several_processes_do_not_mix(pipe: Ends, watch: Watch, mo
 def test_a_line_that_may_be_split_waits_for_writes_under_way(
     pipe: Ends, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output_module, "_HOLD_PATIENCE", PATIENCE)
+    monkeypatch.setattr(output_module, "_HOLD_TIMEOUT", PATIENCE)
     reader, writer = pipe
     short, long = watch(writer), watch(writer)
     other = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)

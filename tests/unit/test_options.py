@@ -50,7 +50,7 @@ def test_switches_in_the_environment(text: str, value: bool) -> None:
     assert parse(environ={"MOSEC_STRICT_WARMUP": text}).strict_warmup is value
 
 
-def test_a_switch_of_the_environment_can_be_taken_back() -> None:
+def test_a_switch_of_the_environment_can_be_switched_off_again() -> None:
     assert not parse(["--no-strict-warmup"], {"MOSEC_STRICT_WARMUP": "1"}).strict_warmup
 
 

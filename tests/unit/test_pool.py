@@ -274,7 +274,7 @@ def test_a_range_must_lie_in_its_block(offset: int, length: int, expected: int) 
 
 
 @pytest.mark.parametrize("corrupt", [1, SLOT, OTHER, CORE, CORE | SLOT, 2**64 - 1])
-def test_a_spoilt_word_costs_its_block_and_nothing_else(corrupt: int) -> None:
+def test_a_corrupt_word_costs_its_block_and_nothing_else(corrupt: int) -> None:
     memory = memory_for(64 << 10, 16)
     pool = BlockPool(memory, 64 << 10, 16)
     held = pool.allocate(1)

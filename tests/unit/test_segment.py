@@ -22,7 +22,7 @@ def file_of(content: bytes, size: int) -> int:
 
 
 def header(slots: int) -> bytes:
-    """The header of a sound segment, which says that it has so many slots instead."""
+    """The header of a valid segment, which says that it has so many slots instead."""
     made = Segment.create([(64, 64), (16, 32)], 64, BUDGET, 2)
     fields = list(FIELDS.unpack(os.pread(made.fd, FIELDS.size, 0)))
     made.close()

@@ -1,4 +1,4 @@
-"""The books of the soak: what counts as a failure, and what a fault explains."""
+"""The accounting of the soak: what counts as a failure, and what a fault explains."""
 
 import pytest
 

@@ -16,7 +16,7 @@ from tests.fuzz.guided.pieces import Pieces
 BUDGET, TASKS, CAPACITY = 1 << 20, 64, 64
 SLOT, SLOTS = 1, 2
 HEADER, ENTRY = struct.Struct("<IIQQ"), struct.Struct("<QQ")
-FRAMED, HANDED = 1, 1
+FRAMED, DISPATCHED = 1, 1
 MOST_BUFFERS = 65536
 
 
@@ -48,7 +48,7 @@ class _Stages:
         self.sequence += 1
         if entry < TASKS:
             word = self.words + 8 * entry
-            self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | HANDED)
+            self.memory[word : word + 8] = struct.pack("<Q", self.sequence << 32 | DISPATCHED)
         assert self.tasks.push((entry, self.sequence, block, length, offset, 1, 1, 0, 0, flags))
         self.tasks.publish()
         return self.slot.take_now()

@@ -14,7 +14,7 @@ HEADER = struct.Struct("<QIIIIQQ4I")
 
 
 def segment(data: bytes) -> None:
-    """A sound header with a few fields written over: refused, or one that `create` could have made."""
+    """A valid header with a few fields written over: refused, or one that `create` could have made."""
     pieces = Pieces(data)
     made = Segment.create(SLOTS, TASKS, BUDGET, ROUTES)
     try:
