@@ -8,14 +8,14 @@
  * that it is given to; an answer that was published before its slot died counts; no slot sees the cancellation of
  * another's request.
  *
- * Mutations, each of which must be found: NO_SEQUENCE (also where NOBODY_LEAVES), START_BY_STORE, TAKE_BACK_BY_STORE,
- * HAND_AFTER_PUSH, JUDGE_BEFORE_DRAIN, CANCEL_WITHOUT_SEQUENCE. */
+ * Mutations, each of which must be found: NO_SEQUENCE (also where NO_CLIENT_LEAVES), START_BY_STORE, RECLAIM_BY_STORE,
+ * DISPATCH_AFTER_PUSH, SETTLE_BEFORE_DRAIN, CANCEL_WITHOUT_SEQUENCE. */
 
 #define REQUESTS 2
-#define TAKE_BACKS 2                   /* in all, at most */
+#define RECLAIMS 2                   /* in all, at most */
 #define SLOTS 2
-#define NOBODY 255
-#define HANDED 1                       /* WORD_DISPATCHED */
+#define NO_SLOT 255
+#define DISPATCHED 1                       /* WORD_DISPATCHED */
 #define STARTED 2                      /* WORD_STARTED */
 #define CANCELLED 4                    /* WORD_CANCELLED */
 #define WORD(sequence, flags) ((sequence) * 8 + (flags))
@@ -44,11 +44,11 @@ proctype slot(byte r; byte life) {
 end:    do
         :: submit[r] ? sequence, request ->                /* Channel._started: ring_pop */
 #ifdef START_BY_STORE
-            ok = (word == WORD(sequence, HANDED));
+            ok = (word == WORD(sequence, DISPATCHED));
             if :: ok -> atomic { word = WORD(sequence, STARTED); starts[request]++ } :: else fi;
 #else
             atomic {                                       /* word_start */
-                ok = (word == WORD(sequence, HANDED));
+                ok = (word == WORD(sequence, DISPATCHED));
                 if :: ok -> word = WORD(sequence, STARTED); starts[request]++ :: else fi
             }
 #endif
@@ -85,12 +85,12 @@ end:    do
 inline finish(request) { ends[request]++; assert(ends[request] == 1); state = FREE }
 
 inline reclaim(ok) {                                     /* reclaim_task: word_reclaim */
-#ifdef TAKE_BACK_BY_STORE
-    ok = (word == WORD(sequence, HANDED));
+#ifdef RECLAIM_BY_STORE
+    ok = (word == WORD(sequence, DISPATCHED));
     if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
 #else
     atomic {
-        ok = (word == WORD(sequence, HANDED));
+        ok = (word == WORD(sequence, DISPATCHED));
         if :: ok -> word = WORD(NEXT(sequence), 0); sequence = NEXT(sequence) :: else fi
     }
 #endif
@@ -106,7 +106,7 @@ inline drain(r) {                                          /* slot_poll: _comple
     fi
 }
 
-inline judge(r) {                                          /* batcher_slot_down */
+inline settle_dead(r) {                                          /* batcher_slot_down */
     if
     :: state == AT_SLOT && at == r ->
         reclaim(ok);
@@ -120,11 +120,11 @@ inline judge(r) {                                          /* batcher_slot_down 
 
 inline hand(r) {                                           /* batcher_next_batch, _push_batch */
     sequence = NEXT(sequence);
-#ifdef HAND_AFTER_PUSH
+#ifdef DISPATCH_AFTER_PUSH
     submit[r] ! sequence, request;
-    word = WORD(sequence, HANDED);
+    word = WORD(sequence, DISPATCHED);
 #else
-    word = WORD(sequence, HANDED);                         /* word_dispatch */
+    word = WORD(sequence, DISPATCHED);                         /* word_dispatch */
     submit[r] ! sequence, request;                         /* ring_push, ring_publish */
 #endif
     state = AT_SLOT;
@@ -135,7 +135,7 @@ mtype = { FREE, QUEUED, AT_SLOT }
 
 proctype core() {
     mtype state = FREE;
-    byte sequence, at = NOBODY, request, next, take_backs, got, answered, r;
+    byte sequence, at = NO_SLOT, request, next, reclaims, got, answered, r;
     bool ok;
     bool up[SLOTS] = true;
 end:
@@ -143,8 +143,8 @@ end:
     :: state == FREE && next < REQUESTS -> request = next; next++; state = QUEUED      /* task_new, batcher_enqueue */
     :: state == QUEUED && up[0] -> hand(0)
     :: state == QUEUED && up[1] -> hand(1)
-    :: state == AT_SLOT && take_backs < overdue ->                                   /* batcher_reclaim */
-        take_backs++;
+    :: state == AT_SLOT && reclaims < overdue ->                                   /* batcher_reclaim */
+        reclaims++;
         reclaim(ok);
         if :: ok -> state = QUEUED :: else fi
     :: state != FREE && leaves[request] && !left[request] ->              /* batcher_withdraw */
@@ -162,14 +162,14 @@ end:
     :: drain(1)
     :: dead ? r ->                                         /* slot_dead */
         up[r] = false;
-#ifdef JUDGE_BEFORE_DRAIN
-        judge(r);
+#ifdef SETTLE_BEFORE_DRAIN
+        settle_dead(r);
 #endif
         do
         :: drain(r)
         :: empty(complete[r]) -> break
         od;
-        judge(r);
+        settle_dead(r);
         atomic { do :: submit[r] ? _, _ :: empty(submit[r]) -> break od };             /* ring_reset */
         up[r] = true;
         run slot(r, 1)
@@ -183,10 +183,10 @@ proctype killer() {
 init {
     byte q;
     atomic {                                               /* what will happen, at whatever time */
-#ifndef NOBODY_LEAVES
+#ifndef NO_CLIENT_LEAVES
         if :: leaves[0] = true :: leaves[1] = true :: true fi;
 #endif
-        do :: overdue < TAKE_BACKS -> overdue++ :: break od;
+        do :: overdue < RECLAIMS -> overdue++ :: break od;
         run slot(0, 0); run slot(1, 0); run core(); run killer()
     };
     timeout;

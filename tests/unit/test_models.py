@@ -34,11 +34,11 @@ FAULTS = {  # those that can be put into each model, by the names in its #ifdefs
     ],
     "dispatch": [
         "NO_SEQUENCE",
-        "NO_SEQUENCE NOBODY_LEAVES",
+        "NO_SEQUENCE NO_CLIENT_LEAVES",
         "START_BY_STORE",
-        "TAKE_BACK_BY_STORE",
-        "HAND_AFTER_PUSH",
-        "JUDGE_BEFORE_DRAIN",
+        "RECLAIM_BY_STORE",
+        "DISPATCH_AFTER_PUSH",
+        "SETTLE_BEFORE_DRAIN",
         "CANCEL_WITHOUT_SEQUENCE",
     ],
 }
