@@ -39,7 +39,7 @@ WORDS = {
     r"rehears\w*": "dry run",
     r"vigils?": "progress watch",
     r"farewells?": "reject pending",
-    r"rous(?:e|es|ed|ing)": "notify",
+    r"rous(?:e|es|ed|ing)|stir(?:s|red|ring)?": "notify",
     r"hand(?:s|ed|ing)?[-_ ]?(?:outs?|ahead)": "dispatch, dispatch ahead",
     r"(?:take|taken|taking|took)[-_ ]back": "reclaim",
     r"bur(?:y|ied|ies|ying)": "fold exited",
