@@ -251,7 +251,7 @@ class StageLoop:
         status, text = answer_for(error)
         for item in items:
             if not item.answered:
-                self.channel.publish_error(item, status, text.encode("utf-8", "replace"))
+                self.channel.answer(item, status, text.encode("utf-8", "replace"))
         # After the answers, which do not wait for the reader of the log.
         if isinstance(error, (ResultError, MissingResultsError)):
             logger.warning("%s %s", self.name, error)  # the traceback would be of this module

@@ -78,7 +78,7 @@ def test_late_answers_go_nowhere(cores: Cores) -> None:
         [item] = cores.take()
         assert cores.channel.publish(late, [b"to nobody"], 0, TEXT)
         assert cores.channel.publish_pickle(late, bytearray(MIB))
-        cores.channel.publish_error(late, 500, b"to nobody")
+        cores.channel.answer(late, 500, b"to nobody")
         cores.channel.publish_end(late)
         cores.channel.publish(item, [b"y"], 0, TEXT)
         assert client.outcome() == (200, b"y")

@@ -117,7 +117,7 @@ def test_what_cannot_be_pickled(link: Link) -> None:
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         first.publish_pickle(item, lambda: None)
     assert not item.answered
-    first.publish_error(item, 500, b"no")
+    first.answer(item, 500, b"no")
     assert client.outcome() == (500, b"no")
 
 

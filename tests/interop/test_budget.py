@@ -87,7 +87,7 @@ def test_nothing_is_left_for_an_error_either() -> None:
         client.send_post(b"x")
         [item] = channel.take()
         hoard = take_all(channel)
-        assert channel.publish_error(item, 422, b"the reason") is False
+        assert channel.answer(item, 422, b"the reason") is False
         assert client.outcome() == NO_ROOM_FOR_ANSWER
         blocks_at_rest(engine)
         hoard += take_all(channel)
@@ -95,7 +95,7 @@ def test_nothing_is_left_for_an_error_either() -> None:
         hoard.clear()
         with Client(engine) as other:
             other.send_post(b"z")
-            channel.publish_error(channel.take()[0], 422, b"the reason")
+            channel.answer(channel.take()[0], 422, b"the reason")
             assert other.outcome() == (422, b"the reason")
 
 

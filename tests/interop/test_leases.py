@@ -168,7 +168,7 @@ def test_a_child_of_the_worker_drops_nothing_and_answers_nothing() -> None:
                 channel.take,
                 lambda: channel.new_buffer(1),
                 lambda: channel.publish(item, [b"the child's"], 0, TEXT),
-                lambda: channel.publish_error(item, 500, b"the child's"),
+                lambda: channel.answer(item, 500, b"the child's"),
                 lambda: channel.publish_pickle(item, 1),
             ):
                 with pytest.raises(RuntimeError, match="forked from a worker"):
@@ -289,5 +289,5 @@ def test_what_may_not_be_an_answer(asked: tuple[Engine, Client, Any], wrong: obj
     with pytest.raises((TypeError, BufferError, ValueError)):
         channel.publish(item, [wrong], 0, BYTES)
     assert not item.answered
-    channel.publish_error(item, 500, b"sorry")
+    channel.answer(item, 500, b"sorry")
     assert client.outcome() == (500, b"sorry")

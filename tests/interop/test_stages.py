@@ -45,7 +45,7 @@ def test_an_error_skips_the_stages_that_are_left() -> None:
     with running(stages=2) as engine, Client(engine) as client:
         first, second = engine.channel(1), engine.channel(2)
         client.send_post(b"wrong")
-        first.publish_error(first.take()[0], 422, b"no")
+        first.answer(first.take()[0], 422, b"no")
         assert client.outcome() == (422, b"no")
         client.send_post(b"right")
         first.publish(first.take()[0], [b"on"], 0, TEXT)

@@ -60,7 +60,7 @@ def test_what_expires_while_it_runs_is_dropped(stages: int) -> None:
         assert engine.segment.stats()["routes"][0][5] == 1  # 408s
         client.send_post(b"next")  # the connection lives on
         [item] = channel.take()
-        channel.publish_error(item, 500, b"x")
+        channel.answer(item, 500, b"x")
         assert client.outcome() == (500, b"x")
 
 

@@ -221,7 +221,7 @@ cdef void _expire_tasks(Dispatcher *d) noexcept nogil:
 # Dispatches batches to the slots and takes their answers.
 
 cdef extern from "<signal.h>" nogil:
-    int SIGKILL
+    int SIGALRM, SIGKILL
 
 cdef const char *NO_MEMORY = b"inference internal error: no shared memory for the answer (--budget)"
 cdef const char *CORRUPT = b"inference internal error: the worker sent an impossible answer"
@@ -488,9 +488,6 @@ cdef void dispatch_poll(Dispatcher *d) noexcept nogil:
 # ---- slots that hang ------------------------------------------------------------------------------
 
 # Finds slots that overrun their time-out or hang. Core looks when a timer is due: the usual path costs nothing.
-
-cdef extern from "<signal.h>" nogil:
-    int SIGALRM
 
 cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 

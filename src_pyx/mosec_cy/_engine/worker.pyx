@@ -596,16 +596,12 @@ cdef class Channel:
         finally:
             PyBuffer_Release(&view)
 
-    def publish_error(self, Item item not None, int status, bytes text not None, int content_type=0):
-        """Answers an item with another status than 200; `text` is its body. False as for `publish`."""
-        return self._publish_copy(item, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), status, content_type)
-
     def publish_end(self, Item item not None):
         """Ends the stream that is an item's answer."""
         self._publish(item, NO_BLOCK, 0, 0, 200, 0, 0)
 
-    def answer(self, Item item not None, int status, bytes body not None, int content_type):
-        """Answers with any status; the master's own routes use this."""
+    def answer(self, Item item not None, int status, bytes body not None, int content_type=0):
+        """Answers an item with any status. False as for `publish`."""
         return self._publish_copy(item, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), status, content_type)
 
     def new_buffer(self, Py_ssize_t n):
