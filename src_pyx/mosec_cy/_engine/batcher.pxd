@@ -58,7 +58,6 @@ ctypedef struct Task:
     uint32_t sequence                 # dispatch sequence: grows at each dispatch and each reclaim, never reset
     uint8_t state
     uint8_t tries                     # times a slot died while running it in this stage; if any, it is dispatched alone
-    uint16_t position                 # caller's: index of the stage within its route
     uint32_t stage                    # stage whose queue or slot it is in
     uint32_t slot                     # TASK_DISPATCHED: the slot whose ring it is in
     uint32_t batch                    # TASK_DISPATCHED: number of its batch within the slot
@@ -66,18 +65,6 @@ ctypedef struct Task:
     uint64_t queued_at                # ns, entry into the present stage's queue
     uint64_t turn                     # number of that entry: queues are sorted by it; what is reclaimed finds its place
     uint64_t dispatched_at            # ns
-    # Caller's: opaque here.
-    uint32_t route
-    uint32_t connection               # NO_INDEX: the client has left
-    uint32_t connection_generation
-    uint32_t block
-    uint32_t offset
-    uint32_t flags
-    uint64_t length
-    uint64_t arrived_at               # ns
-    uint64_t deadline                 # ns
-    uint64_t streamed                 # bytes of events that its slot has sent
-    uint64_t acknowledged             # bytes of them that core has passed on to the kernel
 
 ctypedef struct Stage:
     uint32_t max_batch_size

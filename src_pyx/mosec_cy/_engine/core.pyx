@@ -43,6 +43,7 @@ from mosec_cy._engine.dispatch cimport (
     ContentType,
     Dispatcher,
     SlotState,
+    TaskState,
     Pipeline,
     dispatch_deadline,
     dispatch_has_news,
@@ -533,6 +534,7 @@ cdef class _Engine:
         free(d.stage_timeouts)
         free(d.scratch)
         free(d.batcher.tasks)
+        free(d.tasks)
         free(d.deadlines.heap)
         free(d.deadlines.places)
         free(d.batcher.stages)
@@ -584,6 +586,7 @@ cdef class _Engine:
         cdef Task *tasks = <Task *>self.array(self.segment.max_tasks, sizeof(Task))
         cdef uint32_t i, slot
         d.batcher.stages, d.batcher.slots, d.batcher.tasks = table, slots, tasks
+        d.tasks = <TaskState *>self.array(self.segment.max_tasks, sizeof(TaskState))
         d.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]

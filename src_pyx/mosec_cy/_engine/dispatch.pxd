@@ -59,11 +59,36 @@ ctypedef struct Pipeline:          # of a route; written by core's set-up
     uint32_t stage_count
     bint streams                   # its last stage sends events
 
+ctypedef struct Request:           # a request that is complete
+    uint32_t connection
+    uint32_t generation            # of the connection
+    uint32_t route
+    uint32_t flags
+    uint64_t deadline
+    uint32_t block                 # its body; the service owns it from now on
+    uint64_t length
+
+# Of one task, beside the batcher's half of it.
+ctypedef struct TaskState:
+    uint32_t route
+    uint32_t position              # of its stage in the route's pipeline
+    uint32_t connection            # NO_INDEX: the client has left
+    uint32_t connection_generation
+    uint32_t block                 # its payload: NO_BLOCK, or where it lies,
+    uint32_t offset
+    uint64_t length                # bytes
+    uint32_t flags                 # of the descriptors that go to slots
+    uint64_t arrived_at            # ns
+    uint64_t deadline              # ns
+    uint64_t streamed              # bytes of events that its slot has sent
+    uint64_t acknowledged          # bytes of them that core has passed on to the kernel
+
 # All tasks that are inside and all worker slots. Core sets `io`, `control` and the functions that take them.
 ctypedef struct Dispatcher:
     Pool pool
     Batcher batcher
     Trimmer trimmer
+    TaskState *tasks               # by the same entry as the batcher's
     SlotState *slots
     Pipeline *pipelines            # one a route
     ContentType *content_types
@@ -71,7 +96,7 @@ ctypedef struct Dispatcher:
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
     SlotStatistics *slot_statistics  # one for each slot
-    uint64_t *acknowledged         # one word for each task entry, in shared memory: as Task.acknowledged
+    uint64_t *acknowledged         # one word for each task entry, in shared memory: as TaskState.acknowledged
     # Tasks of the batch that is dispatched, or of the slot that has died: room for all. Stays valid while clients are
     # answered: that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.
     uint32_t *scratch
@@ -104,10 +129,9 @@ cdef const char *SERVICE_TIMEOUT                                       # body of
 # The accounting of the blocks that core holds.
 cdef void block_charge(Dispatcher *d, uint32_t block) noexcept nogil   # core has claimed it
 cdef void block_drop(Dispatcher *d, uint32_t block) noexcept nogil     # core gives it up; NO_BLOCK: nothing to do
-# From now on a client waits for the task, until `deadline` (ns); 0: until the service's time-out.
-cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept nogil
-# The task's stream begins; called before the task is first dispatched.
-cdef void stream_admit(Dispatcher *d, uint32_t entry) noexcept nogil
+# A new task for a request that was admitted: a client waits for it from now on, until its deadline or, without one, for
+# the service's time-out. Returns its id.
+cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request) noexcept nogil
 # `pending` bytes of a task's stream are still to be sent; the kernel has the others.
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil
 # The task's client has left. The task goes at once if no slot has started it, else when that slot is done with it.

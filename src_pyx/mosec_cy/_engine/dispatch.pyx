@@ -39,6 +39,7 @@ from mosec_cy._engine.linux cimport (
 from mosec_cy._engine.list cimport NO_INDEX
 from mosec_cy._engine.pool cimport (
     POOL_OK,
+    POOL_PAYLOAD_OFFSET,
     pool_block_data,
     pool_block_size,
     pool_check,
@@ -108,13 +109,29 @@ cdef inline void _gauge(Dispatcher *d) noexcept nogil:
     store_relaxed_u64(&d.statistics.remaining, d.inside)     # relaxed: a gauge
 
 
-cdef void task_admit(Dispatcher *d, uint32_t entry, uint64_t deadline) noexcept nogil:
-    cdef Task *task = &d.batcher.tasks[entry]
+cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request) noexcept nogil:
+    cdef TaskState *task = &d.tasks[entry]
+    cdef uint64_t id = task_id(&d.batcher, entry)
+    cdef uint32_t stage = d.pipelines[request.route].stages[0]
+    task.route = request.route
+    task.position = 0
+    task.connection = request.connection
+    task.connection_generation = request.generation
+    task.block = request.block
+    task.offset = POOL_PAYLOAD_OFFSET
+    task.length = request.length
+    task.flags = request.flags
     task.arrived_at = d.now
-    task.deadline = deadline if deadline else d.now + d.timeout
+    task.deadline = request.deadline if request.deadline else d.now + d.timeout
+    if d.pipelines[request.route].streams:
+        task.streamed = task.acknowledged = 0
+        store_release_u64(&d.acknowledged[entry], 0)     # pairs with the acquire in Sender._is_within_window
     deadlines_add(&d.deadlines, entry, task.deadline)
     d.inside += 1
     _gauge(d)
+    batcher_enqueue(&d.batcher, entry, stage, d.now)
+    slots_dispatch(d, stage)
+    return id
 
 
 cdef void _stop_waiting(Dispatcher *d, uint32_t entry) noexcept nogil:
@@ -162,7 +179,7 @@ cdef Answer _worker_answer(const Dispatcher *d, const Descriptor *item) noexcept
 cdef void _end_task(Dispatcher *d, uint32_t entry, const Answer *answer) noexcept nogil:
     # Sends the answer to the client, if it still waits; the answer's block is core's and is released with it. The task
     # ends.
-    cdef Task *task = &d.batcher.tasks[entry]
+    cdef const TaskState *task = &d.tasks[entry]
     cdef bint taken = False
     if task.connection != NO_INDEX:
         _stop_waiting(d, entry)
@@ -183,21 +200,21 @@ cdef void _end_task_with_text(Dispatcher *d, uint32_t entry, int status, const c
 
 cdef void task_leave(Dispatcher *d, uint32_t entry) noexcept nogil:
     # The task goes at once if no slot has started it, else when that slot is done with it.
-    cdef Task *task = &d.batcher.tasks[entry]
+    cdef const Task *task = &d.batcher.tasks[entry]
     if task.state == TASK_DISPATCHED:
         _notify(d, task.slot, NOTIFY_FORCED)
     _stop_waiting(d, entry)
-    task.connection = NO_INDEX
+    d.tasks[entry].connection = NO_INDEX
     if batcher_withdraw(&d.batcher, entry) == WITHDRAWN:
-        block_drop(d, task.block)
+        block_drop(d, d.tasks[entry].block)
         task_free(&d.batcher, entry)
     elif d.slots[task.slot].streams:
         _notify(d, task.slot, NOTIFY_STREAM)
 
 
 cdef void task_fail(Dispatcher *d, uint32_t entry, int status, const uint8_t *text, uint64_t n) noexcept nogil:
-    cdef uint32_t connection = d.batcher.tasks[entry].connection
-    cdef uint32_t generation = d.batcher.tasks[entry].connection_generation
+    cdef uint32_t connection = d.tasks[entry].connection
+    cdef uint32_t generation = d.tasks[entry].connection_generation
     cdef Answer answer = _text_answer(d, status, text, n)
     task_leave(d, entry)                # first: no slot shall start a task whose client has been told the end
     d.answer(d.io, connection, generation, &answer)
@@ -264,22 +281,24 @@ cdef void _push_batch(Dispatcher *d, uint32_t slot, uint32_t n) noexcept nogil:
     # Pushes the tasks in d.scratch to the slot's ring and publishes them together.
     cdef SlotState *state = &d.slots[slot]
     cdef Descriptor item
-    cdef Task *task
+    cdef const Task *task
+    cdef const TaskState *of
     cdef uint32_t i
     memset(&item, 0, sizeof(Descriptor))
     item.batch_size = n
     for i in range(n):
         task = &d.batcher.tasks[d.scratch[i]]
+        of = &d.tasks[d.scratch[i]]
         item.task = task_id(&d.batcher, d.scratch[i])
         item.sequence = task.sequence
-        item.block = task.block
-        item.offset = task.offset
-        item.length = task.length
+        item.block = of.block
+        item.offset = of.offset
+        item.length = of.length
         item.batch = task.batch
-        item.flags = task.flags
-        if task.position == 0:
+        item.flags = of.flags
+        if of.position == 0:
             item.flags |= TASK_FIRST
-        if task.position + 1u == d.pipelines[task.route].stage_count:
+        if of.position + 1u == d.pipelines[of.route].stage_count:
             item.flags |= TASK_LAST
         if task.tries < d.batcher.stages[task.stage].retry:
             item.flags |= TASK_REPEATABLE
@@ -294,7 +313,7 @@ cdef uint32_t _drop_late(Dispatcher *d, uint32_t n) noexcept nogil:
     cdef uint32_t kept = 0
     cdef uint32_t i
     for i in range(n):
-        if d.batcher.tasks[d.scratch[i]].deadline <= d.now:
+        if d.tasks[d.scratch[i]].deadline <= d.now:
             task_expire(d, d.scratch[i])
         else:
             d.scratch[kept] = d.scratch[i]
@@ -336,7 +355,7 @@ cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
 
 cdef void _settle(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
     # A checked completion of a task that core has again: on to the next stage, or to the client.
-    cdef Task *task = &d.batcher.tasks[entry]
+    cdef TaskState *task = &d.tasks[entry]
     cdef const Pipeline *pipeline = &d.pipelines[task.route]
     cdef Answer answer
     cdef uint32_t stage
@@ -419,8 +438,8 @@ cdef void _complete(Dispatcher *d, uint32_t slot, Descriptor *item) noexcept nog
     _answered(d, slot, &d.batcher.tasks[entry], item.status if valid else 500)
     if batch_ns:
         _batch_done(d, slot, batch_ns)
-    block_drop(d, d.batcher.tasks[entry].block)
-    d.batcher.tasks[entry].block = NO_BLOCK
+    block_drop(d, d.tasks[entry].block)
+    d.tasks[entry].block = NO_BLOCK
     if valid:
         _settle(d, entry, item)
     else:
@@ -499,7 +518,7 @@ cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
     cdef uint32_t next
     while entry != NO_INDEX:
         next = d.batcher.tasks[entry].link.next
-        if d.batcher.tasks[entry].batch == batch and d.batcher.tasks[entry].connection != NO_INDEX:
+        if d.batcher.tasks[entry].batch == batch and d.tasks[entry].connection != NO_INDEX:
             task_time_out(d, entry, OVERRUN)
         entry = next
     store_release_u32(&state.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
@@ -619,25 +638,19 @@ cdef const char *NO_EVENT_MEMORY = b"inference internal error: no shared memory 
 cdef const char *CORRUPT_EVENT = b"inference internal error: the worker sent an impossible event"
 
 
-cdef void stream_admit(Dispatcher *d, uint32_t entry) noexcept nogil:
-    d.batcher.tasks[entry].streamed = 0
-    d.batcher.tasks[entry].acknowledged = 0
-    store_release_u64(&d.acknowledged[entry], 0)      # pairs with the acquire in Sender._is_within_window
-
-
-cdef inline bint _is_streaming(const Dispatcher *d, const Task *task) noexcept nogil:
+cdef inline bint _is_streaming(const Dispatcher *d, const TaskState *task) noexcept nogil:
     cdef const Pipeline *pipeline = &d.pipelines[task.route]
     return pipeline.streams and task.position + 1u == pipeline.stage_count and task.connection != NO_INDEX
 
 
-cdef inline bint _fits(const Task *task, uint64_t n) noexcept nogil:
+cdef inline bint _fits(const TaskState *task, uint64_t n) noexcept nogil:
     # Slots keep to this by themselves: what a slot knows of acknowledged bytes is not newer than what core knows.
     cdef uint64_t under_way = task.streamed - task.acknowledged
     return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
 
 
 cdef void _pass_on(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
-    cdef Task *task = &d.batcher.tasks[entry]
+    cdef TaskState *task = &d.tasks[entry]
     cdef const uint8_t *data = NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset
     if item.status != 200 and data == NULL:
         task_fail(d, entry, item.status, <const uint8_t *>NO_EVENT_MEMORY, strlen(NO_EVENT_MEMORY))
@@ -654,7 +667,7 @@ cdef void stream_event(Dispatcher *d, uint32_t slot, const Descriptor *item, bin
     # Dropped where no client waits for it (it has left, or was told the end), or where this slot may not send it.
     cdef uint32_t entry = task_of(&d.batcher, item.task)
     if entry != NO_INDEX and batcher_holds(&d.batcher, slot, entry, item.sequence) and \
-            _is_streaming(d, &d.batcher.tasks[entry]):
+            _is_streaming(d, &d.tasks[entry]):
         if valid:
             _pass_on(d, entry, item)
         else:
@@ -665,16 +678,16 @@ cdef void stream_event(Dispatcher *d, uint32_t slot, const Descriptor *item, bin
 cdef void stream_acknowledge(Dispatcher *d, uint64_t id, uint64_t pending) noexcept nogil:
     # `pending` includes the framing, and so overstates the bytes of events that are still to be sent, until it is 0.
     cdef uint32_t entry = task_of(&d.batcher, id)
-    cdef Task *task
+    cdef TaskState *task
     if entry == NO_INDEX:
         return
-    task = &d.batcher.tasks[entry]
+    task = &d.tasks[entry]
     if task.connection == NO_INDEX or task.streamed - task.acknowledged <= pending:
         return
     task.acknowledged = task.streamed - pending
-    store_release_u64(&d.acknowledged[entry], task.acknowledged)     # as in stream_admit
-    if task.state == TASK_DISPATCHED:
-        _notify(d, task.slot, NOTIFY_STREAM)
+    store_release_u64(&d.acknowledged[entry], task.acknowledged)     # as in task_submit
+    if d.batcher.tasks[entry].state == TASK_DISPATCHED:
+        _notify(d, d.batcher.tasks[entry].slot, NOTIFY_STREAM)
 
 
 # ---- life of a slot -------------------------------------------------------------------------------
@@ -712,7 +725,7 @@ cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcep
 cdef bint _runs_again(Dispatcher *d, uint32_t slot, uint32_t entry) noexcept nogil:
     # A task whose slot died while running it goes back to the queue, if its stage may run it again and its client has
     # received nothing yet. Not after a slot that core itself gave up: a task that hung has used up its time.
-    cdef const Task *task = &d.batcher.tasks[entry]
+    cdef const TaskState *task = &d.tasks[entry]
     if task.connection == NO_INDEX or d.slots[slot].given_up or d.pipelines[task.route].streams and task.streamed:
         return False
     return batcher_retry(&d.batcher, entry)
@@ -732,9 +745,9 @@ cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil:
         entry = d.scratch[i]
         if _runs_again(d, slot, entry):
             continue
-        failed += d.batcher.tasks[entry].connection != NO_INDEX
-        block_drop(d, d.batcher.tasks[entry].block)
-        d.batcher.tasks[entry].block = NO_BLOCK
+        failed += d.tasks[entry].connection != NO_INDEX
+        block_drop(d, d.tasks[entry].block)
+        d.tasks[entry].block = NO_BLOCK
         _end_task_with_text(d, entry, 500, WORKER_DIED)
     pool_sweep(&d.pool, state.lessee)
     ring_reset(&state.submit)

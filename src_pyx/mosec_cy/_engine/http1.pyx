@@ -38,7 +38,7 @@ from mosec_cy._engine.connection cimport (
     connections_close,
     connections_open,
 )
-from mosec_cy._engine.dispatch cimport block_drop, stream_acknowledge
+from mosec_cy._engine.dispatch cimport Request, block_drop, stream_acknowledge
 from mosec_cy._engine.http_request cimport (
     BODY_CHUNKED,
     BODY_LENGTH,
@@ -71,7 +71,6 @@ from mosec_cy._engine.service cimport (
     MEMORY_FULL,
     NO_ROUTE,
     Decision,
-    Request,
     service_admit,
     service_buffer,
     service_count,

@@ -4,7 +4,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from mosec_cy._engine.dispatch cimport Dispatcher
+from mosec_cy._engine.dispatch cimport Dispatcher, Request
 from mosec_cy._engine.http_request cimport HttpMethod, HttpRequest
 
 cdef enum:
@@ -103,15 +103,6 @@ ctypedef struct Decision:
     # Admitted by service_submit:
     uint64_t task
     bint streams                   # the answer is a stream of events, which begins now
-
-ctypedef struct Request:           # a request that is complete
-    uint32_t connection
-    uint32_t generation            # of the connection
-    uint32_t route
-    uint32_t flags
-    uint64_t deadline
-    uint32_t block                 # its body; the service owns it from now on
-    uint64_t length
 
 ctypedef struct BodyBlock:         # a body's place in shared memory
     uint32_t block

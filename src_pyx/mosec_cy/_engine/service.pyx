@@ -9,10 +9,7 @@ from mosec_cy._engine.batcher cimport (
     TASK_QUEUED,
     Slot,
     Stage,
-    Task,
-    batcher_enqueue,
     stage_forecast,
-    task_id,
     task_new,
     task_of,
 )
@@ -23,11 +20,9 @@ from mosec_cy._engine.dispatch cimport (
     block_charge,
     block_drop,
     dispatch_expire,
-    slots_dispatch,
-    stream_admit,
-    task_admit,
     task_fail,
     task_leave,
+    task_submit,
 )
 from mosec_cy._engine.http_request cimport (
     CODING_GZIP,
@@ -268,37 +263,20 @@ cdef uint32_t _new_task(Service *s, const Request *request, Decision *decision) 
 
 
 cdef void service_submit(Service *s, const Request *request, Decision *decision) noexcept nogil:
-    cdef Dispatcher *d = &s.dispatcher
-    cdef const Pipeline *pipeline = &d.pipelines[request.route]
     cdef uint32_t entry
-    cdef Task *task
     memset(decision, 0, sizeof(Decision))
     decision.route = request.route
     entry = _new_task(s, request, decision)
     if entry == NO_INDEX:
-        block_drop(d, request.block)
+        block_drop(&s.dispatcher, request.block)
         return
-    task = &d.batcher.tasks[entry]
-    task.position = 0
-    task.route = request.route
-    task.connection = request.connection
-    task.connection_generation = request.generation
-    task.block = request.block
-    task.offset = POOL_PAYLOAD_OFFSET
-    task.length = request.length
-    task.flags = request.flags
-    if pipeline.streams:
-        stream_admit(d, entry)
-        decision.streams = True
-    task_admit(d, entry, request.deadline)
-    decision.task = task_id(&d.batcher, entry)
-    batcher_enqueue(&d.batcher, entry, pipeline.stages[0], d.now)
-    slots_dispatch(d, pipeline.stages[0])
+    decision.streams = s.dispatcher.pipelines[request.route].streams
+    decision.task = task_submit(&s.dispatcher, entry, request)
 
 
 cdef void service_withdraw(Service *s, uint64_t task) noexcept nogil:
     cdef uint32_t entry = task_of(&s.dispatcher.batcher, task)
-    if entry != NO_INDEX and s.dispatcher.batcher.tasks[entry].connection != NO_INDEX:
+    if entry != NO_INDEX and s.dispatcher.tasks[entry].connection != NO_INDEX:
         task_leave(&s.dispatcher, entry)
 
 
@@ -425,7 +403,7 @@ cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept no
 
 
 cdef void _end(Dispatcher *d, uint32_t entry) noexcept nogil:
-    if d.batcher.tasks[entry].state != TASK_FREE and d.batcher.tasks[entry].connection != NO_INDEX:
+    if d.batcher.tasks[entry].state != TASK_FREE and d.tasks[entry].connection != NO_INDEX:
         task_fail(d, entry, 503, <const uint8_t *>STOPPING, strlen(STOPPING))
 
 
