@@ -65,9 +65,8 @@ def serve(plan: Plan, options: Options, daemons: Sequence[Daemon]) -> int:
         closing.callback(listener.close)
         watched = _watch_daemons(daemons, closing)
         origin = helpers.Origin()
-        guard = Guard(
-            origin, options.kill_grace / 1000, watched
-        )  # before all else: this process may be killed any time
+        # Before all else: this process may be killed at any time.
+        guard = Guard(origin, options.kill_grace / 1000, watched)
         closing.callback(guard.close)
         user_metrics = UserMetrics(reactor, own_names(options.namespace))
         engine = Engine(plan, options, listener.fds, user_metrics.collect)

@@ -1,7 +1,7 @@
-# The scheduler's pure part: queues, deadlines, batches, dispatch ahead and reclaim. Time is an argument
-# (ns of one monotonic clock); memory is given. Knows nothing of HTTP, rings or payloads.
+# Queues, batches, dispatch ahead, reclaim, forecast and deadlines. Pure: time is an argument (ns of one monotonic
+# clock), memory is given. Knows nothing of HTTP, rings or payloads.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from mosec_cy._engine.list cimport NO_INDEX, List, ListLink
 
@@ -21,9 +21,10 @@ ctypedef struct Slot:
     uint32_t batch                    # number of the last batch dispatched to it
     uint32_t batches                  # batches outstanding; the tasks of one batch are neighbours in the list
     uint32_t ring_capacity            # of its submit ring; at least its stage's max_batch_size
-    # Descriptors that fit into its ring now (stale ones occupy it until the slot pops them). next_batch subtracts what
-    # it dispatches; the caller sets it from ring_free before it calls next_batch, as seldom as it likes: an old value
-    # is only too small. A late slot whose ring is seen empty (room == ring_capacity) is alive and may get work again.
+    # Descriptors that fit into its ring now (stale ones occupy it until the slot pops them). batcher_next_batch
+    # subtracts what it dispatches; the caller sets it from ring_free before that call, as seldom as it likes: an old
+    # value is only too small. A late slot whose ring is seen empty (room == ring_capacity) is alive and may get work
+    # again.
     uint32_t room
     uint64_t reclaim_at               # ns: when to look for tasks that it has not started; NEVER
     uint64_t busy_since               # ns: when the batch that it runs now was dispatched or the one before completed
@@ -94,7 +95,7 @@ ctypedef struct Batcher:
 # (stage, ring_capacity). Slots are down until batcher_slot_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil
-cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX; the caller's fields are as they were left
+cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX: the table is full
 cdef void task_free(Batcher *b, uint32_t entry) noexcept nogil                   # from TASK_NEW
 cdef uint64_t task_id(const Batcher *b, uint32_t entry) noexcept nogil           # entry | generation << 32
 cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil           # entry, or NO_INDEX when the task is gone
@@ -129,8 +130,8 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
 cdef uint32_t batcher_reclaim(Batcher *b, uint64_t now) noexcept nogil
 # A new process with an empty ring.
 cdef void batcher_slot_up(Batcher *b, uint32_t slot) noexcept nogil
-# The slot is dead: unstarted tasks go back to the front of the queue; started ones become TASK_NEW with `tries` grown,
-# and are listed in `started` (at least `outstanding` entries). Returns how many.
+# The slot is dead: unstarted tasks go back to their places in the queue; started ones become TASK_NEW with `tries`
+# grown, and are listed in `started` (at least `outstanding` entries). Returns how many.
 cdef uint32_t batcher_slot_down(Batcher *b, uint32_t slot, uint32_t *started) noexcept nogil
 # The slot gets no new work; its unstarted tasks go back to the queue.
 cdef void batcher_slot_drain(Batcher *b, uint32_t slot) noexcept nogil

@@ -1,7 +1,7 @@
 """Queues, batches, service times, forecast and deadlines: the scheduling of tasks. Pure: time is an argument.
 
 A task is in one place at a time: the free list, nowhere (TASK_NEW: the caller has it), its stage's queue, or the list
-of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in batcher_next_batch.
+of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in head_batch.
 """
 
 from mosec_cy._engine.linux cimport NEVER

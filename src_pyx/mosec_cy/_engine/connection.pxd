@@ -90,7 +90,7 @@ cdef bint connection_has_output(const Connection *c) noexcept nogil
 cdef enum:
     LOOP_EVENTS = 256
     # What an event's token names, in its top four bits; then 28 bits of generation, 32 bits of slot. A stale event
-    # (its descriptor was closed and reused within the same wake-up) fails the generation check.
+    # of a connection (its descriptor was closed and reused within the same wake-up) fails the generation check.
     TOKEN_CONNECTION = 1
     TOKEN_LISTENER = 2
     TOKEN_BELL = 3

@@ -150,7 +150,7 @@ cdef uint32_t connection_expired(Connections *t, uint64_t now) noexcept nogil:
     cdef uint32_t kind, slot
     for kind in range(1, <uint32_t>TIMER_KINDS):
         slot = t.timers[kind].head
-        if slot != NO_CONNECTION and t.all[slot].deadline <= now:
+        if slot != NO_INDEX and t.all[slot].deadline <= now:
             return slot
     return NO_CONNECTION
 
@@ -160,7 +160,7 @@ cdef uint64_t connections_deadline(const Connections *t) noexcept nogil:
     cdef uint32_t kind, slot
     for kind in range(1, <uint32_t>TIMER_KINDS):
         slot = t.timers[kind].head
-        if slot != NO_CONNECTION and t.all[slot].deadline < soonest:
+        if slot != NO_INDEX and t.all[slot].deadline < soonest:
             soonest = t.all[slot].deadline
     return soonest
 

@@ -69,7 +69,7 @@ from mosec_cy._engine.http1 cimport (
     http1_shut,
     http1_stream,
 )
-from mosec_cy._engine.http_request cimport CODING_GZIP, CODING_ZSTD, METHOD_GET, METHOD_POST
+from mosec_cy._engine.http_request cimport CODING_GZIP, CODING_ZSTD, HTTP_MAX_HEADERS, METHOD_GET, METHOD_POST
 from mosec_cy._engine.http_response cimport HTTP_CONTENT_TYPE_MAX, writer_init, writer_set_time
 from mosec_cy._engine.linux cimport (
     NEVER,
@@ -210,9 +210,9 @@ cdef void core_report(void *context, uint32_t kind, uint32_t slot, uint64_t valu
 
 
 cdef bint _watch(Core *core, uint32_t slot) noexcept nogil:
-    cdef Dispatcher *d = &core.service.dispatcher
     # For a slot without a pidfd: the kernel had no free descriptor for the one that came with the order. False: there
     # is still none.
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef SlotState *state = &d.slots[slot]
     if state.pidfd >= 0 or state.pid <= 0:
         return True
@@ -229,8 +229,8 @@ cdef bint _watch(Core *core, uint32_t slot) noexcept nogil:
 
 
 cdef void _slot_started(Core *core, const ControlMessage *order, int pidfd) noexcept nogil:
-    cdef Dispatcher *d = &core.service.dispatcher
     # A replica keeps its counts when it moves to another slot: `value` is the slot that they began in, 0 its own.
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef uint64_t counts = order.value if 0 < order.value < d.batcher.slot_count else order.slot
     d.slots[order.slot].statistics = d.slot_statistics + counts
     slot_started(d, order.slot, order.incarnation, order.pid, pidfd)
@@ -449,8 +449,8 @@ cdef void _finish_if_drained(Core *core) noexcept nogil:
 
 
 cdef void core_run(Core *core) noexcept nogil:
-    cdef Dispatcher *d = &core.service.dispatcher
     # Runs until the master has ordered a stop and nothing is in flight, or the master is gone.
+    cdef Dispatcher *d = &core.service.dispatcher
     cdef int i, n
     core_report(core, REPORT_RUNNING, 0, 0)
     while not core.done:
@@ -474,9 +474,8 @@ cdef void core_run(Core *core) noexcept nogil:
 
 
 cdef enum:
-    HEADER_LINE = 8192                 # bytes of a request line
-    HEADER_ALL = 32768                 # bytes of a head
-    HEADER_COUNT = 100
+    REQUEST_LINE = 8192                 # bytes of a request line with its CRLF
+    HEAD = 32768                 # bytes of a head
     SPARE_DESCRIPTORS = 16
     LINGER_PERIOD_NS = 2_000_000_000   # a refused client that sends no byte for so long is cut off
     PROBE_NS = 100_000_000             # from a client's FIN to the probe whether it is still there
@@ -565,9 +564,9 @@ cdef class _Engine:
         cdef bytes server = config["server"].encode()
         if http1_open(io, min(config["max_connections"], self.descriptors_left())) != 0:
             raise MemoryError("connections")
-        io.limits.line = HEADER_LINE
-        io.limits.head = HEADER_ALL
-        io.limits.headers = HEADER_COUNT
+        io.limits.line = REQUEST_LINE
+        io.limits.head = HEAD
+        io.limits.headers = HTTP_MAX_HEADERS
         io.max_body = config["max_request_size"]
         io.connections.duration[<int>TIMER_HEADER] = config["header_timeout_ns"]
         io.connections.duration[<int>TIMER_BODY] = config["body_timeout_ns"]

@@ -13,9 +13,9 @@ ctypedef struct Answer:
     int status
     const char *content_type
     size_t content_type_n
-    const uint8_t *payload         # the service keeps it until `released`
+    const uint8_t *payload         # HTTP gives its block back (block_drop) when it is sent
     uint64_t payload_n
-    uint32_t block                 # passed to `released`; NO_BLOCK: the payload is static
+    uint32_t block                 # NO_BLOCK: the payload is static
     const char *extra              # further header lines, each with CRLF, or NULL
     size_t extra_n
 
@@ -65,7 +65,7 @@ ctypedef struct Request:           # a request that is complete
     uint32_t route
     uint32_t flags
     uint64_t deadline
-    uint32_t block                 # its body; the service owns it from now on
+    uint32_t block                 # its body; the dispatcher owns it from now on
     uint64_t length
 
 # Of one task, beside the batcher's half of it.

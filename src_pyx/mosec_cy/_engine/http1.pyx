@@ -66,6 +66,7 @@ from mosec_cy._engine.http_response cimport (
     writer_head,
 )
 from mosec_cy._engine.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, debug_assert
+from mosec_cy._engine.list cimport NO_INDEX
 from mosec_cy._engine.ring cimport NO_BLOCK
 from mosec_cy._engine.service cimport (
     MEMORY_FULL,
@@ -1045,7 +1046,7 @@ cdef void _put_comment(Http1Io *io, uint32_t slot) noexcept nogil:
 cdef enum:
     HOME_MS = 60_000               # a transfer that would take longer than this at its pace is slow
     WATCHED_PART = 8               # of its time-out: a transfer is watched for that long before its pace counts
-    EXAMINED = 256                   # transfers looked at for one request, and
+    EXAMINED = 256                 # transfers looked at for one request, and
     EVICTED = 64                   # at most so many of them are ended: the loop has others to serve
 
 
@@ -1080,7 +1081,7 @@ cdef uint32_t _relieve(Http1Io *io, uint32_t but, uint8_t timer, uint64_t bytes)
     cdef uint32_t evicted = 0
     cdef uint64_t watched
     for _ in range(EXAMINED):
-        if slot == NO_CONNECTION or evicted == EVICTED:
+        if slot == NO_INDEX or evicted == EVICTED:
             break
         watched = io.now + t.duration[timer] - t.all[slot].deadline
         if watched < t.duration[timer] // WATCHED_PART:

@@ -6,7 +6,6 @@ from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
     HTTP_MAX_HEADERS = 100
-    HTTP_UNKNOWN_LENGTH = 0xFFFFFFFFFFFFFFFF
 
 cdef enum:                     # results > 0: bytes consumed
     HTTP_PARTIAL = 0           # more bytes are needed

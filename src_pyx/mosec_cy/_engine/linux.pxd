@@ -1,4 +1,5 @@
-# Linux system interface: declarations only. System calls newer than glibc 2.28 are declared with their numbers.
+# Linux system interface: declarations and inline functions. System calls newer than glibc 2.28 are declared with their
+# numbers.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from posix.time cimport timespec

@@ -38,15 +38,15 @@ ctypedef struct Pool:
     uint32_t class_shift           # log2 of the block numbers that a class takes up
     uint32_t chunk_shift           # log2 of the words that a bit of `touched` stands for
     uint32_t classes               # class i holds blocks of 1 << (POOL_MIN_SHIFT + i) bytes
-    PoolClass sizes[32]
+    PoolClass sizes[POOL_MAX_CLASSES]
     # Private hints; a hint may be wrong, the compare-and-swap decides.
-    uint32_t cursor[32]            # where the next scan of a class begins
-    uint32_t scans[32]             # allocations since the cursor went back to home
-    uint32_t home[32]              # first candidate of this process in a class
-    uint32_t share[32]             # core only: indices below this are in no other process's home
-    uint32_t *recent[32]           # core only: stack of blocks of its share that it freed last (LIFO), or NULL
-    uint32_t recent_count[32]
-    uint32_t recent_capacity[32]
+    uint32_t cursor[POOL_MAX_CLASSES]            # where the next scan of a class begins
+    uint32_t scans[POOL_MAX_CLASSES]             # allocations since the cursor went back to home
+    uint32_t home[POOL_MAX_CLASSES]              # first candidate of this process in a class
+    uint32_t share[POOL_MAX_CLASSES]             # core only: indices below this are in no other process's home
+    uint32_t *recent[POOL_MAX_CLASSES]      # core only: stack of blocks of its share that it freed last (LIFO), or NULL
+    uint32_t recent_count[POOL_MAX_CLASSES]
+    uint32_t recent_capacity[POOL_MAX_CLASSES]
 
 cdef inline bint pool_has(const Pool *pool, uint32_t block) noexcept nogil:            # there is such a block
     return block < pool.blocks and (

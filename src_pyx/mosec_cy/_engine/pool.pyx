@@ -243,8 +243,8 @@ cdef uint32_t sweep_chunk(uint64_t *words, uint32_t count, uint64_t lessee) noex
     for i in range(count):
         word = load_relaxed_u64(&words[i])  # relaxed; a dead process changes nothing, and only it set this claim
         while word & ~CORE == lessee:
-            # Release; pairs with the acquire in claim, by the block's next holder. Core may drop its own claim
-            # meanwhile (in another thread of it): then the loop tries once more.
+            # Release; pairs with the acquire in claim, by the block's next holder. If the word
+            # has changed meanwhile, the loop looks once more.
             if cas_u64(&words[i], &word, word & CORE):
                 cleared += 1
                 break

@@ -46,9 +46,9 @@ ctypedef struct Histogram:
     uint64_t sum                           # ns, or the plain sum
 
 ctypedef struct SlotStatistics:
-    Histogram duration             # ns from the task's entry into the stage's queue to its completion
+    Histogram duration             # ns of a batch that was answered: from its dispatch, or the end of the batch before
     Histogram batch_size
-    Histogram batch_duration       # ns
+    Histogram batch_duration       # ns from the entry of its oldest task into the queue to its dispatch
 
 ctypedef struct Statistics:        # written by core only, read by master
     Histogram total                # ns, whole requests that were answered 200
