@@ -113,17 +113,18 @@ def test_a_long_pipeline_of_large_requests(engine: Engine) -> None:
 def test_the_second_waits_for_the_first() -> None:
     # Two workers are free for it: still the second is not begun before the first is answered.
     seen: list[bytes] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def answer(channel: Channel, item: Any) -> None:
         seen.append(bytes(item))
         if bytes(item) == b"1":
+            begun.set()
             assert gate.wait(20)
         echo(channel, item)
 
     with core(rows=2) as engine, engine.worker(answer, 1), engine.worker(answer, 2), Client(engine) as client:
         client.send(request(b"1") + request(b"2"))
-        engine.wait_until(lambda now: now["remaining"] == 1)
+        assert begun.wait(20)
         with Client(engine) as other:
             assert other.post(b"x").body == b"x"
         assert seen == [b"1", b"x"]
