@@ -97,5 +97,5 @@ class MasterRoutes:
         try:
             for item in items:
                 self._channel.answer(item, status, found.body, self._content_types[found.content_type])
-        except RuntimeError:  # some process has corrupt this slot's ring: its requests time out, the users' go on
+        except RuntimeError:  # some process has corrupted this slot's ring: its requests time out, the users' go on
             get_logger().exception("cannot answer requests to the server itself")

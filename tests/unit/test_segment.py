@@ -10,7 +10,7 @@ import pytest
 from mosec_cy._engine.segment import Segment
 
 FIELDS = struct.Struct("<QIIIIQQ")
-"""Magic, version, slots, task slots, routes, budget, size; the capacities of the rings follow, two for each slot."""
+"""Magic, version, slots, tasks, routes, budget, size; the capacities of the rings follow, two for each slot."""
 BUDGET = 1 << 20
 
 

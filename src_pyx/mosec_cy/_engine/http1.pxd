@@ -21,7 +21,8 @@ cdef enum:
 #   BODY     into the block           -               closed                  408, unless bytes came
 #   DISCARD  dropped, then refused    -               closed                  408, unless bytes came
 #   WAIT     kept for later           WRITE, STREAM   a 100 Continue probes   - (the task's own)
-#   STREAM   kept for later           event, WRITE    a comment probes        a comment
+#                                                     (HTTP/1.1)
+#   STREAM   kept for later           event, WRITE    a comment probes        a comment; while the socket is full as WRITE
 #   WRITE    kept; dropped if the     -               read to its end         closed, unless bytes went out
 #            connection is to close
 #   LINGER   dropped                  -               closed                  closed, unless bytes came

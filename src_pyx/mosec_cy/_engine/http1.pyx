@@ -568,6 +568,7 @@ cdef void _submit_body(Http1Io *io, uint32_t slot) noexcept nogil:
     h.chunked = False
     _await_answer(io, slot)
     service_submit(io.service, &request, &decision)
+    debug_assert(h.phase == HTTP1_WAIT)    # no task is answered while it is submitted
     h.task = decision.task
     if decision.answer.status != 0:
         _write_text(io, slot, &decision.answer)
