@@ -22,7 +22,7 @@ cdef enum:
 #   DISCARD  dropped, then refused    -               closed                  408, unless bytes came
 #   WAIT     kept for later           WRITE, STREAM   a 100 Continue probes   - (the task's own)
 #                                                     (HTTP/1.1)
-#   STREAM   kept for later           event, WRITE    a comment probes        a comment; while the socket is full as WRITE
+#   STREAM   kept for later           event, WRITE    a comment probes        a comment; socket full: as WRITE
 #   WRITE    kept; dropped if the     -               read to its end         closed, unless bytes went out
 #            connection is to close
 #   LINGER   dropped                  -               closed                  closed, unless bytes came
