@@ -2,6 +2,18 @@ from collections.abc import Sequence
 from typing import Any
 
 STATUS_CODES: tuple[int, ...]
+CONTROL_FORMAT: str
+ORDER_SLOT_STARTED: int
+ORDER_SLOT_READY: int
+ORDER_SLOT_DRAIN: int
+ORDER_LISTEN: int
+ORDER_SHUTDOWN: int
+REPORT_SLOT_DEAD: int
+REPORT_SLOT_OVERDUE: int
+REPORT_SLOT_KILLED: int
+REPORT_STOPPED: int
+REPORT_RUNNING: int
+REPORT_SLOT_IDLE: int
 
 class Segment:
     fd: int

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from mosec_cy import __version__
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import MASTER_SLOT, Plan, RouteConfig, StageConfig
+from mosec_cy._engine import segment
 from mosec_cy._engine.segment import Segment
 from mosec_cy._master import child
 from mosec_cy._master.reactor import Reactor, Timer
@@ -28,7 +29,7 @@ from mosec_cy._process import codings
 from mosec_cy._web.routes import MASTER_INCARNATION, Collect, MasterRoutes
 from mosec_cy.log import get_logger
 
-MESSAGE = struct.Struct("=IIIiQ")  # kind, slot, incarnation, pid, value: one datagram each
+MESSAGE = struct.Struct(segment.CONTROL_FORMAT)
 
 WINDOW = 30.0  # s
 MOST_DEATHS = 5  # within the window
@@ -47,24 +48,24 @@ _log = get_logger()
 
 
 class ToCore(enum.IntEnum):
-    """Orders; in the engine they are `ORDER_*`."""
+    """Orders; segment.pxd says what each carries."""
 
-    SLOT_STARTED = 1  # slot, incarnation, pid, and the pidfd beside it; value: the slot whose counts it continues
-    SLOT_READY = 2
-    SLOT_DRAIN = 3
-    LISTEN = 4  # accept from now on
-    SHUTDOWN = 5  # value: monotonic deadline in ns
+    SLOT_STARTED = segment.ORDER_SLOT_STARTED
+    SLOT_READY = segment.ORDER_SLOT_READY
+    SLOT_DRAIN = segment.ORDER_SLOT_DRAIN
+    LISTEN = segment.ORDER_LISTEN
+    SHUTDOWN = segment.ORDER_SHUTDOWN
 
 
 class FromCore(enum.IntEnum):
-    """Reports; in the engine they are `REPORT_*`."""
+    """Reports; likewise."""
 
-    SLOT_DEAD = 101  # drained: the slot may be started again; value: tasks that were answered 500
-    SLOT_OVERDUE = 102
-    SLOT_KILLED = 103
-    STOPPED = 104  # nothing is in flight any more
-    RUNNING = 105  # it is set up and hears orders
-    SLOT_IDLE = 106  # a slot that was told to drain holds no task any more
+    SLOT_DEAD = segment.REPORT_SLOT_DEAD
+    SLOT_OVERDUE = segment.REPORT_SLOT_OVERDUE
+    SLOT_KILLED = segment.REPORT_SLOT_KILLED
+    STOPPED = segment.REPORT_STOPPED
+    RUNNING = segment.REPORT_RUNNING
+    SLOT_IDLE = segment.REPORT_SLOT_IDLE
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ESRCH, errno
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from libc.time cimport time
@@ -35,10 +35,6 @@ from mosec_cy._engine.connection cimport (
     token_slot,
 )
 from mosec_cy._engine.dispatch cimport (
-    REPORT_SLOT_KILLED,
-    REPORT_SLOT_OVERDUE,
-    REPORT_RUNNING,
-    REPORT_STOPPED,
     Answer,
     ContentType,
     Dispatcher,
@@ -83,7 +79,19 @@ from mosec_cy._engine.linux cimport (
 )
 from mosec_cy._engine.pool cimport pool_detach, trimmer_close, trimmer_open
 from mosec_cy._engine.ring cimport bell_awake, bell_prepare
-from mosec_cy._engine.segment cimport Segment
+from mosec_cy._engine.segment cimport (
+    ORDER_LISTEN,
+    ORDER_SHUTDOWN,
+    ORDER_SLOT_DRAIN,
+    ORDER_SLOT_READY,
+    ORDER_SLOT_STARTED,
+    REPORT_RUNNING,
+    REPORT_SLOT_KILLED,
+    REPORT_SLOT_OVERDUE,
+    REPORT_STOPPED,
+    ControlMessage,
+    Segment,
+)
 from mosec_cy._engine.segment import Segment as SegmentType
 from mosec_cy._engine.service cimport (
     PROBE_ALIVE,
@@ -155,20 +163,6 @@ cdef enum:
     REJECT_PENDING_NS = 250_000_000    # for clients that were connected when the port was shut, at the end
     ACCEPT_PAUSE_NS = 100_000_000      # when the system has no descriptors or memory
     SAFETY_LOOK_NS = 200_000_000       # longest sleep while a client waits
-
-cdef enum:                             # orders of the master
-    ORDER_SLOT_STARTED = 1
-    ORDER_SLOT_READY = 2
-    ORDER_SLOT_DRAIN = 3
-    ORDER_LISTEN = 4
-    ORDER_SHUTDOWN = 5
-
-ctypedef struct ControlMessage:        # "=IIIiQ"; both directions
-    uint32_t kind
-    uint32_t slot
-    uint32_t incarnation
-    int32_t pid
-    uint64_t value
 
 cdef enum:
     MAX_LISTENERS = 16

@@ -114,14 +114,6 @@ ctypedef struct Dispatcher:
     void *control                  # reports to master
     void (*report)(void *control, uint32_t kind, uint32_t slot, uint64_t value) noexcept nogil
 
-cdef enum:                         # reports to master (and the numbers of the control messages)
-    REPORT_SLOT_DEAD = 101
-    REPORT_SLOT_OVERDUE = 102
-    REPORT_SLOT_KILLED = 103
-    REPORT_STOPPED = 104
-    REPORT_RUNNING = 105           # core is set up and reads orders
-    REPORT_SLOT_IDLE = 106
-
 # ---- tasks: each ends once, with an answer or because its client has left ------------------------
 
 cdef const char *SERVICE_TIMEOUT                                       # body of a 408 for an expired deadline

@@ -6,7 +6,7 @@
 # attach and keeps it in private memory, so that no other process can change it later.
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from mosec_cy._engine.pool cimport Pool
 from mosec_cy._engine.ring cimport Bell, RingEnd
@@ -25,6 +25,29 @@ cdef enum:
     # than STREAM_LITTLE is under way, one more event may go, whatever its size.
     STREAM_WINDOW = 1 << 20
     STREAM_LITTLE = 1 << 16
+
+# Control messages between master and core, one datagram each. What a field does not carry is 0.
+ctypedef struct ControlMessage:        # CONTROL_FORMAT
+    uint32_t kind                      # ORDER_* or REPORT_*
+    uint32_t slot
+    uint32_t incarnation
+    int32_t pid
+    uint64_t value
+
+cpdef enum:
+    # Orders of the master.
+    ORDER_SLOT_STARTED = 1          # a process, its pidfd beside the message; value: the slot whose counts it continues
+    ORDER_SLOT_READY = 2
+    ORDER_SLOT_DRAIN = 3
+    ORDER_LISTEN = 4                   # accept from now on
+    ORDER_SHUTDOWN = 5                 # value: ns, monotonic, when it ends at the latest
+    # Reports of core.
+    REPORT_SLOT_DEAD = 101             # drained: the slot may be started again; value: tasks that were answered 500
+    REPORT_SLOT_OVERDUE = 102          # `forward` overran its time-out; value: the batch
+    REPORT_SLOT_KILLED = 103           # value: the batch
+    REPORT_STOPPED = 104               # no client waits any more; value: tasks that were not answered in time
+    REPORT_RUNNING = 105               # core is set up and reads orders
+    REPORT_SLOT_IDLE = 106             # a slot that was told to drain holds no task any more
 
 # The entry of one slot's process. Each writer has cache lines of its own.
 ctypedef struct SlotShared:

@@ -44,6 +44,9 @@ ctypedef struct Header:
 STATUS_CODES = (200, 204, 400, 404, 405, 408, 411, 413, 414, 415, 417, 422, 429, 431, 499, 500, 501, 502, 503, 505, 0)
 """HTTP statuses in the order of the counts in `Segment.stats`; 0 stands for every other status."""
 
+CONTROL_FORMAT = "=IIIiQ"
+"""struct.Struct of a ControlMessage: kind, slot, incarnation, pid, value."""
+
 cdef int[STATUS_COUNT] _statuses = STATUS_CODES
 
 
