@@ -47,7 +47,7 @@ def test_declared(engine: Engine, payload: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_chunked(engine: Engine, payload: bytes, size: int) -> None:
+def test_http_request_chunked(engine: Engine, payload: bytes, size: int) -> None:
     body = payload[:size]
     with Client(engine) as client:
         for piece in {size, 65536, max(1, size // 3), max(1, size // 1000)}:

@@ -1,6 +1,6 @@
 """What is said of stages: which lacks a worker, and which does not get on with its work. Times are given by hand."""
 
-from tests.drivers.health import HealthWatch
+from tests.drivers.service import HealthWatch
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
