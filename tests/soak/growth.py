@@ -32,8 +32,10 @@ def sample(service: Service) -> dict[str, dict[str, int]]:
         with contextlib.suppress(OSError):
             fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
             rss = int(fields["RssAnon"].split()[0]) << 10
-            fds, threads = len(service.descriptors(pid)), int(fields["Threads"])
-            found[title] = {"rss": rss, "descriptors": fds, "threads": threads}
+            held = service.descriptors(pid)
+            # A process that has written to the log since it was started has opened the log's pipe for itself.
+            logs = sum(fd > 2 and target == held.get(2) for fd, target in held.items())
+            found[title] = {"rss": rss, "descriptors": len(held) - logs, "threads": int(fields["Threads"])}
     return found
 
 
