@@ -157,7 +157,7 @@ inline sweep(r) {                                          /* pool.pyx pool_swee
 
 proctype core() {
     byte b, r, request, answer, requests, i, late = NONE;
-    byte handed[SLOTS] = NONE;                              /* its unanswered request, for when it dies */
+    byte dispatched[SLOTS] = NONE;                              /* its unanswered request, for when it dies */
     byte running[SLOTS];
     bool ok;
 end:
@@ -167,22 +167,22 @@ end:
         allocate(b, CORE, 1, ok);
         if
         :: !ok                                             /* 503 */
-        :: ok && running[0] == 0 -> running[0]++; handed[0] = b; submit[0] ! b
-        :: ok && running[1] == 0 -> running[1]++; handed[1] = b; submit[1] ! b
+        :: ok && running[0] == 0 -> running[0]++; dispatched[0] = b; submit[0] ! b
+        :: ok && running[1] == 0 -> running[1]++; dispatched[1] = b; submit[1] ! b
         :: ok && running[0] && running[1] -> drop_core(b)
         fi
-    :: complete[0] ? request, answer -> handed[0] = NONE; settle(0, request, answer)
-    :: complete[1] ? request, answer -> handed[1] = NONE; settle(1, request, answer)
+    :: complete[0] ? request, answer -> dispatched[0] = NONE; settle(0, request, answer)
+    :: complete[1] ? request, answer -> dispatched[1] = NONE; settle(1, request, answer)
     :: dead ? r ->                                         /* slot_dead */
 #ifdef SWEEP_BEFORE_DRAIN
         sweep(r);
 #endif
         do                                                 /* slot_poll: what was published before the death counts */
-        :: complete[r] ? request, answer -> handed[r] = NONE; settle(r, request, answer)
+        :: complete[r] ? request, answer -> dispatched[r] = NONE; settle(r, request, answer)
         :: empty(complete[r]) -> break
         od;
         if                                                 /* batcher_slot_down: 500, or to another slot */
-        :: handed[r] != NONE -> drop_core(handed[r]); running[r]--; handed[r] = NONE
+        :: dispatched[r] != NONE -> drop_core(dispatched[r]); running[r]--; dispatched[r] = NONE
         :: else
         fi;
         atomic { do :: submit[r] ? _ :: empty(submit[r]) -> break od };        /* ring_reset */

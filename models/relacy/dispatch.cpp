@@ -14,7 +14,7 @@
 
 enum { SLOTS = 2, TRIES = 2 };
 
-struct HandOut : rl::test_suite<HandOut, SLOTS + 1> {
+struct Dispatch : rl::test_suite<Dispatch, SLOTS + 1> {
     RingMemory memory[SLOTS];
     RingEnd core_end[SLOTS], slot_end[SLOTS];
     rl::atomic<uint64_t> word;
@@ -63,4 +63,4 @@ struct HandOut : rl::test_suite<HandOut, SLOTS + 1> {
     }
 };
 
-int main(int n, char **argument) { return check<HandOut>(0, n, argument); }
+int main(int n, char **argument) { return check<Dispatch>(0, n, argument); }

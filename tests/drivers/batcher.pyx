@@ -263,15 +263,15 @@ cdef class Scheduler:
 
     cdef uint32_t pass_on(self, uint64_t now) noexcept nogil:
         """Dispatch all batches that stage 0 has for its slots now, and answer them; return the number of tasks."""
-        cdef uint32_t handed = 0
+        cdef uint32_t dispatched = 0
         cdef uint32_t size = 1
         cdef uint32_t i, slot, entry, sequence
         cdef uint64_t batch_ns
         batcher_reclaim(&self.b, now)
         while size:
-            size = batcher_next_batch(&self.b, 0, now, self.entries + handed, &slot)
-            handed += size
-        for i in range(handed):
+            size = batcher_next_batch(&self.b, 0, now, self.entries + dispatched, &slot)
+            dispatched += size
+        for i in range(dispatched):
             entry = self.entries[i]
             slot = self.tasks[entry].slot
             sequence = self.tasks[entry].sequence
@@ -279,7 +279,7 @@ cdef class Scheduler:
             batcher_complete(&self.b, slot, entry, sequence, now + 1000, &batch_ns)
             self.slots[slot].room = self.slots[slot].ring_capacity
             task_free(&self.b, entry)
-        return handed
+        return dispatched
 
     def run_through(self, uint32_t tasks, uint32_t rounds):
         """Benchmark: `rounds` times, `tasks` tasks through stage 0, from new to free; returns how many got through."""

@@ -230,7 +230,7 @@ class TestWithdraw:
         assert s.withdraw(entries[1])
         assert s.deadline(2) is None
 
-    def test_handed_but_not_started(self) -> None:
+    def test_dispatched_but_not_started(self) -> None:
         s = scheduler(2, 0)
         entries = arrive(s, 2)
         _, ((_, sequence), (_, other)) = dispatch(s, 0)
@@ -269,7 +269,7 @@ class TestWithdraw:
         assert s.task(entry)["state"] == NEW
 
 
-class TestRowsThatAreUp:
+class TestSlotsThatAreUp:
     def test_only_they_are_looked_at(self) -> None:
         """A stage of one worker pays nothing for its spare slot."""
         s = Scheduler([(1, 0, 2), (1, 0, 3)])
@@ -284,7 +284,7 @@ class TestRowsThatAreUp:
         assert (s.up(0), s.up(1)) == ([1], [4, 2])
         assert [s.stage(stage)["slots"] for stage in (0, 1)] == [1, 2]
 
-    def test_the_one_that_was_handed_a_batch_the_longest_ago_is_first(self) -> None:
+    def test_the_slot_that_was_given_a_batch_the_longest_ago_is_first(self) -> None:
         s = scheduler(slots=3)
         order = s.up(0)
         for slot in order * 2:

@@ -209,7 +209,7 @@ class TestTakeBack:
         assert s.slot(0)["outstanding"] == 1
 
 
-class TestRows:
+class TestSlots:
     def test_death_spares_what_was_not_started(self) -> None:
         s = scheduler(2, 0, slots=2)
         entries = arrive(s, 4, 5)
