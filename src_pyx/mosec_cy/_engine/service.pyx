@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
 from mosec_cy._engine.batcher cimport (
     TASK_FREE,
@@ -133,6 +133,19 @@ cdef uint32_t _route_of(const Service *s, const char *path, size_t n) noexcept n
 # always work that corrects the forecast.
 
 
+cdef inline void _admitted(Decision *decision, uint32_t route) noexcept nogil:
+    # Unless one of the checks that follow refuses.
+    decision.answer.status = 0
+    decision.answer.text = NULL
+    decision.answer.extra = NULL
+    decision.route = route
+    decision.flags = 0
+    decision.deadline = 0
+    decision.wants_target = False
+    decision.task = 0
+    decision.streams = False
+
+
 cdef inline void _answer(Decision *decision, int status, const char *text) noexcept nogil:
     decision.answer.status = status
     decision.answer.text = text
@@ -233,8 +246,7 @@ cdef void _admit_to_route(Service *s, const char *head, const HttpRequest *reque
 cdef void service_admit(Service *s, const char *head, const HttpRequest *request, const char *path, size_t path_n,
                         Decision *decision) noexcept nogil:
     cdef uint32_t route
-    memset(decision, 0, sizeof(Decision))
-    decision.route = NO_ROUTE
+    _admitted(decision, NO_ROUTE)
     if path_n == 1 and path[0] == c'*':                          # OPTIONS of the server as a whole
         _answer(decision, 204, NOTHING)
         decision.answer.extra = b"allow: GET, HEAD, POST, OPTIONS\r\n"
@@ -264,8 +276,7 @@ cdef uint32_t _new_task(Service *s, const Request *request, Decision *decision) 
 
 cdef void service_submit(Service *s, const Request *request, Decision *decision) noexcept nogil:
     cdef uint32_t entry
-    memset(decision, 0, sizeof(Decision))
-    decision.route = request.route
+    _admitted(decision, request.route)
     entry = _new_task(s, request, decision)
     if entry == NO_INDEX:
         block_drop(&s.dispatcher, request.block)
