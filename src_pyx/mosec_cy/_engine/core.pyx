@@ -373,7 +373,7 @@ cdef uint64_t _deadline(Core *core) noexcept nogil:
         soonest = core.stop_at
     # While a client waits, core looks now and then: a faulty process can silence the bell (fill its counter, mark core
     # as awake), and the answers of all other slots would be found only with the next request.
-    if d.inside and core.loop.now + SAFETY_LOOK_NS < soonest:
+    if d.deadlines.count and core.loop.now + SAFETY_LOOK_NS < soonest:
         soonest = core.loop.now + SAFETY_LOOK_NS
     return soonest
 
@@ -419,7 +419,7 @@ cdef void _leave(Core *core) noexcept nogil:
     # All requests have been answered or time is up. Clients that connected just now get a moment to send a request and
     # to receive its refusal.
     cdef uint32_t i
-    core_report(core, REPORT_STOPPED, 0, core.service.dispatcher.inside)
+    core_report(core, REPORT_STOPPED, 0, core.service.dispatcher.deadlines.count)
     service_refuse_all(&core.service)
     http1_reject_pending(&core.io)
     for i in range(core.listener_count):
@@ -431,7 +431,7 @@ cdef void _leave(Core *core) noexcept nogil:
 cdef void _finish_if_drained(Core *core) noexcept nogil:
     cdef bint late = core.loop.now >= core.stop_at
     if not core.leaving:
-        if late or (core.service.dispatcher.inside == 0 and not http1_is_busy(&core.io)):
+        if late or (core.service.dispatcher.deadlines.count == 0 and not http1_is_busy(&core.io)):
             _leave(core)
         return
     if core.shut_at:

@@ -104,8 +104,7 @@ ctypedef struct Dispatcher:
     uint64_t timeout               # ns, of the whole service
     uint64_t kill_grace            # ns
     uint64_t charged               # bytes in blocks that core holds
-    Deadlines deadlines            # of the tasks whose client waits
-    uint32_t inside                # number of those tasks
+    Deadlines deadlines            # of the tasks whose client waits; its count is the number of those tasks
     bint notify_due                # some slot is to be woken
     void *io
     bint (*answer)(void *io, uint32_t connection, uint32_t generation, const Answer *answer) noexcept nogil

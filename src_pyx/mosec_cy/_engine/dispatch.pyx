@@ -110,7 +110,7 @@ cdef void block_drop(Dispatcher *d, uint32_t block) noexcept nogil:
 
 
 cdef inline void _gauge(Dispatcher *d) noexcept nogil:
-    store_relaxed_u64(&d.statistics.remaining, d.inside)     # relaxed: a gauge
+    store_relaxed_u64(&d.statistics.remaining, d.deadlines.count)  # relaxed: a gauge
 
 
 cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request) noexcept nogil:
@@ -131,7 +131,6 @@ cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request)
         task.streamed = task.acknowledged = 0
         store_release_u64(&d.acknowledged[entry], 0)     # pairs with the acquire in Sender._is_within_window
     deadlines_add(&d.deadlines, entry, task.deadline)
-    d.inside += 1
     _gauge(d)
     batcher_enqueue(&d.batcher, entry, stage, d.now)
     slots_dispatch(d, stage)
@@ -141,7 +140,6 @@ cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request)
 cdef void _stop_waiting(Dispatcher *d, uint32_t entry) noexcept nogil:
     # The task's client has been answered, or has left.
     deadlines_remove(&d.deadlines, entry)
-    d.inside -= 1
     _gauge(d)
 
 
