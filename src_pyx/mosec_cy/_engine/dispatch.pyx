@@ -83,10 +83,9 @@ from mosec_cy._engine.segment cimport (
     REPORT_SLOT_IDLE,
     REPORT_SLOT_KILLED,
     REPORT_SLOT_OVERDUE,
-    STREAM_LITTLE,
-    STREAM_WINDOW,
     histogram_add_count,
     histogram_add_ns,
+    stream_fits,
 )
 
 # ---- tasks ---------------------------------------------------------------------------------------
@@ -633,8 +632,8 @@ cdef uint64_t _slots_deadline(const Dispatcher *d) noexcept nogil:
 
 # Events on their way from the slots' rings to the clients.
 #
-# A slot may have a limited number of bytes under way on each stream, see _fits. Core tells it how many have gone out by
-# a word in shared memory that core writes and never reads: core's own count decides.
+# A slot may have a limited number of bytes under way on each stream, see stream_fits. Core tells it how many have gone
+# out by a word in shared memory that core writes and never reads: core's own count decides.
 
 cdef const char *NO_EVENT_MEMORY = b"inference internal error: no shared memory for an event (--budget)"
 cdef const char *CORRUPT_EVENT = b"inference internal error: the worker sent an impossible event"
@@ -645,12 +644,6 @@ cdef inline bint _is_streaming(const Dispatcher *d, const TaskState *task) noexc
     return pipeline.streams and task.position + 1u == pipeline.stage_count and task.connection != NO_INDEX
 
 
-cdef inline bint _fits(const TaskState *task, uint64_t n) noexcept nogil:
-    # Slots keep to this by themselves: what a slot knows of acknowledged bytes is not newer than what core knows.
-    cdef uint64_t under_way = task.streamed - task.acknowledged
-    return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
-
-
 cdef void _pass_on(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcept nogil:
     cdef TaskState *task = &d.tasks[entry]
     cdef const uint8_t *data = NULL if item.block == NO_BLOCK else pool_block_data(&d.pool, item.block) + item.offset
@@ -658,7 +651,8 @@ cdef void _pass_on(Dispatcher *d, uint32_t entry, const Descriptor *item) noexce
         task_fail(d, entry, item.status, <const uint8_t *>NO_EVENT_MEMORY, strlen(NO_EVENT_MEMORY))
     elif item.status != 200:
         task_fail(d, entry, item.status, data, item.length)
-    elif not _fits(task, item.length):
+    elif not stream_fits(task.streamed - task.acknowledged, item.length):
+        # Slots keep to it by themselves: what a slot knows of acknowledged bytes is not newer than what core knows.
         task_fail(d, entry, 500, <const uint8_t *>CORRUPT_EVENT, strlen(CORRUPT_EVENT))
     else:
         task.streamed += item.length

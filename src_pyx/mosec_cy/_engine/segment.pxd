@@ -26,6 +26,9 @@ cdef enum:
     STREAM_WINDOW = 1 << 20
     STREAM_LITTLE = 1 << 16
 
+cdef inline bint stream_fits(uint64_t under_way, uint64_t n) noexcept nogil:     # n: bytes of the next event
+    return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
+
 # Control messages between master and core, one datagram each. What a field does not carry is 0.
 ctypedef struct ControlMessage:        # CONTROL_FORMAT
     uint32_t kind                      # ORDER_* or REPORT_*

@@ -72,9 +72,8 @@ from mosec_cy._engine.segment cimport (
     PHASE_FORWARD,
     PHASE_IDLE,
     SLOT_STOP,
-    STREAM_LITTLE,
-    STREAM_WINDOW,
     slot_wake,
+    stream_fits,
 )
 
 # ---- frames --------------------------------------------------------------------------------------
@@ -702,8 +701,7 @@ cdef class Sender:
         # One word for each task entry, written by core: bytes of events that the kernel has.
         cdef const uint64_t *acknowledged = &item.payloads.segment.acknowledged()[<uint32_t>item.task]
         # Acquire; pairs with the release in stream_acknowledge.
-        cdef uint64_t under_way = item.streamed - load_acquire_u64(acknowledged)
-        return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
+        return stream_fits(item.streamed - load_acquire_u64(acknowledged), n)
 
     cdef bint _may_stop_waiting(self, Item item, uint64_t n, Wait what) noexcept:
         cdef uint32_t free = ring_free(&self.channel.complete)
