@@ -22,7 +22,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"_master": (), "server": ("_master",)},
 )
 MOST_FLOORS = 5
-# The package itself loads what is asked for by name, and anybody may ask it for its version.
+# The package itself loads what is asked for by name; each part may import its version.
 TOP = "__init__"
 
 ENGINE = PACKAGE.parent / "src_pyx" / "mosec_cy" / "_engine"

@@ -139,9 +139,8 @@ class Output:
 
     def _flush(self) -> bool:
         """Write what can be written now; True if that was all, and it had not been so before."""
-        if (
-            not self._waiting or self._flushing == threading.get_ident()
-        ):  # what a signal handler has added is written by what it interrupted
+        # What a signal handler has added is written by what it interrupted.
+        if not self._waiting or self._flushing == threading.get_ident():
             return False
         self._flushing = threading.get_ident()
         try:
