@@ -101,6 +101,35 @@ def test_a_worker_that_never_answers_is_a_stall_until_it_does() -> None:
         wait_for(live, (200, b"live"))
 
 
+def test_the_next_phase_of_a_batch_is_progress() -> None:
+    with running(**BRIEF) as engine, Client(engine) as client:
+        engine.order(SLOT_READY, slot=0)
+        channel = engine.channel()
+        live = probe(engine, "/health/live")
+        client.send_post(b"1")
+        items = channel.take()
+        assert items
+        wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
+        channel.begin_forward()
+        wait_for(live, (200, b"live"))
+        channel.answer(items[0], 200, b"2", 0)
+        wait_for(live, (200, b"live"))
+
+
+def test_one_worker_that_gets_on_is_enough() -> None:
+    with running(slots=2, **BRIEF) as engine, Client(engine) as client:
+        engine.order(SLOT_READY, slot=0)
+        channel = engine.channel(1)
+        live = probe(engine, "/health/live")
+        client.send_post(b"1")
+        items = channel.take()
+        assert items
+        wait_for(live, (503, b"stalled: stage_1 does not get on with its work"))
+        engine.channel(2)
+        wait_for(live, (200, b"live"))
+        channel.answer(items[0], 200, b"2", 0)
+
+
 def test_who_decodes_for_longer_than_forward_may_take_is_no_stall() -> None:
     """The stage's time-out is that of `forward`; to decode and encode a worker has the time that clients wait."""
     with running(**BRIEF | {"service_timeout_ns": 30 * SECOND}, stage={"timeout_ns": 100 * MS}) as engine:

@@ -97,11 +97,8 @@ from mosec_cy._engine.service cimport (
     PROBE_ALIVE,
     PROBE_LIVE,
     PROBE_READY,
-    ProgressWatch,
     Route,
     Service,
-    StageHealth,
-    health_init,
     service_expire,
     service_refuse_all,
 )
@@ -517,8 +514,6 @@ cdef class _Engine:
             for i in range(s.route_count):
                 free(<void *>d.pipelines[i].stages)
         free(d.pipelines)
-        free(s.health.watches)
-        free(s.health.stages)
         free(s.lacking_texts)
         free(s.stalled_texts)
         free(d.slots)
@@ -653,22 +648,13 @@ cdef class _Engine:
         d.content_type_count = len(content_types)
         return 0
 
-    cdef int open_health(self, list stages, uint64_t margin) except -1:
+    cdef int open_probes(self, list stages) except -1:
         cdef Service *s = &self.core.service
-        cdef Dispatcher *d = &self.core.service.dispatcher
-        cdef uint32_t slots = d.batcher.slot_count
-        cdef StageHealth *table = <StageHealth *>self.array(len(stages), sizeof(StageHealth))
-        s.health.stages = table
-        s.health.watches = <ProgressWatch *>self.array(slots, sizeof(ProgressWatch))
         s.lacking_texts = <const char **>self.array(len(stages), sizeof(char *))
         s.stalled_texts = <const char **>self.array(len(stages), sizeof(char *))
         for i, stage in enumerate(stages):
-            # By then core has ended an overrun of `forward`, and a decode or encode that takes longer than clients
-            # wait, by killing the worker if need be: a slot that still does nothing hangs.
-            table[i].limit = max(d.timeout, <uint64_t>stage["timeout_ns"]) + d.kill_grace + margin
             s.lacking_texts[i] = self.text(f"not ready: {stage['name']} has no worker")
             s.stalled_texts[i] = self.text(f"stalled: {stage['name']} does not get on with its work")
-        health_init(&s.health, s.health.watches, slots, table, len(stages))
         return 0
 
     cdef void mark_streaming(self, uint32_t stage) noexcept:
@@ -703,7 +689,8 @@ cdef class _Engine:
         self.open_stages(config["stages"])
         self.open_slots(config["master_bell_fd"])
         self.open_routes(config["routes"], config["content_types"])
-        self.open_health(config["stages"], config["stall_margin_ns"])
+        s.stall_margin = config["stall_margin_ns"]
+        self.open_probes(config["stages"])
         self.open_codings(config["codings"])
         d.io = &self.core.io
         d.answer = _answer

@@ -24,6 +24,16 @@ cdef enum:                         # what a slot is to be woken for
     NOTIFY_FORCED = 2              # it is late: wake it even if its bell, which others can write, says it is awake
     NOTIFY_STREAM = 4              # something has changed for those of its threads that wait to send events
 
+ctypedef struct Progress:          # of a slot: a change of any field is progress
+    uint32_t batch                 # number of the batch that it works on,
+    uint32_t phase                 # and PHASE_*, as the slot says
+    uint64_t taken                 # descriptors that it has taken, a count without bound
+    uint64_t answered              # those that core has had from it, likewise
+
+ctypedef struct ProgressWatch:     # what the last look at a slot has found; slot_look alone looks
+    Progress seen
+    uint64_t since                 # ns: since when at least it has been so, with work to do; NEVER: there was none
+
 # Core's private half of a slot's state.
 ctypedef struct SlotState:
     RingEnd submit
@@ -41,10 +51,7 @@ ctypedef struct SlotState:
     bint leaving                   # gets no more work; master waits until it has finished what it had
     uint64_t check_at              # ns: when to check whether `forward` has overrun
     uint64_t kill_at               # ns: when to kill it if by then it still overruns, or hangs
-    uint32_t seen_batch            # at the last look: number of its batch,
-    uint32_t seen_phase
-    uint64_t seen_answers          # its answers since it was started,
-    uint64_t seen_since            # and since when at least it has been so; ns, NEVER: nothing was seen
+    ProgressWatch progress
     uint32_t idle_batch            # batch after which the last check found it idle with lost tasks; 0: it did not
     uint32_t batch_answered        # of the batch that it is answering: tasks answered,
     uint32_t batch_succeeded       # those answered 200,
@@ -138,6 +145,17 @@ cdef void slot_started(Dispatcher *d, uint32_t slot, uint32_t incarnation, int32
 cdef void slot_ready(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
 cdef void slot_drain(Dispatcher *d, uint32_t slot, uint32_t incarnation) noexcept nogil
 cdef void slot_dead(Dispatcher *d, uint32_t slot) noexcept nogil
+
+# ---- slots that hang -----------------------------------------------------------------------------
+# One record of each slot's progress: core ends a worker by it, and tells what it could not end.
+
+# A look at a slot at `now`: at what it does and, if it has work to do, since when at least (ns); NEVER if not.
+cdef void progress_look(ProgressWatch *watch, const Progress *progress, uint64_t since, uint64_t now) noexcept nogil
+# True if the last look found a slot with work that had made no progress for `limit` (ns) by `now`.
+cdef bint progress_lacks(const ProgressWatch *watch, uint64_t limit, uint64_t now) noexcept nogil
+# Looks at all slots of the stage. True if each of those that may work or have work should have been ended long ago,
+# `margin` (ns) more than core takes for that. False without such a slot.
+cdef bint stage_stalled(Dispatcher *d, uint32_t stage, uint64_t margin) noexcept nogil
 
 # ---- round by round ------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from mosec_cy._engine.linux cimport (
     FUTEX_ALL,
     NEVER,
     load_acquire_u32,
+    load_acquire_u64,
     load_relaxed_u64,
     mosec_futex_wake,
     mosec_pidfd_send_signal,
@@ -507,7 +508,8 @@ cdef void dispatch_poll(Dispatcher *d) noexcept nogil:
 
 # ---- slots that hang ------------------------------------------------------------------------------
 
-# Finds slots that overrun their time-out or hang. Core looks when a timer is due: the usual path costs nothing.
+# Finds slots that overrun their time-out or hang. Core looks when a timer is due, and when the liveness probe asks: the
+# usual path costs nothing.
 
 cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 
@@ -530,87 +532,127 @@ cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
     d.report(d.control, REPORT_SLOT_OVERDUE, slot, batch)
 
 
-cdef bint _has_lost_tasks(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
+cdef bint _has_lost_tasks(Dispatcher *d, uint32_t slot) noexcept nogil:
     # The slot idles and its rings are empty, but it has not answered all: a process has overwritten a task's word, so
     # that no slot could start the task. True only at the second look, as a slot between taking and working looks alike.
     cdef SlotState *state = &d.slots[slot]
     cdef uint32_t before = state.idle_batch
     state.idle_batch = 0
-    if phase != PHASE_IDLE or d.batcher.slots[slot].outstanding == 0:
+    if state.progress.seen.phase != PHASE_IDLE or d.batcher.slots[slot].outstanding == 0:
         return False
     if ring_free(&state.submit) <= state.submit.mask or ring_has_news(&state.complete):
         return False
-    state.idle_batch = max(batch, 1)
+    state.idle_batch = max(state.progress.seen.batch, <uint32_t>1)
     return state.idle_batch == before
 
 
-cdef inline uint64_t _time_limit(const Dispatcher *d, uint32_t slot) noexcept nogil:
+cdef void progress_look(ProgressWatch *watch, const Progress *progress, uint64_t since, uint64_t now) noexcept nogil:
+    cdef const Progress *seen = &watch.seen
+    if since == NEVER:
+        watch.since = NEVER
+    elif watch.since == NEVER or progress.batch != seen.batch or progress.phase != seen.phase or \
+            progress.taken != seen.taken or progress.answered != seen.answered:
+        watch.since = min(since, now)
+    watch.seen = progress[0]
+
+
+cdef bint progress_lacks(const ProgressWatch *watch, uint64_t limit, uint64_t now) noexcept nogil:
+    return watch.since <= now and now - watch.since >= limit
+
+
+cdef inline bint _has_work(const Dispatcher *d, uint32_t slot) noexcept nogil:
+    # Where clients have left, a live slot still pops their tasks.
+    return d.batcher.slots[slot].outstanding != 0 or ring_free(&d.slots[slot].submit) <= d.slots[slot].submit.mask
+
+
+cdef void slot_look(Dispatcher *d, uint32_t slot) noexcept nogil:
+    cdef SlotState *state = &d.slots[slot]
+    cdef Progress progress
+    cdef uint64_t since = NEVER
+    # In this order: a phase and its start that are read after the batch are of that batch or a later one, so that no
+    # batch is blamed for the one before it.
+    progress.batch = load_acquire_u32(&state.shared.batch)           # pairs with the release in Channel._started
+    progress.phase = load_acquire_u32(&state.shared.phase)           # pairs with the release in Channel.begin_forward
+    progress.taken = load_acquire_u64(&state.submit.memory.tail)     # pairs with the release in ring_release
+    progress.answered = state.complete.own
+    if _has_work(d, slot):
+        # A batch may have waited long for a slot that was busy with another core's, or stopped. Its start is the slot's
+        # own word: at worst it harms itself.
+        # relaxed: the acquire of `phase` is before it
+        since = load_relaxed_u64(&state.shared.since) if progress.phase == PHASE_DECODE else d.now
+    progress_look(&state.progress, &progress, since, d.now)
+
+
+cdef inline uint64_t _time_limit(const Dispatcher *d, uint32_t stage) noexcept nogil:
     # After that long in one phase no client waits for the result any more. (`forward` has a time-out of its own.)
-    return max(d.timeout, d.stage_timeouts[d.batcher.slots[slot].stage])
+    return max(d.timeout, d.stage_timeouts[stage])
 
 
-cdef bint _hangs(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase) noexcept nogil:
-    # The slot still does what it did at the last look, without an answer since, and for longer than the time limit.
-    cdef const SlotState *state = &d.slots[slot]
-    return batch == state.seen_batch and phase == state.seen_phase and state.complete.own == state.seen_answers and \
-        state.seen_since <= d.now and d.now - state.seen_since >= _time_limit(d, slot)
+cdef bint _hangs(const Dispatcher *d, uint32_t slot) noexcept nogil:
+    return progress_lacks(&d.slots[slot].progress, _time_limit(d, d.batcher.slots[slot].stage), d.now)
 
 
-cdef void _watch(Dispatcher *d, uint32_t slot, uint32_t batch, uint32_t phase, uint64_t since) noexcept nogil:
+cdef bint stage_stalled(Dispatcher *d, uint32_t stage, uint64_t margin) noexcept nogil:
+    cdef uint64_t limit = _time_limit(d, stage) + d.kill_grace + margin
+    cdef uint32_t slot
+    cdef bint some_hang = False
+    cdef bint all_hang = True
+    for slot in range(d.batcher.slot_count):
+        if d.batcher.slots[slot].stage != stage:
+            continue
+        slot_look(d, slot)
+        if progress_lacks(&d.slots[slot].progress, limit, d.now):
+            some_hang = True
+        elif d.batcher.slots[slot].up or d.slots[slot].progress.since != NEVER:
+            all_hang = False
+    return some_hang and all_hang
+
+
+cdef void _watch(Dispatcher *d, uint32_t slot) noexcept nogil:
     # Outside of `forward`: the slot decodes, encodes, or has not come to what is in its ring.
     cdef SlotState *state = &d.slots[slot]
-    if state.seen_since == NEVER or batch != state.seen_batch or phase != state.seen_phase or \
-            state.complete.own != state.seen_answers:
-        state.seen_batch = batch
-        state.seen_phase = phase
-        state.seen_answers = state.complete.own
-        # A batch may have waited long for a slot that was busy with another core's, or stopped.
-        state.seen_since = min(since, d.now) if phase == PHASE_DECODE else d.now
-    if _hangs(d, slot, batch, phase):
+    if _hangs(d, slot):
         state.kill_at = min(state.kill_at, d.now + d.kill_grace)     # grace period, in case core itself stood still
     else:
-        state.check_at = min(state.check_at, state.seen_since + _time_limit(d, slot))
+        state.check_at = min(state.check_at, state.progress.since + _time_limit(d, d.batcher.slots[slot].stage))
 
 
-cdef uint64_t _next_check(Dispatcher *d, uint32_t slot) noexcept nogil:
+cdef uint64_t _next_check(const Dispatcher *d, uint32_t slot) noexcept nogil:
+    cdef uint32_t stage = d.batcher.slots[slot].stage
     if d.batcher.slots[slot].outstanding:
-        return d.now + d.stage_timeouts[d.batcher.slots[slot].stage]
-    if ring_free(&d.slots[slot].submit) <= d.slots[slot].submit.mask:
-        return d.now + _time_limit(d, slot)       # clients have left, but a live slot would have popped their tasks
-    d.slots[slot].seen_since = NEVER
-    return NEVER
+        return d.now + d.stage_timeouts[stage]
+    return d.now + _time_limit(d, stage) if _has_work(d, slot) else NEVER
 
 
 cdef void _check(Dispatcher *d, uint32_t slot) noexcept nogil:
     cdef SlotState *state = &d.slots[slot]
+    cdef const Progress *seen = &state.progress.seen
     cdef uint64_t timeout = d.stage_timeouts[d.batcher.slots[slot].stage]
-    # In this order: a phase and its start that are read after the batch are of that batch or a later one, so that no
-    # batch is blamed for the one before it.
-    cdef uint32_t batch = load_acquire_u32(&state.shared.batch)      # pairs with the release in Channel._started
-    cdef uint32_t phase = load_acquire_u32(&state.shared.phase)      # pairs with the release in Channel.begin_forward
-    cdef uint64_t since = load_relaxed_u64(&state.shared.since)      # the slot's own word: at worst it harms itself
+    cdef uint64_t since
+    slot_look(d, slot)
+    since = load_relaxed_u64(&state.shared.since)      # after the phase, as in slot_look
     if state.kill_at <= d.now:
         state.kill_at = NEVER
-        if phase == PHASE_FORWARD and batch == state.shared.overdue or \
-                phase != PHASE_FORWARD and _hangs(d, slot, batch, phase):      # `overdue` is core's own word
+        if seen.phase == PHASE_FORWARD and seen.batch == state.shared.overdue or \
+                seen.phase != PHASE_FORWARD and _hangs(d, slot):      # `overdue` is core's own word
             slot_give_up(d, slot)
-            d.report(d.control, REPORT_SLOT_KILLED, slot, batch)
+            d.report(d.control, REPORT_SLOT_KILLED, slot, seen.batch)
         state.check_at = min(state.check_at, _next_check(d, slot))
     if state.given_up:
         state.check_at = NEVER
     elif state.check_at <= d.now:
         state.check_at = _next_check(d, slot)
-        if _has_lost_tasks(d, slot, batch, phase):
+        if _has_lost_tasks(d, slot):
             slot_give_up(d, slot)
-        elif phase == PHASE_FORWARD:
+        elif seen.phase == PHASE_FORWARD:
             if since + timeout <= d.now:
                 state.check_at = NEVER
-                if batch != state.shared.overdue:       # else the worker has been told
-                    _overrun(d, slot, batch)
+                if seen.batch != state.shared.overdue:       # else the worker has been told
+                    _overrun(d, slot, seen.batch)
             elif since + timeout < state.check_at:
                 state.check_at = since + timeout
         elif state.check_at != NEVER:
-            _watch(d, slot, batch, phase, since)
+            _watch(d, slot)
 
 
 cdef void _expire_slots(Dispatcher *d) noexcept nogil:
@@ -700,7 +742,7 @@ cdef void slot_started(Dispatcher *d, uint32_t slot, uint32_t incarnation, int32
     state.given_up = False
     state.idle_batch = 0
     state.leaving = False
-    state.seen_since = NEVER
+    state.progress.since = NEVER
     slot_forget_batch(state)
 
 

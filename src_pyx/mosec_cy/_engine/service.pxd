@@ -27,47 +27,6 @@ ctypedef struct Route:             # written by core's set-up
     Probe probe                    # of a route whose pipeline has no stage
     const char *allow              # the line of the Allow header
 
-# ---- health: whether stages have workers, and whether these make progress ------------------------
-# Pure: time is an argument. Nothing is recorded while requests are served: each look compares with the one before.
-
-cdef enum:
-    HEALTH_IDLE = 0x7FFFFFFFFFFFFFFF   # ns: a slot has no work
-    HEALTH_ALL_WELL = 0xFFFFFFFF       # no stage
-
-ctypedef struct Progress:              # of a slot: a change of any field is progress
-    uint32_t incarnation
-    uint64_t taken                     # tasks that the slot has taken, a count without bound
-    uint64_t answered                  # likewise
-
-ctypedef struct ProgressWatch:         # the progress of one slot, as seen at the last look
-    uint64_t looked_at                 # ns: the time of that look,
-    Progress progress                  # what it saw,
-    uint64_t since                     # ns: since when this has been so while there was work; HEALTH_IDLE
-
-ctypedef struct StageHealth:
-    uint64_t limit                     # ns without progress, after which a slot that has work counts as stuck
-    uint32_t ready                     # of its slots: number of those that may get work,
-    uint32_t watched                   # of those that may get work or have some,
-    uint32_t stuck                     # and, among these, of those that make no progress
-
-ctypedef struct Health:
-    ProgressWatch *watches             # one for each slot
-    StageHealth *stages
-    uint32_t slot_count
-    uint32_t stage_count
-
-# Memory is given zeroed; the caller has set `limit` of each stage.
-cdef void health_init(Health *h, ProgressWatch *watches, uint32_t slot_count, StageHealth *stages,
-                      uint32_t stage_count) noexcept nogil
-# A look at all slots: health_begin, then health_slot once for each. `busy_since`: ns, since when the slot has had the
-# work that it has now, as far as the caller knows; HEALTH_IDLE if it has none.
-cdef void health_begin(Health *h) noexcept nogil
-cdef void health_slot(Health *h, uint32_t slot, uint32_t stage, bint ready, uint64_t busy_since,
-                      const Progress *progress, uint64_t now) noexcept nogil
-# The first stage that at the last look had no ready slot, or had slots of which none made progress; HEALTH_ALL_WELL.
-cdef uint32_t health_lacking(const Health *h) noexcept nogil
-cdef uint32_t health_stalled(const Health *h) noexcept nogil
-
 # ---- the service ---------------------------------------------------------------------------------
 
 # Core's set-up fills it in; afterwards only the service writes it.
@@ -84,7 +43,7 @@ ctypedef struct Service:
     const char *codings_text       # the body of a 415 about them,
     const char *codings_line       # and its Accept-Encoding line
     bint draining
-    Health health
+    uint64_t stall_margin          # ns, beyond the time within which core ends a worker that hangs
     const char **lacking_texts     # one for each stage: it has no ready worker; none of its workers makes progress
     const char **stalled_texts
 

@@ -7,7 +7,6 @@ from libc.string cimport memcmp, memcpy, strlen
 from mosec_cy._engine.batcher cimport (
     TASK_FREE,
     TASK_QUEUED,
-    Slot,
     Stage,
     stage_forecast,
     task_new,
@@ -15,11 +14,11 @@ from mosec_cy._engine.batcher cimport (
 )
 from mosec_cy._engine.dispatch cimport (
     SERVICE_TIMEOUT,
-    SlotState,
     Pipeline,
     block_charge,
     block_drop,
     dispatch_expire,
+    stage_stalled,
     task_fail,
     task_leave,
     task_submit,
@@ -36,7 +35,7 @@ from mosec_cy._engine.http_request cimport (
     http_content_coding,
     http_request_timeout,
 )
-from mosec_cy._engine.linux cimport load_acquire_u64, store_relaxed_u64
+from mosec_cy._engine.linux cimport store_relaxed_u64
 from mosec_cy._engine.list cimport NO_INDEX
 from mosec_cy._engine.pool cimport POOL_PAYLOAD_OFFSET, pool_allocate, pool_block_data, pool_block_size
 from mosec_cy._engine.ring cimport ANSWER_GZIP, ANSWER_NOT_PLAIN, ANSWER_ZSTD, BODY_GZIP, BODY_ZSTD, NO_BLOCK
@@ -296,116 +295,46 @@ cdef void service_count(Service *s, uint32_t route, int status) noexcept nogil:
     store_relaxed_u64(counts, counts[0] + 1)                     # relaxed: core alone writes
 
 
-# ---- health and probes ---------------------------------------------------------------------------
+# ---- probes --------------------------------------------------------------------------------------
 
-# Whether stages have workers and whether these make progress, and the probes that report it.
-#
-# A stage is stalled when each of its slots that may work has had work for longer than the stage's limit without
-# taking or answering anything. A slot that looks the same and has work at two looks had work all the time between
-# them, and did nothing: tasks dispatched meanwhile would have been taken, or lie in its ring behind those that it has
-# not taken.
-#
-# So a stage without any slot is not stalled (it is not ready: its models may take minutes to load), nor is one that is
+# A stage without any slot is not stalled (it is not ready: its models may take minutes to load), nor is one that is
 # overloaded: it makes progress.
 
-cdef inline bint _same(const Progress *a, const Progress *b) noexcept nogil:
-    return a.incarnation == b.incarnation and a.taken == b.taken and a.answered == b.answered
 
-
-cdef uint64_t _watch(ProgressWatch *watch, uint64_t busy_since, const Progress *progress, uint64_t now) noexcept nogil:
-    # What the caller knows may be too late: work that is withdrawn and dispatched again restarts its clock. Or too
-    # early: a slot that answers a batch one by one has had work all along, but has made progress.
-    if busy_since == HEALTH_IDLE or watch.since == HEALTH_IDLE or not _same(&watch.progress, progress):
-        watch.since = max(watch.looked_at, busy_since)
-    watch.progress = progress[0]
-    watch.looked_at = now
-    return watch.since
-
-
-cdef void health_init(Health *h, ProgressWatch *watches, uint32_t slot_count, StageHealth *stages,
-                      uint32_t stage_count) noexcept nogil:
-    cdef uint32_t slot
-    h[0] = Health(watches=watches, stages=stages, slot_count=slot_count, stage_count=stage_count)
-    for slot in range(slot_count):
-        watches[slot].since = HEALTH_IDLE
-
-
-cdef void health_begin(Health *h) noexcept nogil:
+cdef const char *_lacking(const Service *s) noexcept nogil:
+    # What is said of the first stage without a ready worker, or NULL.
     cdef uint32_t stage
-    for stage in range(h.stage_count):
-        h.stages[stage].ready = h.stages[stage].watched = h.stages[stage].stuck = 0
+    for stage in range(s.dispatcher.batcher.stage_count):
+        if s.dispatcher.batcher.stages[stage].slots == 0:
+            return s.lacking_texts[stage]
+    return NULL
 
 
-cdef void health_slot(Health *h, uint32_t slot, uint32_t stage, bint ready, uint64_t busy_since,
-                      const Progress *progress, uint64_t now) noexcept nogil:
-    cdef StageHealth *of = &h.stages[stage]
-    cdef uint64_t since = _watch(&h.watches[slot], busy_since, progress, now)
-    of.ready += ready
-    of.watched += ready or since != HEALTH_IDLE
-    of.stuck += since <= now and now - since > of.limit
-
-
-cdef uint32_t health_lacking(const Health *h) noexcept nogil:
+cdef const char *_stalled(Service *s) noexcept nogil:
+    # What is said of the first stage that makes no progress, or NULL. All stages are looked at: the next look at each
+    # slot compares with this one.
     cdef uint32_t stage
-    for stage in range(h.stage_count):
-        if h.stages[stage].ready == 0:
-            return stage
-    return HEALTH_ALL_WELL
-
-
-cdef uint32_t health_stalled(const Health *h) noexcept nogil:
-    cdef uint32_t stage
-    for stage in range(h.stage_count):
-        if h.stages[stage].stuck and h.stages[stage].stuck == h.stages[stage].watched:
-            return stage
-    return HEALTH_ALL_WELL
-
-
-cdef void _look(Service *s) noexcept nogil:
-    cdef Dispatcher *d = &s.dispatcher
-    cdef uint32_t i
-    cdef uint64_t busy_since
-    cdef const SlotState *state
-    cdef const Slot *slot
-    cdef Progress progress
-    health_begin(&s.health)
-    for i in range(d.batcher.slot_count):
-        slot = &d.batcher.slots[i]
-        state = &d.slots[i]
-        progress.incarnation = state.incarnation
-        # The slot's own words, of which only changes count. Acquire; pair with the releases in ring_release and
-        # ring_publish.
-        progress.taken = load_acquire_u64(&state.submit.memory.tail)
-        progress.answered = load_acquire_u64(&state.complete.memory.head)
-        busy_since = HEALTH_IDLE
-        if slot.outstanding:
-            busy_since = slot.busy_since
-        elif state.submit.own != progress.taken:    # clients wait no more for what it has not taken
-            busy_since = d.now
-        health_slot(&s.health, i, slot.stage, slot.up, busy_since, &progress, d.now)
+    cdef const char *text = NULL
+    for stage in range(s.dispatcher.batcher.stage_count):
+        if stage_stalled(&s.dispatcher, stage, s.stall_margin) and text == NULL:
+            text = s.stalled_texts[stage]
+    return text
 
 
 cdef void _answer_probe(Service *s, Probe probe, Decision *decision) noexcept nogil:
     # Answered without a worker and without a queue.
-    cdef uint32_t stage
+    cdef const char *trouble = NULL
     if s.draining and probe != PROBE_LIVE:
         _refuse(s, 503, STOPPING, 0, decision)
-    elif probe == PROBE_READY:
-        _look(s)
-        stage = health_lacking(&s.health)
-        if stage == HEALTH_ALL_WELL:
-            _answer(decision, 200, READY)
-        else:
-            _answer(decision, 503, s.lacking_texts[stage])
+        return
+    if probe == PROBE_READY:
+        trouble = _lacking(s)
     elif probe == PROBE_LIVE:
-        _look(s)
-        stage = health_stalled(&s.health)
-        if stage == HEALTH_ALL_WELL:
-            _answer(decision, 200, LIVE)
-        else:
-            _answer(decision, 503, s.stalled_texts[stage])
+        trouble = _stalled(s)
+    if trouble != NULL:
+        _answer(decision, 503, trouble)
     else:
-        _answer(decision, 200, ALIVE)
+        _answer(decision, 200, READY if probe == PROBE_READY else LIVE if probe == PROBE_LIVE else ALIVE)
 
 
 # ---- drain ---------------------------------------------------------------------------------------
