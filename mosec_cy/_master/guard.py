@@ -83,7 +83,7 @@ class Guard:
                 int(self._grace * 1000),
             ]
             keep = [master, theirs.fileno(), *self._daemons]
-            self._process = child.execute_small("mosec_cy._process.guard", [*arguments, *daemons], keep)
+            self._process = child.execute_small("mosec_cy._process.helpers", [*arguments, *daemons], keep)
         except BaseException:
             self._socket.close()
             raise

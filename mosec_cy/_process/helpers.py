@@ -1,18 +1,22 @@
-"""Helpers: processes that workers have started. They end with the worker that they come from.
+"""Helpers: processes that workers have started. They end with the worker that they come from; when the master has been
+killed, the guard ends them.
 
 A child inherits two things by which it is recognised, also when its parents are gone:
 
 - the process group. Each worker leads one of its own; a child that leaves it (a shell's jobs, `start_new_session`) has
 - the mark, a variable in the environment, which a program keeps if it is not started with another environment.
 
-Imports next to nothing: the guard process uses it too.
+Imports next to nothing: the guard is a process of its own, which runs `main` for as long as the service.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
+
+from mosec_cy._engine.process import set_title
 
 TYPE_CHECKING = False  # `typing` stays out of the guard process
 if TYPE_CHECKING:
@@ -22,7 +26,8 @@ MARK = "MOSEC_CY_WORKER"
 _KILL_TIMEOUT = 5.0  # s, for the kernel to end what was killed; a process that hangs in a driver may not end at all
 _SHORTEST = 0.01  # s between two looks, and doubled up to
 _LONGEST = 0.25
-_LARGEST = 4 << 20  # bytes of an environment
+_LARGEST_ENVIRONMENT = 4 << 20  # bytes
+_LARGEST_MESSAGE = 1 << 20  # bytes of what the master says to the guard at once
 
 
 class Origin:
@@ -199,8 +204,70 @@ def _read(path: str) -> bytes:
     except OSError:  # it has ended, or is another user's
         return b""
     try:
-        return os.read(file, _LARGEST)
+        return os.read(file, _LARGEST_ENVIRONMENT)
     except OSError:
         return b""
     finally:
         os.close(file)
+
+
+# ---- the guard --------------------------------------------------------------------------------------
+
+
+def main(master: int, control: int, mark: str, since: int, session: int, grace_ms: int, *daemons: int) -> None:
+    """Wait until `master` has been killed, and end what the kernel does not end with it: helpers, and daemons, which
+    the user has started. At the end of a service in order the guard is killed.
+
+    Args:
+        master: its pidfd.
+        control: the socket to it; messages are numbers of 32 bits: the pid of a worker that has been started, or, below
+            0, of one that has ended and whose helpers have.
+        mark: what the marks of all helpers of the service begin with.
+        since: when the master has started, in clock ticks.
+        session: of the workers.
+        daemons: pid and pidfd of each.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # also those that a terminal sends to all
+    os.setsid()  # apart from the master's terminal and group, which may be killed as a whole
+    set_title(b"mosec_cy: guard")
+    os.set_blocking(control, False)
+    waiting = select.poll()
+    waiting.register(master, select.POLLIN)
+    waiting.register(control, select.POLLIN)
+    workers: set[int] = set()
+    while True:
+        ended = master in {descriptor for descriptor, _ in waiting.poll()}
+        _hear(control, workers)
+        if ended:
+            break
+    _kill_daemons(dict(zip(daemons[::2], daemons[1::2], strict=True)), since)
+    end(Family(mark, workers, session, grace_ms / 1000), since)
+    os._exit(0)
+
+
+def _hear(control: int, workers: set[int]) -> None:
+    """Read what the master has said."""
+    while True:
+        try:
+            message = os.read(control, _LARGEST_MESSAGE)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not message:  # the master has ended, which its pidfd tells
+            return
+        for pid in memoryview(message).cast("i"):
+            if pid > 0:
+                workers.add(pid)
+            else:
+                workers.discard(-pid)
+
+
+def _kill_daemons(daemons: dict[int, int], since: int) -> None:
+    alive = {pid: pidfd for pid, pidfd in daemons.items() if not select.select([pidfd], [], [], 0)[0]}
+    below = descendants(alive, processes(since) or [])
+    for pidfd in alive.values():
+        try:  # noqa: SIM105 (no contextlib in here)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    for process in below:
+        process.send(signal.SIGKILL)
