@@ -12,7 +12,7 @@ from mosec_cy._base.mistakes import MissingResultsError, ResultError
 from mosec_cy._codecs import json_codec
 from mosec_cy._codecs.codec_marks import is_in_place
 from mosec_cy._engine.worker import Sender
-from mosec_cy._process import codings, event_loop
+from mosec_cy._process import codings
 from mosec_cy._process.results import (
     FATAL,
     FINISHED,
@@ -21,6 +21,7 @@ from mosec_cy._process.results import (
     as_ends,
     error_in_place,
     finish,
+    interrupt_coroutine,
     is_unfinished,
     unfinished,
 )
@@ -162,7 +163,7 @@ class StageLoop:
             signal.signal(signal.SIGALRM, previous)
 
     def _on_overrun(self, signum: int, frame: FrameType | None) -> None:
-        if self.channel.overdue() and not event_loop.interrupt():
+        if self.channel.overdue() and not interrupt_coroutine():
             raise MosecTimeoutError("`forward` timeout")
 
     def _single(self, items: list[Item]) -> None:

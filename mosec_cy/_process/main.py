@@ -1,15 +1,19 @@
 """A worker process: becomes one instance of the user's class, says when it is ready, and serves.
 
-Started either as a fresh interpreter (`main`) or as a copy of the master (`run_forked`).
+Started either as a fresh interpreter (`main`) or as a copy of the master (`run_forked`). A second thread hears the
+master while the main thread serves or user code runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
+import select
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +21,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mosec_cy import log
 from mosec_cy._base import messages, mistakes, output, replica
-from mosec_cy._base.signals import leave_signals_to_master
+from mosec_cy._base.signals import leave_signals_to_master, start_thread
 from mosec_cy._engine.process import die_with_parent, keep_freed_pages
-from mosec_cy._process import codings, event_loop
-from mosec_cy._process.control import ControlThread
+from mosec_cy._process import codings
 from mosec_cy._process.dry_run import dry_run, examples_of, try_forward
-from mosec_cy._process.results import FATAL
+from mosec_cy._process.results import FATAL, close_event_loop, prepare_event_loop
 from mosec_cy._process.snapshot import Recorder
 from mosec_cy.worker import BaseWorker, is_worker
 
 if TYPE_CHECKING:
     from mosec_cy._base.main_module import Program
+    from mosec_cy._engine.segment import Segment
     from mosec_cy._engine.worker import Channel
+
+_HOLD_TIMEOUT = 1.0  # s
 
 
 @dataclass(frozen=True)
@@ -114,13 +120,13 @@ def _run(boot: Boot, load: Callable[[], type[BaseWorker]], forked: bool = False)
             return 1
         if boot.dry_run:
             dry_run(worker, control)
-            event_loop.close()
+            close_event_loop()
             return 0
         status = 0
         try:
             thread.send({"ready": True})
             _serve(boot, worker, channel)
-            event_loop.close()
+            close_event_loop()
         except BaseException:  # user code may raise SystemExit
             log.get_logger().exception("%s ends by an exception", f"<{boot.stage}|{boot.worker_id}>")
             status = 1
@@ -135,7 +141,7 @@ def _make_worker(boot: Boot, worker_class: type[BaseWorker]) -> BaseWorker:
     setproctitle(f"mosec_cy: {boot.stage} [{boot.worker_id}]")
     this = replica.Replica(boot.stage, boot.worker_id, boot.max_batch_size)
     replica.begin(this, worker_class)  # before __init__, which can read it
-    event_loop.prepare(worker_class)
+    prepare_event_loop(worker_class)
     worker = worker_class()
     if not is_worker(type(worker)):
         raise TypeError(f"{worker_class.__qualname__}() made a {type(worker).__qualname__}, which is no worker")
@@ -218,3 +224,83 @@ def _import_class(preparation: dict[str, Any], program: Program | None, pickled_
     if not isinstance(worker_class, type) or not is_worker(worker_class):
         raise TypeError(f"{worker_class!r} is not the worker class that the master has by that name")
     return worker_class
+
+
+# ---- the control thread -----------------------------------------------------------------------------
+
+
+class ControlThread:
+    """Waits in the kernel for what the master says, without the GIL: it costs nothing while the master says nothing.
+
+    It is started after `__init__` and warm-up of the user's class: until then the process has one thread, so that
+    user code may fork in them as it likes. A child that it forks later has no copy of this thread, nor of a lock that
+    this thread held.
+    """
+
+    def __init__(self, control: socket.socket, recorder: Recorder) -> None:
+        self._control = control
+        self._recorder = recorder
+        self._reading = threading.RLock()
+        self._writing = threading.Lock()
+
+    def start(self, channel: Channel) -> None:
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._let_go)
+        start_thread("mosec_cy-control", self._listen, channel)
+
+    def send(self, message: dict[str, object]) -> None:
+        """Tell the master something, whatever the thread is telling."""
+        with self._writing:
+            messages.send(self._control, message)
+
+    def send_metrics(self) -> None:
+        """Tell the master what has been recorded until now; nothing while a collector of user code blocks."""
+        if not self._hold():
+            return
+        try:
+            body = self._recorder.encoded()
+        finally:
+            self._let_go()
+        self.send({"metrics": body})
+
+    def _hold(self) -> bool:
+        # Not for ever: a collector may wait for what the thread that forks or ends holds.
+        return self._reading.acquire(timeout=_HOLD_TIMEOUT)
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not had in time
+            self._reading.release()
+
+    def _listen(self, channel: Channel) -> None:
+        inbox = messages.DescriptorInbox(self._control)
+        waiting = select.poll()
+        waiting.register(self._control, select.POLLIN)
+        try:
+            while not inbox.closed:
+                waiting.poll()
+                for message in inbox.take():
+                    if message.get("collect"):
+                        self.send_metrics()
+                    elif "attach" in message:
+                        self._attach(channel, message["attach"], *inbox.claim(2))
+        except (OSError, ValueError):  # closed, or corrupt by user code; the master notices by itself
+            return
+
+    def _attach(self, channel: Channel, number: int, segment_fd: int, core_bell_fd: int) -> None:
+        """Have the main thread serve the core of that number."""
+        from mosec_cy._engine.segment import Segment
+
+        offer = Segment.attach(segment_fd), core_bell_fd
+        replaced = channel.offer(*offer, functools.partial(self._attached, number))
+        if replaced is not None:
+            _close_memory(*replaced)
+
+    def _attached(self, number: int, segment: Segment, core_bell_fd: int) -> None:
+        # In the main thread; the descriptors are those of the core before.
+        _close_memory(segment, core_bell_fd)
+        self.send({"attached": number})
+
+
+def _close_memory(segment: Segment, core_bell_fd: int) -> None:
+    """Close descriptors; what is mapped stays for the objects that look into it."""
+    segment.close()
+    os.close(core_bell_fd)

@@ -1,19 +1,25 @@
 """What comes of `forward`: results, events, and errors.
 
-Coroutines are run, generators are events or results, batches are checked; an exception becomes one answer, or all.
+Coroutines are run, on an event loop that lives as long as the worker; generators are events or results, batches are
+checked; an exception becomes one answer, or all.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections import UserString
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterator, Mapping, Set
 from itertools import islice
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosec_cy._base.mistakes import MissingResultsError, ResultError
-from mosec_cy._process import codings, event_loop
+from mosec_cy._process import codings
 from mosec_cy.errors import MosecError, MosecTimeoutError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Send = Callable[[str, int], bool]
 """Sends an event to the client of an item of the batch; False: that client wants no more."""
@@ -44,7 +50,7 @@ def finish(returned: Any, size: int | None, send: Send | None) -> Any:
         MosecTimeoutError, and whatever the user's code raises.
     """
     while hasattr(type(returned), "__await__"):
-        returned = event_loop.run(returned)
+        returned = run_coroutine(returned)
     if isinstance(returned, (Iterator, AsyncIterable)):
         return returned if send is None else _send_all(returned, _emitter(size, send))
     if len(FINISHED) < _KNOWN_TYPES and not isinstance(returned, (BaseException, type)):
@@ -102,7 +108,7 @@ def _listed(value: Any, most: int) -> list[Any]:
     if isinstance(value, _NO_BATCH) or any(hasattr(type(value), name) for name in _OF_RECORDS):
         raise ResultError(_no_batch(value))
     if isinstance(value, AsyncIterable):
-        return event_loop.run(_gathered(value, most))
+        return run_coroutine(_gathered(value, most))
     try:
         iterator = iter(value)
     except TypeError:
@@ -125,7 +131,7 @@ async def _gathered(source: AsyncIterable[Any], most: int) -> list[Any]:
 def _send_all(source: Any, emit: Callable[[Any], bool]) -> Any:
     """Send what a generator yields as long as a client wants it. Returns what it returned; it is closed in the end."""
     if isinstance(source, AsyncIterable):
-        return event_loop.run(_each(source, emit))
+        return run_coroutine(_each(source, emit))
     try:
         while emit(next(source)):
             pass
@@ -176,6 +182,102 @@ def _text(event: Any) -> str:
 
 def _shown(event: Any) -> str:
     return f"{event!r:.100} ({type(event).__name__})" if isinstance(event, (tuple, list)) else type(event).__name__
+
+
+# ---- coroutines ------------------------------------------------------------------------------------
+
+
+class _EventLoop:
+    """Of this process."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    task: asyncio.Task[Any] | None = None  # that `run_coroutine` waits for
+    overdue = False  # and that was cancelled for it
+
+
+def prepare_event_loop(worker: type) -> None:
+    """Make the loop before the worker's `__init__`, which may ask for it, if its `forward` needs one."""
+    forward = getattr(worker, "forward", None)
+    if inspect.iscoroutinefunction(forward) or inspect.isasyncgenfunction(forward):
+        _event_loop()
+
+
+def run_coroutine(awaitable: Awaitable[Any]) -> Any:
+    """What the awaitable gives in the end.
+
+    Raises:
+        MosecTimeoutError: it was cancelled by `interrupt_coroutine`.
+    """
+    loop = _event_loop()
+    from asyncio import CancelledError  # loaded with the loop
+
+    task = _EventLoop.task = loop.create_task(_awaited(awaitable))
+    try:
+        return loop.run_until_complete(task)
+    except CancelledError:
+        if _EventLoop.overdue:
+            raise MosecTimeoutError("`forward` timeout") from None
+        raise
+    finally:
+        if not task.done():  # an exception of a signal handler came between its steps
+            task.cancel()
+            with contextlib.suppress(CancelledError):
+                loop.run_until_complete(task)
+        _EventLoop.task, _EventLoop.overdue = None, False
+
+
+def interrupt_coroutine() -> bool:
+    """For a signal handler: cancels what `run_coroutine` waits for.
+
+    Returns:
+        False if user code runs at this moment: an exception that the handler raises gets to it. (Raised between the
+        steps of a task it would get to the loop.)
+    """
+    loop, task = _EventLoop.loop, _EventLoop.task
+    if loop is None or task is None or not loop.is_running():
+        return False
+    from asyncio import current_task
+
+    current = current_task(loop)
+    if current is task:
+        return False
+    _EventLoop.overdue = True
+    task.cancel()  # now: its next step may be due already, and not come back
+    loop.call_soon_threadsafe(_wake)
+    return current is None
+
+
+def _wake() -> None:
+    """Called on the loop, so that it sleeps no longer."""
+
+
+def close_event_loop() -> None:
+    """End what still runs on the loop, and the loop."""
+    loop, _EventLoop.loop = _EventLoop.loop, None
+    if loop is None:
+        return
+    from asyncio import all_tasks, gather
+
+    tasks = all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    if _EventLoop.loop is None:
+        import asyncio
+
+        _EventLoop.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(_EventLoop.loop)
+    return _EventLoop.loop
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 # ---- errors ----------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from types import FrameType
 import pytest
 
 from mosec_cy import MosecTimeoutError
-from mosec_cy._process import event_loop
+from mosec_cy._process import results
+from mosec_cy._process.results import close_event_loop, interrupt_coroutine, prepare_event_loop, run_coroutine
 
 
 @pytest.fixture(autouse=True)
@@ -18,13 +19,13 @@ def handler() -> Iterator[None]:
     """A signal that does as that for a time-out does in a worker."""
 
     def on_overrun(number: int, frame: FrameType | None) -> None:
-        if not event_loop.interrupt():
+        if not interrupt_coroutine():
             raise MosecTimeoutError("raised in user code")
 
     previous = signal.signal(signal.SIGUSR1, on_overrun)
     yield
     signal.signal(signal.SIGUSR1, previous)
-    event_loop.close()
+    close_event_loop()
 
 
 async def answer() -> str:
@@ -47,7 +48,7 @@ def interrupted(steps: list[str], at_work: bool) -> str:
             steps.append("ended")
 
     with pytest.raises(MosecTimeoutError) as caught:
-        event_loop.run(forward())
+        run_coroutine(forward())
     return str(caught.value)
 
 
@@ -55,14 +56,14 @@ def test_it_ends_where_it_works() -> None:
     steps: list[str] = []
     assert interrupted(steps, at_work=True) == "raised in user code"
     assert steps == ["ended"]
-    assert event_loop.run(answer()) == "answer"
+    assert run_coroutine(answer()) == "answer"
 
 
 def test_it_ends_where_it_waits() -> None:
     steps: list[str] = []
     assert interrupted(steps, at_work=False) == "`forward` timeout"
     assert steps == ["ended"]
-    assert event_loop.run(answer()) == "answer"
+    assert run_coroutine(answer()) == "answer"
 
 
 def test_it_ends_where_nothing_is_due() -> None:
@@ -71,7 +72,7 @@ def test_it_ends_where_nothing_is_due() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(MosecTimeoutError):
-        event_loop.run(forward())
+        run_coroutine(forward())
 
 
 def test_it_ends_where_another_task_works() -> None:
@@ -83,8 +84,8 @@ def test_it_ends_where_another_task_works() -> None:
         await asyncio.gather(child(), asyncio.Event().wait())
 
     with pytest.raises(MosecTimeoutError):
-        event_loop.run(forward())
-    assert event_loop.run(answer()) == "answer"
+        run_coroutine(forward())
+    assert run_coroutine(answer()) == "answer"
 
 
 def test_a_cancellation_of_its_own_is_no_time_out() -> None:
@@ -92,12 +93,12 @@ def test_a_cancellation_of_its_own_is_no_time_out() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        event_loop.run(forward())
+        run_coroutine(forward())
 
 
 def test_nothing_is_interrupted_when_nothing_runs() -> None:
-    assert event_loop.run(answer()) == "answer"
-    assert event_loop.interrupt() is False
+    assert run_coroutine(answer()) == "answer"
+    assert interrupt_coroutine() is False
 
 
 def test_what_is_left_behind_ends_with_the_worker() -> None:
@@ -114,9 +115,9 @@ def test_what_is_left_behind_ends_with_the_worker() -> None:
         await asyncio.sleep(0)
         return task
 
-    task = event_loop.run(forward())
+    task = run_coroutine(forward())
     assert not task.done()
-    event_loop.close()
+    close_event_loop()
     assert ended == [True]
 
 
@@ -128,8 +129,8 @@ def test_the_loop_is_made_before_an_asynchronous_worker() -> None:
         async def forward(self) -> asyncio.AbstractEventLoop:
             return asyncio.get_running_loop()
 
-    event_loop.prepare(Plain)
-    assert event_loop._Process.loop is None
-    event_loop.prepare(Asynchronous)
+    prepare_event_loop(Plain)
+    assert results._EventLoop.loop is None
+    prepare_event_loop(Asynchronous)
     loop = asyncio.get_event_loop()
-    assert event_loop.run(Asynchronous().forward()) is loop
+    assert run_coroutine(Asynchronous().forward()) is loop

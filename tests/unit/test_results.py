@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from mosec_cy import ServerError
-from mosec_cy._process import event_loop
-from mosec_cy._process.results import MissingResultsError, ResultError, as_batch, as_ends, finish
+from mosec_cy._process.results import MissingResultsError, ResultError, as_batch, as_ends, close_event_loop, finish
 
 THREE: list[Callable[[], Any]] = [
     lambda: [1, 2, 3],
@@ -140,7 +139,7 @@ def test_ends_of_streams() -> None:
 @pytest.fixture
 def loop() -> Iterator[None]:
     yield
-    event_loop.close()
+    close_event_loop()
 
 
 class Clients:
@@ -205,5 +204,5 @@ def test_the_loop_is_new_after_its_end() -> None:
 
     for _ in range(2):
         assert finish(answer(), None, None) == 1
-        event_loop.close()
-    event_loop.close()
+        close_event_loop()
+    close_event_loop()
