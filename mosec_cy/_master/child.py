@@ -1,19 +1,26 @@
-"""Child processes of the master: started so that they inherit nothing but what they are given."""
+"""Child processes of the master: its own, started so that they inherit nothing but what they are given; daemons, which
+the program has started; and as process 1 of a container those whose parents have ended.
+"""
 
 from __future__ import annotations
 
+import gc
+import multiprocessing.process
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import spawn
+from multiprocessing import popen_fork, spawn
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from mosec_cy._base import output
 from mosec_cy._base.signals import MASTER_SIGNALS
+
+if TYPE_CHECKING:
+    from mosec_cy._master.reactor import Reactor, Timer
 
 MARK = "mosec_cy-child"  # last in the arguments of what `execute` starts
 _EXECUTABLE = sys.executable or ""
@@ -142,3 +149,118 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+# ---- daemons --------------------------------------------------------------------------------------
+
+DaemonProcess: TypeAlias = "subprocess.Popen[bytes] | subprocess.Popen[str] | multiprocessing.process.BaseProcess"
+
+
+class Daemon:
+    """`name` and pid of a started `process`; TypeError or ValueError if it is not one."""
+
+    def __init__(self, name: str, process: DaemonProcess) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, but is {name!r}")
+        if not isinstance(process, subprocess.Popen | multiprocessing.process.BaseProcess):
+            raise TypeError(f"process must be a subprocess.Popen or multiprocessing.Process, but is {process!r}")
+        if process.pid is None:
+            raise ValueError(f"process of daemon {name!r} must have been started: call its start() first")
+        self.name = name
+        self.pid = process.pid
+        self._process = process
+
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll()
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        if self.returncode() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self.returncode() is None:
+            self._process.kill()
+
+    def wait(self) -> int:
+        """The exit status, once it has ended."""
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.wait()
+        self._process.join()
+        status = self._process.exitcode
+        assert status is not None
+        return status
+
+
+# ---- children whose parents have ended ------------------------------------------------------------
+
+_REAPER_PERIOD = 1.0  # s; a zombie that is there at two looks has no owner: an owner that waits takes it at once
+
+
+def reap_the_ownerless(reactor: Reactor) -> None:
+    """From now on reap ended children, if this is process 1 and the program does nothing about them itself.
+
+    A process that the program has an object for (`subprocess`, `multiprocessing`, `Child`) is left to that object: a
+    reaper that takes its exit status away makes its owner believe that it ended with 0.
+    """
+    if os.getpid() == 1 and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+        reaper = ChildReaper(reactor)
+        reactor.take_signals([signal.SIGCHLD], reaper.on_signal)
+        reaper.look_later()  # at those that are there already
+
+
+class ChildReaper:
+    """Looks at ended children a moment after one has ended, and reaps those that have no owner."""
+
+    def __init__(self, reactor: Reactor, period: float = _REAPER_PERIOD) -> None:
+        self._reactor = reactor
+        self._period = period
+        self._timer: Timer | None = None
+        self._seen: set[int] = set()
+
+    def on_signal(self, number: signal.Signals) -> None:
+        self.look_later()
+
+    def look_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._reactor.call_later(self._period, self.look)
+
+    def look(self) -> None:
+        """Reap the zombies without an owner that were there at the last look too."""
+        self._timer = None
+        zombies = {pid for pid in _children() if _has_ended(pid)}
+        if zombies:
+            zombies -= set(_owned())
+        for pid in zombies & self._seen:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._seen = zombies - self._seen
+        if self._seen:
+            self.look_later()
+
+
+def _children() -> Iterator[int]:
+    """Those of all threads, zombies among them (proc(5), /proc/PID/task/TID/children)."""
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            yield from map(int, thread.read_text().split())
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # reaped meanwhile, or /proc is that of another namespace
+        return False
+
+
+def _owned() -> Iterator[int]:
+    """Processes that some object of the program still waits for. The standard library keeps no list of them."""
+    for thing in gc.get_objects():
+        kind = type(thing)  # not isinstance, which asks a proxy for its __class__
+        if issubclass(kind, Child):
+            if not thing.reaped:
+                yield thing.pid
+        elif issubclass(kind, subprocess.Popen | popen_fork.Popen) and getattr(thing, "returncode", 0) is None:
+            yield thing.pid

@@ -11,7 +11,7 @@ from typing import Any
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import Plan, Stage
 from mosec_cy._master import child
-from mosec_cy._master.daemon import Daemon
+from mosec_cy._master.child import Daemon
 from mosec_cy._master.guard import Guard
 from mosec_cy._master.progress import Report, Step
 from mosec_cy._master.reactor import Reactor

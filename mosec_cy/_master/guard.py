@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mosec_cy._master import child
-from mosec_cy._master.daemon import Daemon
+from mosec_cy._master.child import Daemon
 from mosec_cy._master.reactor import Reactor, Timer
 from mosec_cy._process import helpers
 from mosec_cy.log import get_logger

@@ -22,9 +22,9 @@ from mosec_cy._base.mistakes import OneSentence
 from mosec_cy._base.signals import MASTER_SIGNALS, SHUTDOWN_SIGNALS
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import Plan
-from mosec_cy._master import child, child_reaper, welcome
+from mosec_cy._master import child, welcome
+from mosec_cy._master.child import Daemon
 from mosec_cy._master.core import CoreLife, Engine, FromCore, Message, ToCore
-from mosec_cy._master.daemon import Daemon
 from mosec_cy._master.guard import Guard, HelperEnds
 from mosec_cy._master.listener import Listener
 from mosec_cy._master.reactor import Reactor
@@ -145,7 +145,7 @@ class Supervisor:
         for pidfd, daemon in self._daemons.items():
             self._reactor.watch(pidfd, functools.partial(self._on_daemon_exit, pidfd, daemon))
         self._guard.watch(self._reactor)
-        child_reaper.collect(self._reactor)
+        child.reap_the_ownerless(self._reactor)
         _log.info("starting: %s", ", ".join(f"{stage.name} × {stage.runtime.num}" for stage in self._plan.stages))
         self._workers.start()
         self._reactor.run()

@@ -12,7 +12,6 @@ from tests.service import ROOT
 PROGRAM = """
     import multiprocessing, os, signal, subprocess
     from mosec_cy._master import child
-    from mosec_cy._master import child_reaper
     from mosec_cy._master.reactor import Reactor
 
     def ended(pid):  # and not reaped
@@ -20,7 +19,7 @@ PROGRAM = """
         return pid
 
     reactor = Reactor()
-    child_reaper.collect(reactor)
+    child.reap_the_ownerless(reactor)
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, "only process 1 collects"
 
     program = subprocess.Popen(["sh", "-c", "exit 7"])
@@ -30,7 +29,7 @@ PROGRAM = """
     ownerless = os.fork() or os._exit(3)
     for pid in (program.pid, copy.pid, worker.pid, ownerless):
         ended(pid)
-    looks = child_reaper.ChildReaper(reactor, period=0)
+    looks = child.ChildReaper(reactor, period=0)
     looks.look()
     ended(ownerless)  # one that has only just ended may be waited for
     looks.look()
