@@ -11,7 +11,7 @@ _HOMES = {
     "Worker": "worker",
     "SSEWorker": "worker",
     "Runtime": "runtime",
-    "ParseTarget": "_codecs.forward_types",
+    "ParseTarget": "_codecs.annotations",
     "get_logger": "log",
     "MosecError": "errors",
     "MosecTimeoutError": "errors",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mosec_cy import runtime as runtime
     from mosec_cy import server as server
     from mosec_cy import worker as worker
-    from mosec_cy._codecs.forward_types import ParseTarget
+    from mosec_cy._codecs.annotations import ParseTarget
     from mosec_cy.errors import (
         ClientError,
         DecodingError,

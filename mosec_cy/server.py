@@ -10,13 +10,12 @@ from typing import Any
 from mosec_cy import log
 from mosec_cy._base import output
 from mosec_cy._base.mistakes import OneSentence
-from mosec_cy._codecs.codec_marks import check_first_stage
 from mosec_cy._config import options
 from mosec_cy._config.plan import check_route, make_plan
 from mosec_cy._master import child
 from mosec_cy._master.child import Daemon, DaemonProcess
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import BaseWorker
+from mosec_cy.worker import BaseWorker, check_first_stage
 
 
 class Server:

@@ -1,15 +1,17 @@
-"""The class that users derive their stages from."""
+"""The class that users derive their stages from, and what the runtime may know of such a class and of its codecs."""
 
 from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mosec_cy._base import replica
-from mosec_cy._codecs import forward_types, json_codec
-from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._codecs import json_codec
+from mosec_cy._codecs.annotations import ParseTarget, forward_schema
 
 
 class BaseWorker(ABC):
@@ -97,7 +99,7 @@ class BaseWorker(ABC):
         Raises:
             TypeError: the annotation cannot be read, or is no list although `forward` gets one.
         """
-        return forward_types.of_forward(cls, target, replica.described_batch_size() > 1, ref_template)
+        return forward_schema(cls, target, replica.described_batch_size() > 1, ref_template)
 
     def deserialize(self, data: Any) -> Any:
         """Decode the body of a request (first stage); JSON unless overridden.
@@ -210,6 +212,7 @@ class SSEWorker(Worker):
         return sender.send(text, index)
 
 
+# ---- what a class is -----------------------------------------------------------------------------------
 # Not by `issubclass`, which asks the metaclass, and that may be the user's.
 
 
@@ -230,3 +233,60 @@ def unused_codecs(kind: type) -> list[str]:
 def streams(kind: type) -> bool:
     """Whether a class is derived from `SSEWorker`."""
     return any(base is SSEWorker for base in kind.__mro__)
+
+
+# ---- what a codec says of itself, and needs ------------------------------------------------------------
+# Marks are a function's, not a class's: an override is free of them, even where `functools.wraps` has copied all
+# attributes of the function.
+
+F = TypeVar("F", bound=Callable[..., Any])
+Check = Callable[[type[BaseWorker], bool], object]
+
+_in_place: set[Callable[..., Any]] = set()
+_checks: dict[Callable[..., Any], Check] = {}
+
+
+def reads_in_place(method: F) -> F:
+    """Marks a `deserialize` or `deserialize_ipc` that is given a memoryview of shared memory instead of a copy.
+
+    The method takes any bytes-like object, and lets go of it when it returns or keeps it alive through its result.
+    """
+    _in_place.add(method)
+    return method
+
+
+def is_in_place(method: Callable[..., Any]) -> bool:
+    """Whether `reads_in_place` has marked this function."""
+    return isinstance(method, FunctionType) and method in _in_place  # other callables may have no hash
+
+
+def checked_by(check: Check) -> Callable[[F], F]:
+    """Marks a `deserialize` that cannot serve every class: `check(worker_class, batched)` raises TypeError if so."""
+
+    def mark(method: F) -> F:
+        _checks[method] = check
+        return method
+
+    return mark
+
+
+def check_first_stage(worker: type[BaseWorker], batched: bool) -> None:
+    """Raises TypeError if the class's `deserialize` is marked by `checked_by`, and cannot serve the class."""
+    method: Any = worker.deserialize
+    if isinstance(method, FunctionType) and method in _checks:
+        _checks[method](worker, batched)
+
+
+def load_extra(name: str, needed_by: str) -> Any:
+    """Import the package `name` for a codec, which the extra of the same name brings.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # it is there, and something that it needs is not
+            raise
+        message = f'{needed_by} needs the package {name!r}: pip install "mosec_cy[{name}]"'
+        raise ModuleNotFoundError(message, name=name) from error

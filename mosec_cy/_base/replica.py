@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosec_cy._codecs.typed_decoding import Decode, Format
+    from mosec_cy._codecs.annotations import Decode, Format
     from mosec_cy._engine.worker import Channel, Sender
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mosec_cy._codecs import json_codec
-from mosec_cy._codecs.forward_types import ParseTarget, codec_is_ours
+from mosec_cy._codecs.annotations import ParseTarget, codec_is_ours
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import JSON, Plan, Stage
 from mosec_cy.errors import EncodingError

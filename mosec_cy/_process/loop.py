@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mosec_cy._base import replica
 from mosec_cy._base.mistakes import MissingResultsError, ResultError
 from mosec_cy._codecs import json_codec
-from mosec_cy._codecs.codec_marks import is_in_place
 from mosec_cy._engine.worker import Sender
 from mosec_cy._process import codings
 from mosec_cy._process.results import (
@@ -27,7 +26,7 @@ from mosec_cy._process.results import (
 )
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.log import get_logger
-from mosec_cy.worker import BaseWorker, streams
+from mosec_cy.worker import BaseWorker, is_in_place, streams
 
 if TYPE_CHECKING:
     from mosec_cy._engine.worker import Channel, Item

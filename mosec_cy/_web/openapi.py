@@ -12,7 +12,7 @@ from typing import Any
 from mosec_cy import __version__
 from mosec_cy._base import replica
 from mosec_cy._codecs import json_codec
-from mosec_cy._codecs.forward_types import ParseTarget, Schema, codec_is_ours
+from mosec_cy._codecs.annotations import ParseTarget, Schema, codec_is_ours
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import JSON, Plan, Resource
 from mosec_cy._web import swagger_ui

@@ -7,10 +7,9 @@ from typing import Any
 import msgpack
 import msgspec
 
-from mosec_cy._codecs.codec_marks import reads_in_place
 from mosec_cy._codecs.plain_values import NotPlain, encoding_error, plain_but_bytes
 from mosec_cy.errors import DecodingError
-from mosec_cy.worker import BaseWorker
+from mosec_cy.worker import BaseWorker, reads_in_place
 
 
 class MsgpackMixin(BaseWorker):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mosec_cy._codecs.codec_marks import reads_in_place
 from mosec_cy.errors import DecodingError, EncodingError
-from mosec_cy.mixin._extras import load_extra
-from mosec_cy.worker import BaseWorker
+from mosec_cy.worker import BaseWorker, load_extra, reads_in_place
 
 if TYPE_CHECKING:
     import numpy as np

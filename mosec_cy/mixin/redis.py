@@ -6,10 +6,8 @@ import os
 import secrets
 from typing import Any, TypeVar
 
-from mosec_cy._codecs.codec_marks import reads_in_place
 from mosec_cy.errors import ServerError
-from mosec_cy.mixin._extras import load_extra
-from mosec_cy.worker import BaseWorker
+from mosec_cy.worker import BaseWorker, load_extra, reads_in_place
 
 Self = TypeVar("Self", bound="RedisShmIPCMixin")
 

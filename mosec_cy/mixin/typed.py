@@ -8,11 +8,10 @@ import msgspec
 
 from mosec_cy._base import replica
 from mosec_cy._codecs import json_codec
-from mosec_cy._codecs.codec_marks import checked_by, reads_in_place
+from mosec_cy._codecs.annotations import Decode, Format
 from mosec_cy._codecs.plain_values import encoding_error, plain_but_bytes
-from mosec_cy._codecs.typed_decoding import Decode, Format
 from mosec_cy.mixin import msgpack as untyped
-from mosec_cy.worker import BaseWorker
+from mosec_cy.worker import BaseWorker, checked_by, reads_in_place
 
 _unpack = msgspec.msgpack.Decoder().decode
 _pack = msgspec.msgpack.Encoder(enc_hook=plain_but_bytes).encode

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from mosec_cy import Runtime, Worker
-from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._codecs.annotations import ParseTarget
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import make_plan
 from mosec_cy._web.openapi import describe

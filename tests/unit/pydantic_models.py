@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pydantic import dataclasses as pydantic_dataclasses
 from typing_extensions import TypedDict
 
-from mosec_cy._codecs.codec_marks import check_first_stage
+from mosec_cy.worker import check_first_stage
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mosec_cy import Runtime, SSEWorker, Worker
-from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._codecs.annotations import ParseTarget
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import make_plan
 from mosec_cy._web.openapi import OpenAPI

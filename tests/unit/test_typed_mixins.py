@@ -11,9 +11,9 @@ import pytest
 
 from mosec_cy import DecodingError, EncodingError, ValidationError, Worker
 from mosec_cy._base import replica
-from mosec_cy._codecs.codec_marks import check_first_stage
-from mosec_cy._codecs.forward_types import ParseTarget
+from mosec_cy._codecs.annotations import ParseTarget
 from mosec_cy.mixin import TypedJSONMixin, TypedMsgPackMixin
+from mosec_cy.worker import check_first_stage
 
 REF = "#/components/schemas/{name}"
 

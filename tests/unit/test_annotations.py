@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mosec_cy import Worker
-from mosec_cy._codecs.forward_types import ParseTarget, forward_type
+from mosec_cy._codecs.annotations import ParseTarget, forward_type
 
 IN, OUT = ParseTarget.INPUT, ParseTarget.RETURN
 
