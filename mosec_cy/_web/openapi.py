@@ -6,7 +6,8 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from mosec_cy import __version__
@@ -14,8 +15,7 @@ from mosec_cy._base import replica
 from mosec_cy._codecs import json_codec
 from mosec_cy._codecs.annotations import ParseTarget, Schema, codec_is_ours
 from mosec_cy._config.options import Options
-from mosec_cy._config.plan import JSON, Plan, Resource
-from mosec_cy._web import swagger_ui
+from mosec_cy._config.plan import HTML, JSON, PNG, SCRIPT, STYLE, TEXT, Plan, Resource
 from mosec_cy.log import get_logger
 from mosec_cy.runtime import Runtime
 from mosec_cy.worker import BaseWorker, streams
@@ -51,7 +51,7 @@ class OpenAPI:
         if path == "/openapi/metadata.json":
             return Resource(self._description, JSON)
         if path.startswith("/openapi/swagger"):
-            return swagger_ui.resource(path.removeprefix("/openapi/swagger"))
+            return swagger_resource(path.removeprefix("/openapi/swagger"))
         return None
 
     @cached_property
@@ -254,3 +254,72 @@ def _references_in(value: Any) -> Iterator[str]:
             yield reference
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         yield from _references_in(item)
+
+
+# ---- the page that shows it -----------------------------------------------------------------------
+
+# Swagger UI: the files in `swagger_ui/` and the few lines that join them. It needs nothing from elsewhere. Links are
+# relative, so that the page also works where a proxy serves it below another path. The policy has the browser refuse
+# any other origin; Swagger UI sets style attributes, and shows and offers answers as blob: and data: URLs.
+_SWAGGER_PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'self'; style-src 'self' 'unsafe-inline'; \
+img-src 'self' blob: data:; media-src 'self' blob: data:; object-src 'none'; base-uri 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Swagger UI</title>
+<link rel="icon" type="image/png" href="favicon-32x32.png">
+<link rel="stylesheet" href="swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="swagger-ui-bundle.js"></script>
+<script src="start.js"></script>
+</body>
+</html>
+"""
+# Without `validatorUrl: null` the description would be sent to a validator on the internet.
+_SWAGGER_START = b"""SwaggerUIBundle({
+  url: "../metadata.json",
+  dom_id: "#swagger-ui",
+  presets: [SwaggerUIBundle.presets.apis],
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+# What a redirect would do, were there one: the relative links need the slash at the end.
+_TO_SWAGGER_PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url=swagger/">
+<link rel="icon" type="image/png" href="swagger/favicon-32x32.png">
+<title>Swagger UI</title>
+</head>
+<body><a href="swagger/">Swagger UI</a></body>
+</html>
+"""
+_SWAGGER_FILES = {
+    "swagger-ui-bundle.js": SCRIPT,
+    "swagger-ui.css": STYLE,
+    "favicon-32x32.png": PNG,
+    "swagger-ui-bundle.js.LICENSE.txt": TEXT,
+}
+
+
+def swagger_resource(path: str) -> Resource | None:
+    """What lies at `path` below the place of the page ("": without a slash, "/": the page); None: nothing."""
+    if path == "":
+        return Resource(_TO_SWAGGER_PAGE, HTML)
+    if path == "/":
+        return Resource(_SWAGGER_PAGE, HTML)
+    if path == "/start.js":
+        return Resource(_SWAGGER_START, SCRIPT)
+    slash, name = path[:1], path[1:]
+    return Resource(_swagger_file(name), _SWAGGER_FILES[name]) if slash == "/" and name in _SWAGGER_FILES else None
+
+
+@cache
+def _swagger_file(name: str) -> bytes:
+    return (Path(__file__).parent / "swagger_ui" / name).read_bytes()

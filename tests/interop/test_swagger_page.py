@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mosec_cy._web import swagger_ui
+from mosec_cy._web import openapi
 from tests.interop.described import SOURCE
 from tests.interop.swagger import Page, page
 from tests.service import Serve
@@ -35,7 +35,8 @@ def test_bytes_are_uploaded_and_an_image_is_shown(serve: Serve, page: Page) -> N
     image = "#operations-inference-post_image"
     page.click(f"{image} .opblock-summary-control")
     page.click(f"{image} .try-out__btn")
-    page.find(f"{image} input[type=file]").send_keys(str(Path(swagger_ui.__file__).parent / "favicon-32x32.png"))
+    picture = Path(openapi.__file__).parent / "swagger_ui" / "favicon-32x32.png"
+    page.find(f"{image} input[type=file]").send_keys(str(picture))
     page.click(f"{image} button.execute")
     shown = page.find(f"{image} .live-responses-table .response img")
     WebDriverWait(page.driver, PATIENCE).until(lambda _: shown.get_property("naturalWidth") == 32)
