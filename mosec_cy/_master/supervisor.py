@@ -32,7 +32,7 @@ from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._master.user_metrics import UserMetrics
 from mosec_cy._master.workers import Workers
 from mosec_cy._process import codings, helpers
-from mosec_cy._web.metric_names import own_names
+from mosec_cy._web.metrics import own_names
 from mosec_cy.log import get_logger, is_for_terminal
 
 _log = get_logger()

@@ -1,28 +1,55 @@
-"""The service's metrics in Prometheus' text format, with the names, labels and buckets of Mosec."""
+"""The service's metrics in Prometheus' text format, with the names, labels and buckets of Mosec.
+
+`prometheus_client` is loaded with the first page: that takes a fifth of the time of a start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, Any
 
 from mosec_cy._config.plan import Plan, Stage
 from mosec_cy._process.snapshot import Family
-from mosec_cy._web.metric_names import OWN
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+OWN = {  # by name without the namespace: type, help
+    "throughput": ("counter", "service inference endpoint throughput"),
+    "unrouted": ("counter", "requests to /, to no route, or malformed"),
+    "process_duration_second": ("histogram", "process duration for each connection in each stage"),
+    "batch_size": ("histogram", "batch size for each connection in each stage"),
+    "batch_duration_second": ("histogram", "dynamic batching duration for each connection in each stage"),
+    "remaining_task": ("gauge", "remaining tasks for the whole service"),
+    "open_connections": ("gauge", "open client connections"),
+}
+
+_SUFFIXES_TAKEN = {
+    "counter": ("_total", "_created"),
+    "summary": ("_sum", "_count", "_created"),
+    "histogram": ("_bucket", "_sum", "_count", "_created"),
+    "gaugehistogram": ("_bucket", "_gsum", "_gcount"),
+    "info": ("_info",),
+}
 
 _FIRST_SECONDS = 0.001
 _BATCH_SIZE_BUCKETS = 10
 _BATCH_DURATION_BUCKETS = 13
 _LABELS = ["stage", "connection"]
 _TOTAL = ["total", "total"]
-_FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
 
-class ServiceMetrics(Collector):
+def names_taken(name: str, kind: str) -> list[str]:
+    """What no other metric may be called, nor a sample of one."""
+    return [name, *(name + suffix for suffix in _SUFFIXES_TAKEN.get(kind, ()))]
+
+
+def own_names(namespace: str) -> list[str]:
+    """What no metric of user code may be called."""
+    return [taken for name, (kind, _) in OWN.items() for taken in names_taken(f"{namespace}_{name}", kind)]
+
+
+class ServiceMetrics:
     """What the engine has counted, as Prometheus metrics.
 
     Args:
@@ -33,17 +60,26 @@ class ServiceMetrics(Collector):
     """
 
     def __init__(self, namespace: str, plan: Plan, status_codes: Sequence[int], timeout: int) -> None:
+        from prometheus_client import CollectorRegistry, core
+
         self._namespace = namespace
         self._plan = plan
         self._status_codes = status_codes
         self._duration_buckets = (timeout - 1).bit_length() + 1
         self._stats: dict[str, Any] | None = None
         self._users: Iterable[Family] = ()
+        self._families = {
+            "counter": core.CounterMetricFamily,
+            "gauge": core.GaugeMetricFamily,
+            "histogram": core.HistogramMetricFamily,
+        }
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def render(self, stats: dict[str, Any], users: Iterable[Family] = ()) -> bytes:
         """The page of `/metrics` for what `Segment.stats` returned, followed by the metrics of user code."""
+        from prometheus_client import generate_latest
+
         self._stats = stats
         self._users = users
         return generate_latest(self._registry)
@@ -63,7 +99,7 @@ class ServiceMetrics(Collector):
 
     def _family(self, name: str, **options: Any) -> Any:
         kind, text = OWN[name]
-        return _FAMILIES[kind](f"{self._namespace}_{name}", text, **options)
+        return self._families[kind](f"{self._namespace}_{name}", text, **options)
 
     def _throughput(self, counts: Sequence[Sequence[int]]) -> Metric:
         family = self._family("throughput", labels=["code", "endpoint"])
@@ -117,6 +153,8 @@ class ServiceMetrics(Collector):
 
 def as_metric(family: Family) -> Metric:
     """What user code has recorded, as the library renders it."""
+    from prometheus_client.core import Metric
+
     metric = Metric(family.name, family.help, family.kind)
     for sample in family.samples:
         metric.add_sample(family.name + sample.suffix, sample.labels, sample.value)

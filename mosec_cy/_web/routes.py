@@ -12,12 +12,12 @@ from mosec_cy._config.plan import MASTER_SLOT, METRICS, TEXT, Plan, Resource
 from mosec_cy._engine.segment import STATUS_CODES, Segment
 from mosec_cy._engine.worker import Channel
 from mosec_cy._process.snapshot import Family
+from mosec_cy._web.metrics import ServiceMetrics
 from mosec_cy._web.openapi import OpenAPI
 from mosec_cy.log import get_logger
 
 if TYPE_CHECKING:
     from mosec_cy._engine.worker import Item
-    from mosec_cy._web.metrics import ServiceMetrics
 
 MASTER_INCARNATION = 1
 
@@ -76,8 +76,6 @@ class MasterRoutes:
 
     @cached_property
     def _metrics(self) -> ServiceMetrics:
-        from mosec_cy._web.metrics import ServiceMetrics  # and prometheus_client, a fifth of the time of a start
-
         return ServiceMetrics(self._options.namespace, self._plan, STATUS_CODES, self._options.timeout)
 
     def _send_metrics(self, users: list[Family]) -> None:

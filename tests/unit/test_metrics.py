@@ -7,8 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mosec_cy import Runtime, Worker
 from mosec_cy._config.plan import make_plan
-from mosec_cy._web.metric_names import OWN, own_names
-from mosec_cy._web.metrics import ServiceMetrics
+from mosec_cy._web.metrics import OWN, ServiceMetrics, own_names
 
 STATUSES = (200, 400, 404, 0)
 

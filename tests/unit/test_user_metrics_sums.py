@@ -10,8 +10,8 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mosec_cy._master.user_metrics import MOST_KEPT, Merger
 from mosec_cy._process.snapshot import Family, Sample
-from mosec_cy._web.merge import MOST_KEPT, Merger
 from mosec_cy._web.metrics import as_metric
 from mosec_cy.log import get_logger
 
