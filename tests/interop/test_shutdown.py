@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import Any
 from tests.engine import SECOND, SHUTDOWN, STOPPED, Engine
 from tests.http_client import Client, receive_all, request
 from tests.interop.slots import stopped
+from tests.interop.steps import PORT_SHUT, SLEEP, Steps, stepped
+from tests.until import PATIENCE
 
 MS = 1_000_000
 REFUSED = (503, "close", b"gracefully shutting down")
@@ -30,6 +34,10 @@ def assert_ends(engine: Engine, unfinished: int = 0) -> None:
     while (report := engine.news())[0] != STOPPED:
         pass
     assert report[4] == unfinished
+    assert_ended(engine)
+
+
+def assert_ended(engine: Engine) -> None:
     assert engine.process.wait(20) == 0
     with socket.socket() as late:
         assert late.connect_ex(("127.0.0.1", engine.port)) != 0  # although the test has the socket open still
@@ -45,6 +53,13 @@ def ended_by_test(**options: Any) -> Iterator[Engine]:
         engine.process.kill()
         engine.process.wait()
         engine.release()
+
+
+@contextlib.contextmanager
+def stepped_by_test() -> Iterator[tuple[Engine, Steps]]:
+    """The same, and the steps of its core."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(stepped(lambda: stack.enter_context(ended_by_test())))
 
 
 def test_with_nothing_under_way_it_ends() -> None:
@@ -139,3 +154,58 @@ def test_who_is_late_is_told() -> None:
         assert rest_of(queued.socket) == REFUSED
         assert rest_of(sending.socket) == REFUSED
         assert_ends(engine, unfinished=2)
+
+
+# ---- in the last moment ------------------------------------------------------------------------------
+
+
+def test_whose_handshake_is_under_way_is_answered() -> None:
+    with stepped_by_test() as (engine, steps):
+        # The handshake ends with the first bytes of the client, as if its ACK took as long as that over the network.
+        engine.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+        with Client(engine) as far:
+            steps.until(SLEEP)
+            shut_down(engine)
+            steps.next()  # core sleeps once more, before it looks for new clients for the last time
+            assert engine.news()[0] == STOPPED
+            far.send_post(b"1")
+            with steps.freely():
+                assert rest_of(far.socket) == REFUSED
+                assert_ended(engine)
+
+
+def test_who_connects_after_that_is_refused_and_not_reset() -> None:
+    with stepped_by_test() as (engine, steps), connecting() as early, connecting() as late:
+        steps.until(SLEEP)
+        shut_down(engine)
+        steps.next()
+        assert early.connect_ex(("127.0.0.1", engine.port)) == errno.EINPROGRESS
+        steps.until(PORT_SHUT)  # after its last look
+        assert late.connect_ex(("127.0.0.1", engine.port)) == errno.EINPROGRESS
+        with steps.freely():
+            assert_ends(engine)
+        assert [fate(early), fate(late)] == ["ECONNREFUSED"] * 2
+
+
+def connecting() -> socket.socket:
+    """A client that does not wait until it is connected."""
+    client = socket.socket()
+    client.setblocking(False)
+    return client
+
+
+def fate(client: socket.socket) -> str:
+    """What its attempt to connect has led to; a client that was ignored has tried again by then."""
+    assert select.select([], [client], [], PATIENCE)[1]
+    return errno.errorcode.get(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "connected")
+
+
+def test_who_asks_when_the_port_is_shut_is_answered() -> None:
+    with stepped_by_test() as (engine, steps), Client(engine) as silent:
+        shut_down(engine)
+        steps.until(PORT_SHUT)
+        steps.next()  # core sleeps, for the clients that it has
+        silent.send_post(b"1")
+        with steps.freely():
+            assert rest_of(silent.socket) == REFUSED
+            assert_ends(engine)
