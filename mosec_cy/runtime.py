@@ -16,6 +16,7 @@ from mosec_cy.log import get_logger
 from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]
+Batching = Literal["auto", "static"]
 
 _MOST_RETRIES = 10
 _numbers = itertools.count()
@@ -30,11 +31,15 @@ class Runtime:
         worker: a class derived from `Worker`.
         num: number of replicas, each a process; at least 1.
         max_batch_size: most items in one call of `forward`; at least 1.
-        max_wait_time: how long the first item of a batch waits for others, in ms; 0: the server's `--wait`.
+        max_wait_time: how long an item waits for others at most, in ms; 0: the server's `--wait`, and without that
+            as long as it pays.
         timeout: limit on one call of `forward`, in s; 0: the server's `--timeout`.
         start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
         env: environment variables, one mapping for each replica, set before the replica imports anything.
         retry: how often a request is run again whose worker process has died under it, each time alone; 0 to 10.
+        batching: "auto": size and wait of a batch are learnt, within `max_batch_size` and `max_wait_time`; "static": a
+            batch closes when it is full or its first item has waited `max_wait_time` (10 ms without any). Default:
+            "static" with a `max_wait_time` or `--wait`, else "auto".
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message says what would be right.
@@ -50,6 +55,7 @@ class Runtime:
         start_method: str = "spawn",
         env: Sequence[Mapping[str, str]] | None = None,
         retry: int = 0,
+        batching: Batching | None = None,
     ) -> None:
         with OneSentence():
             self.worker = _checked_class(worker)
@@ -60,6 +66,7 @@ class Runtime:
             self.start_method = _checked_start_method(start_method, self.worker)
             self.env = _checked_env(env, self.num)
             self.retry = _checked_retry(retry)
+            self.batching = _checked_batching(batching)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
     def __repr__(self) -> str:
@@ -115,6 +122,14 @@ def _checked_wait(value: object) -> int:
     if wait > LONGEST_MS:
         raise ValueError(f"max_wait_time must be at most {LONGEST_MS} (ms), but is {wait}")
     return wait
+
+
+def _checked_batching(value: object) -> Batching | None:
+    if value is None or value == "auto":
+        return "auto" if value else None
+    if value != "static":
+        raise ValueError(f'batching must be "auto" or "static", but is {value!r}')
+    return "static"
 
 
 def _checked_retry(value: object) -> int:

@@ -14,7 +14,7 @@ from mosec_cy._config import options
 from mosec_cy._config.plan import check_route, make_plan
 from mosec_cy._master import child
 from mosec_cy._master.child import Daemon, DaemonProcess
-from mosec_cy.runtime import Runtime
+from mosec_cy.runtime import Batching, Runtime
 from mosec_cy.worker import BaseWorker, check_first_stage
 
 
@@ -52,6 +52,7 @@ class Server:
         timeout: float = 0,
         route: str | Sequence[str] = "/inference",
         retry: int = 0,
+        batching: Batching | None = None,
     ) -> None:
         """Append a stage to one route or several; calls append in their order.
 
@@ -59,13 +60,17 @@ class Server:
             worker: a class derived from `Worker`.
             num: number of replicas, each a process; at least 1.
             max_batch_size: most items in one call of `forward`; at least 1.
-            max_wait_time: how long the first item of a batch waits for others, in ms; 0: `--wait`.
+            max_wait_time: how long an item waits for others at most, in ms; 0: `--wait`, and without that as long as
+                it pays.
             start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
             env: environment variables, one mapping for each replica.
             timeout: limit on one call of `forward`, in s; 0: `--timeout`.
             route: a path or several; several share the stage's processes and queue.
             retry: how often a request is run again whose worker process has died under it; 0 to 10. It runs alone
                 then, so that one that kills each worker fails alone. The stage gets copies of its input.
+            batching: "auto": size and wait of a batch are learnt, within `max_batch_size` and `max_wait_time`;
+                "static": a batch closes when it is full or its first item has waited `max_wait_time` (10 ms without
+                any). Default: "static" with a `max_wait_time` or `--wait`, else "auto".
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the worker is typed and its annotations are nothing that
@@ -75,7 +80,7 @@ class Server:
         with OneSentence():
             child.check_interpreter()
             routes = _checked_routes(route)
-        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry)
+        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry, batching)
         if any(path not in self._routes for path in routes):
             with OneSentence():
                 check_first_stage(worker, max_batch_size > 1)

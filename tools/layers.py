@@ -30,20 +30,21 @@ ENGINE = PACKAGE.parent / "src_pyx" / "mosec_cy" / "_engine"
 # scheduling of tasks, which know nothing of each other; core's way of a request, from the bottom up; a worker's side.
 _SYSTEM = ("linux", "list", "scan")
 _MEMORY = (*_SYSTEM, "ring", "pool", "segment")
-_PURE = ("http_request", "http_response", "connection", "batcher")
+_PURE = ("http_request", "http_response", "connection", "former", "batcher")
 CIMPORTS: dict[str, tuple[str, ...]] = {
     "linux": (),
     "list": (),
     "scan": (),
     "ring": ("linux",),
+    "former": ("linux",),
     "pool": ("linux", "ring"),
-    "segment": ("linux", "ring", "pool"),
+    "segment": ("linux", "ring", "pool", "former"),
     "http_request": ("scan",),
     "http_response": (),
     "connection": ("linux", "list", "ring"),
-    "batcher": ("linux", "list", "ring"),
-    "dispatch": (*_MEMORY, "batcher"),
-    "service": (*_MEMORY, "batcher", "dispatch", "http_request"),
+    "batcher": ("linux", "list", "ring", "former"),
+    "dispatch": (*_MEMORY, "former", "batcher"),
+    "service": (*_MEMORY, "former", "batcher", "dispatch", "http_request"),
     "http1": (*_MEMORY, *_PURE, "dispatch", "service"),
     "core": (*_MEMORY, *_PURE, "dispatch", "service", "http1"),
     "worker": (*_MEMORY, "http_response"),

@@ -58,7 +58,9 @@ class Options:
         1024, "requests that may wait for a first stage; beyond it the answer is 429", least=1, most=_MOST_WAITING
     )
     timeout: int = _option(3000, "time for one request; beyond it the answer is 408", "ms", 1)
-    wait: int = _option(10, "(deprecated) max_wait_time of stages that give none", "ms")
+    wait: int = _option(
+        0, "(deprecated) max_wait_time of stages that give none; 0: as long as it pays, by automatic batching", "ms"
+    )
     address: str = _option("0.0.0.0", "address to listen on: IPv4, IPv6, host name, or unix:/path/of/socket")
     port: int = _option(8000, "port to listen on; 0 takes a free one", most=65535)
     root_path: str = _option(

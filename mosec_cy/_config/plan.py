@@ -20,6 +20,7 @@ PNG = "image/png"
 MASTER_SLOT = 0
 MASTER_STAGE = 0
 _MASTER_BATCH = 16  # requests that master gets at a time; those for /metrics share one look at the workers
+_STATIC_WAIT = 10  # ms, where none is given: Mosec's default
 _LONGEST_CONTENT_TYPE = 256  # that core makes a response's head of
 _RESERVED = ("/metrics", "/openapi", "/health/live", "/health/ready")
 _MASTER_ROUTES = (("/metrics", False), ("/openapi", True))
@@ -68,7 +69,8 @@ class StageConfig:
     first_slot: int
     slots: int
     max_batch_size: int = 1
-    max_wait_ns: int = 0
+    max_wait_ns: int = 0  # of automatic ones 0: no limit
+    automatic: bool = False
     timeout_ns: int = 0
     retry: int = 0
 
@@ -155,6 +157,18 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
     return Plan(tuple(stages.values()), numbers, tuple(content_types))
 
 
+def batching(runtime: Runtime, options: Options) -> tuple[bool, int]:
+    """Whether batches of a runtime are formed automatically, and how long an item waits at most (ms).
+
+    0: not at all, or, where it is automatic, as long as it pays.
+    """
+    if runtime.max_batch_size == 1:
+        return False, 0
+    wait = runtime.max_wait_time or options.wait
+    automatic = runtime.batching == "auto" or (runtime.batching is None and not wait)
+    return automatic, wait if automatic else wait or _STATIC_WAIT
+
+
 def check_route(route: object) -> str:
     """Return `route` if it may be served; raise TypeError or ValueError that says what would be right."""
     if not isinstance(route, str):
@@ -182,12 +196,14 @@ def _always(facts: Iterable[bool]) -> bool | None:
 
 def _stage_config(stage: Stage, options: Options) -> StageConfig:
     runtime = stage.runtime
+    automatic, wait = batching(runtime, options)
     return StageConfig(
         stage.name,
         stage.first_slot,
         len(stage.all_slots),
         max_batch_size=runtime.max_batch_size,
-        max_wait_ns=(runtime.max_wait_time or options.wait) * 1_000_000 if runtime.max_batch_size > 1 else 0,
+        max_wait_ns=wait * 1_000_000,
+        automatic=automatic,
         timeout_ns=int(runtime.timeout * 1e9) or options.timeout * 1_000_000,
         retry=runtime.retry,
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mosec_cy._codecs import json_codec
 from mosec_cy._codecs.annotations import ParseTarget, codec_is_ours
 from mosec_cy._config.options import Options
-from mosec_cy._config.plan import JSON, Plan, Stage
+from mosec_cy._config.plan import JSON, Plan, Stage, batching
 from mosec_cy.errors import EncodingError
 from mosec_cy.worker import BaseWorker, streams
 
@@ -114,4 +114,5 @@ def _words(stage: Stage, options: Options) -> Iterator[str]:
     runtime = stage.runtime
     yield f"{runtime.worker.__name__} × {runtime.num}"
     if runtime.max_batch_size > 1:
-        yield f"(batches of {runtime.max_batch_size} in {runtime.max_wait_time or options.wait} ms)"
+        automatic, wait = batching(runtime, options)
+        yield f"(batches of {'up to ' * automatic}{runtime.max_batch_size}{f' in {wait} ms' if wait else ''})"

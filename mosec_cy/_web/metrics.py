@@ -20,6 +20,9 @@ OWN = {  # by name without the namespace: type, help
     "process_duration_second": ("histogram", "process duration for each connection in each stage"),
     "batch_size": ("histogram", "batch size for each connection in each stage"),
     "batch_duration_second": ("histogram", "dynamic batching duration for each connection in each stage"),
+    "batch_closed": ("counter", "batches by the reason why nothing more was added"),
+    "batch_fixed_seconds": ("gauge", "learnt time of a batch, whatever is in it"),
+    "batch_slope_seconds": ("gauge", "learnt time of a batch for each unit of cost in it"),
     "remaining_task": ("gauge", "remaining tasks for the whole service"),
     "open_connections": ("gauge", "open client connections"),
 }
@@ -93,6 +96,9 @@ class ServiceMetrics:
         yield self._process_duration(stats)
         yield self._batch_size(stats["slots"])
         yield self._batch_duration(stats["slots"])
+        yield self._batch_closed(stats["stages"])
+        yield self._learnt("batch_fixed_seconds", "fixed", stats["stages"])
+        yield self._learnt("batch_slope_seconds", "slope", stats["stages"])
         yield self._family("remaining_task", value=stats["remaining"])
         yield self._family("open_connections", value=stats["connections"])
         yield from map(as_metric, self._users)
@@ -137,6 +143,21 @@ class ServiceMetrics:
         family = self._family("batch_duration_second", labels=_LABELS)
         for labels, slot in self._slots(self._batching_stages(), slots):
             family.add_metric(labels, *_histogram(slot["batch_duration"], _FIRST_SECONDS, _BATCH_DURATION_BUCKETS))
+        return family
+
+    def _batch_closed(self, stages: Sequence[dict[str, Any]]) -> Metric:
+        family = self._family("batch_closed", labels=["stage", "reason"])
+        for stage in self._batching_stages():
+            for reason, count in stages[stage.number]["closed"].items():
+                if count:
+                    family.add_metric([stage.name, reason], count)
+        return family
+
+    def _learnt(self, name: str, what: str, stages: Sequence[dict[str, Any]]) -> Metric:
+        family = self._family(name, labels=["stage"])
+        for stage in self._batching_stages():
+            if stages[stage.number]["fixed"]:
+                family.add_metric([stage.name], stages[stage.number][what])
         return family
 
     def _batching_stages(self) -> list[Stage]:

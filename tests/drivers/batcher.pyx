@@ -43,6 +43,7 @@ cdef class Scheduler:
     """A batcher over its own memory, with time as an argument.
 
     stages: (max_batch_size, max_wait_ns, number of slots) of each; slots are numbered through and down at first.
+    automatic: batches close as the former says; max_wait_ns None: no limit.
     retry: times that each stage may run a task again after its slot died while running it.
     max_tasks: size of the task table. ring_capacity: descriptors, of each slot. words: writable buffer of
     8 * max_tasks zero bytes, for instance shared with another process; its own memory by default.
@@ -57,7 +58,8 @@ cdef class Scheduler:
     cdef uint32_t *entries
     cdef object shared
 
-    def __cinit__(self, stages, uint32_t max_tasks=256, uint32_t ring_capacity=64, words=None, uint32_t retry=0):
+    def __cinit__(self, stages, uint32_t max_tasks=256, uint32_t ring_capacity=64, words=None, uint32_t retry=0,
+                  bint automatic=False):
         cdef uint32_t slot_count = sum(slots for _, _, slots in stages)
         cdef uint32_t first_slot = 0
         cdef uint32_t s, i
@@ -73,8 +75,9 @@ cdef class Scheduler:
             if not 0 < max_batch_size <= ring_capacity:
                 raise ValueError("max_batch_size must be from 1 to ring_capacity")
             self.stages[s].max_batch_size = max_batch_size
-            self.stages[s].max_wait_ns = max_wait_ns
+            self.stages[s].max_wait_ns = NEVER if max_wait_ns is None else max_wait_ns
             self.stages[s].retry = retry
+            self.stages[s].automatic = automatic
             for i in range(first_slot, first_slot + <uint32_t>slots):
                 self.slots[i].stage = s
                 self.slots[i].ring_capacity = ring_capacity

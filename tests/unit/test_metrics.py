@@ -29,6 +29,10 @@ def slot(done: int = 0) -> dict[str, Any]:
     }
 
 
+def stage(**closed: int) -> dict[str, Any]:
+    return {"closed": {"full": 0, "wait": 0} | closed, "fixed": 0.002 * len(closed), "slope": 0.0}
+
+
 def rendered(timeout: int = 3000) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     plan = make_plan({"/inference": [Runtime(Echo, num=2), Runtime(Echo, max_batch_size=4)]})
     metrics = ServiceMetrics("ns", plan, STATUSES, timeout)
@@ -36,6 +40,7 @@ def rendered(timeout: int = 3000) -> dict[tuple[str, tuple[tuple[str, str], ...]
         "routes": [[5, 1, 0, 2], [7, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 0]],
         "total": histogram(32, {0: 1, 3: 3, 31: 1}, 1.25),
         "slots": [slot(9), slot(3), slot(), slot(4)],
+        "stages": [stage(), stage(), stage(no_gain=3, full=1), stage()],
         "remaining": 6,
         "connections": 8,
     }
@@ -102,6 +107,14 @@ def test_batches_of_batching_stages_only() -> None:
     assert samples["ns_batch_duration_second_bucket", labels(**stage, le="4.096")] == 0
     assert samples["ns_batch_duration_second_count", labels(**stage)] == 4
     assert {dict(key[1])["stage"] for key in samples if key[0].startswith("ns_batch")} == {"Echo_2"}
+
+
+def test_why_batches_closed_and_what_was_learnt() -> None:
+    samples = rendered()
+    closed = {dict(key[1])["reason"]: value for key, value in samples.items() if key[0] == "ns_batch_closed_total"}
+    assert closed == {"no_gain": 3, "full": 1}
+    assert samples["ns_batch_fixed_seconds", labels(stage="Echo_2")] == 0.004
+    assert samples["ns_batch_slope_seconds", labels(stage="Echo_2")] == 0
 
 
 def test_gauges() -> None:

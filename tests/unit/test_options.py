@@ -18,7 +18,7 @@ def test_defaults() -> None:
     assert (parsed.capacity, parsed.timeout, parsed.wait, parsed.address, parsed.port) == (
         1024,
         3000,
-        10,
+        0,
         "0.0.0.0",
         8000,
     )

@@ -142,7 +142,7 @@ def test_all_routes_with_their_stages() -> None:
         "http://127.0.0.1:8000",
         "",
         "  POST /a                 Echo × 2",
-        "  POST /longer            Echo × 2 → Stream × 1 (batches of 4 in 10 ms) → Own × 1 (batches of 8 in 2 ms)",
+        "  POST /longer            Echo × 2 → Stream × 1 (batches of up to 4) → Own × 1 (batches of 8 in 2 ms)",
     ]
     assert [line.split()[:2] for line in lines if "GET" in line] == [
         ["GET", "/openapi/swagger/"],

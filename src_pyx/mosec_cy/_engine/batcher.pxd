@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from mosec_cy._engine.former cimport Former
 from mosec_cy._engine.list cimport NO_INDEX, List, ListLink
 
 # ---- slots and their pace ------------------------------------------------------------------------
@@ -33,6 +34,7 @@ ctypedef struct Slot:
     uint64_t base_ns                  # that average before the burst
     uint64_t burst_ns                 # time of the batches that completed at one `now`, together
     uint32_t burst                    # number of those batches
+    uint32_t answered                 # tasks answered of the batch that it is answering
 
 # The slot has completed a batch that was dispatched to it at `dispatched_at`. Returns the batch's duration, at least
 # 1 ns, and moves the average. Batches that complete at one `now` are measured together.
@@ -77,6 +79,10 @@ ctypedef struct Stage:
     uint32_t waiting                  # length of the queue
     uint32_t lone                     # of these: tasks that are dispatched alone
     uint32_t running                  # tasks dispatched to its slots
+    bint automatic                    # batches close as `former` says, not by count and wait alone
+    uint64_t closes_at                # automatic: what batcher_next_batch found last: ns, or NEVER: no slot is free
+    uint32_t closed_by                # CLOSED_*: why its last batch was closed
+    Former former
 
 ctypedef struct Batcher:
     Task *tasks
@@ -91,8 +97,8 @@ ctypedef struct Batcher:
     Slot *slots
     uint32_t slot_count
 
-# Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns) and the slots
-# (stage, ring_capacity). Slots are down until batcher_slot_up.
+# Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns, automatic) and
+# the slots (stage, ring_capacity). Slots are down until batcher_slot_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX: the table is full
@@ -109,13 +115,13 @@ cdef bint batcher_retry(Batcher *b, uint32_t entry) noexcept nogil
 cdef int batcher_withdraw(Batcher *b, uint32_t entry) noexcept nogil
 
 # Forms at most one batch. It closes at max_batch_size tasks, or before or after a task that is dispatched alone, or
-# when its oldest task has waited max_wait_ns. It goes to the idle slot whose last batch (or start) is the longest ago,
-# so that all slots stay warm. With no slot idle it goes ahead to the busy one with the fewest batches, provided that a
-# batch takes that slot at most AHEAD_MAX_BATCH_NS, that the running one has not exceeded that, and that the work then
-# waiting in its ring is at most AHEAD_NS or a single batch; last, to an idle slot that is late. It always fits into
-# `room`. Marks its tasks TASK_DISPATCHED, writes their words (release; pairs with the slot's compare-and-swap), lists
-# the entries, oldest first, in `out` (max_batch_size entries) and returns the slot in *slot. 0: nothing to do now; else
-# call again.
+# when its oldest task has waited max_wait_ns, or as the former of an automatic stage says. It goes to the idle slot
+# whose last batch (or start) is the longest ago, so that all slots stay warm. With no slot idle it goes ahead to the
+# busy one with the fewest batches, provided that a batch takes that slot at most AHEAD_MAX_BATCH_NS, that the running
+# one has not exceeded that, and that the work then waiting in its ring is at most AHEAD_NS or a single batch; last, to
+# an idle slot that is late. It always fits into `room`. Marks its tasks TASK_DISPATCHED, writes their words (release;
+# pairs with the slot's compare-and-swap), lists the entries, oldest first, in `out` (max_batch_size entries) and
+# returns the slot in *slot. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil
 # True when that slot may answer (entry, sequence); any numbers may be passed.
 cdef bint batcher_holds(const Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence) noexcept nogil

@@ -4,6 +4,18 @@ A task is in one place at a time: the free list, nowhere (TASK_NEW: the caller h
 of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in head_batch.
 """
 
+from mosec_cy._engine.former cimport (
+    CLOSED_FULL,
+    CLOSED_WAIT,
+    Formation,
+    Situation,
+    former_answered,
+    former_arrived,
+    former_completed,
+    former_form,
+    former_init,
+    former_time,
+)
 from mosec_cy._engine.linux cimport NEVER
 from mosec_cy._engine.list cimport list_insert, list_remove
 from mosec_cy._engine.ring cimport word_cancel, word_dispatch, word_reclaim
@@ -67,6 +79,8 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_ta
                    stages=stages, stage_count=stage_count, slots=slots, slot_count=slot_count)
     for i in range(stage_count):
         stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
+        stages[i].closes_at = NEVER
+        former_init(&stages[i].former, stages[i].max_batch_size, stages[i].max_wait_ns)
     for i in range(slot_count):
         slots[i].dispatched = List(head=NO_INDEX, tail=NO_INDEX)
         slots[i].reclaim_at = NEVER
@@ -120,6 +134,8 @@ cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t n
     task.queued_at = now
     task.turn = b.turns
     b.turns += 1
+    if at.automatic:
+        former_arrived(&at.former, at.waiting + at.running > 0, now)
     list_insert(&at.queue, &b.tasks[0].link, sizeof(Task), entry, NO_INDEX)
     at.waiting += 1
 
@@ -212,6 +228,7 @@ cdef void batcher_slot_up(Batcher *b, uint32_t slot) noexcept nogil:
     b.slots[slot].up = True
     b.slots[slot].late = False
     b.slots[slot].room = b.slots[slot].ring_capacity
+    b.slots[slot].answered = 0
     pace_forget(&b.slots[slot])
 
 
@@ -280,6 +297,58 @@ cdef uint32_t ordinary_run(const Batcher *b, const Stage *stage, uint32_t most) 
     return count
 
 
+cdef inline uint64_t busy_for(const Stage *stage, const Slot *slot, uint64_t now) noexcept nogil:
+    """ns until a busy slot of an automatic stage should be done with the work that it has."""
+    cdef double left = former_time(&stage.former, slot.outstanding) - <double>since(now, slot.busy_since)
+    return <uint64_t>left if left > 0 else 0
+
+
+cdef bint survey(const Batcher *b, const Stage *stage, uint64_t now, Situation *s) noexcept nogil:
+    """How a batch of the queue finds the stage's slots. False when none can take one."""
+    cdef uint32_t i = stage.up.head
+    cdef bint ahead = False, last_resort = False
+    cdef const Slot *slot
+    s.now = now
+    s.waiting = stage.waiting
+    s.oldest = b.tasks[stage.queue.head].queued_at
+    s.replicas = stage.slots
+    s.idle = 0
+    s.free_in = NEVER
+    while i != NO_INDEX:
+        slot = &b.slots[i]
+        if slot.outstanding:
+            s.free_in = min(s.free_in, busy_for(stage, slot, now))
+            ahead = ahead or is_open(slot, 1, now)
+        elif is_open(slot, 1, now):
+            s.idle += 1
+        else:
+            last_resort = last_resort or slot.room > 0
+        i = slot.link.next
+    if s.idle == 0 and last_resort and not ahead:
+        s.idle = 1
+    return s.idle > 0 or ahead
+
+
+cdef uint32_t formed_batch(const Batcher *b, Stage *stage, uint64_t now, uint64_t *closing,
+                           uint32_t *reason) noexcept nogil:
+    """As head_batch, of an automatic stage."""
+    cdef Situation s
+    cdef Formation formation
+    cdef uint32_t size
+    closing[0] = NEVER
+    if not survey(b, stage, now, &s):
+        return 0
+    former_form(&stage.former, &s, &formation)
+    reason[0] = formation.reason
+    size = min(stage.waiting, formation.size)
+    if stage.lone and ordinary_run(b, stage, size) < size:
+        closing[0] = 0
+        return max(ordinary_run(b, stage, size), <uint32_t>1)
+    if s.idle or formation.closes_at == 0:         # to a busy slot only as many as an idle one would not wait with
+        closing[0] = formation.closes_at
+    return size
+
+
 cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *closing) noexcept nogil:
     """Size of the batch at the head of the queue (not empty), and when it closes; 0: it cannot grow."""
     cdef uint64_t queued_at = b.tasks[stage.queue.head].queued_at
@@ -313,9 +382,15 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     cdef Slot *to
     cdef uint32_t i, index, size
     cdef uint64_t closing
+    cdef uint32_t reason = CLOSED_FULL
     if of.waiting == 0:
         return 0
-    size = head_batch(b, of, &closing)
+    if of.automatic:
+        size = formed_batch(b, of, now, &closing, &reason)
+        of.closes_at = closing
+    else:
+        size = head_batch(b, of, &closing)
+        reason = CLOSED_FULL if closing == 0 else CLOSED_WAIT
     if closing > now:
         return 0
     index = choose_slot(b, of, size, now)
@@ -328,6 +403,7 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     if index != of.up.tail:
         take_up(b, index)
         put_up(b, index)
+    of.closed_by = reason
     to.batch += 1
     to.batches += 1
     to.outstanding += size
@@ -350,12 +426,22 @@ cdef bint batcher_holds(const Batcher *b, uint32_t slot, uint32_t entry, uint32_
 
 cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence, uint64_t now,
                            uint64_t *batch_ns) noexcept nogil:
+    cdef Slot *of
+    cdef Stage *stage
     batch_ns[0] = 0
     if not batcher_holds(b, slot, entry, sequence):
         return False
-    b.slots[slot].late = False
+    of = &b.slots[slot]
+    stage = &b.stages[of.stage]
+    of.late = False
+    of.answered += 1
+    if stage.automatic:
+        former_answered(&stage.former, now)
     if leave_slot(b, entry):
-        batch_ns[0] = pace_measure(&b.slots[slot], b.tasks[entry].dispatched_at, now)
+        batch_ns[0] = pace_measure(of, b.tasks[entry].dispatched_at, now)
+        if stage.automatic:           # a process's first batch may include loading and compilation
+            former_completed(&stage.former, of.answered, of.answered, batch_ns[0] if of.observations > 1 else 0, now)
+        of.answered = 0
     return True
 
 
@@ -416,8 +502,8 @@ cdef bint popping_matters(const Batcher *b, const Stage *stage) noexcept nogil:
 
 cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
     """When to ask for a batch of the queue (not empty)."""
-    cdef uint64_t closing
-    cdef uint32_t size = head_batch(b, stage, &closing)
+    cdef uint64_t closing = stage.closes_at
+    cdef uint32_t size = 1 if stage.automatic else head_batch(b, stage, &closing)
     if choose_slot(b, stage, size, now) != NO_INDEX:
         return max(closing, now)
     # A slot that pops stale descriptors notifies no process: look again after a while.

@@ -578,7 +578,8 @@ cdef class _Engine:
         d.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
-            table[i].max_wait_ns = stage["max_wait_ns"]
+            table[i].automatic = stage.get("automatic", False)
+            table[i].max_wait_ns = stage["max_wait_ns"] or (NEVER if table[i].automatic else 0)
             table[i].retry = stage.get("retry", 0)
             d.stage_timeouts[i] = stage["timeout_ns"]
             for slot in range(stage["first_slot"], stage["first_slot"] + stage["slots"]):
@@ -601,6 +602,7 @@ cdef class _Engine:
         cdef uint32_t slot
         d.slots = <SlotState *>self.array(self.segment.slots, sizeof(SlotState))
         d.slot_statistics = self.segment.slot_statistics(0)
+        d.stage_statistics = self.segment.stage_statistics(0)
         for slot in range(self.segment.slots):
             self.segment.attach_submit(slot, &d.slots[slot].submit)
             self.segment.attach_complete(slot, &d.slots[slot].complete)

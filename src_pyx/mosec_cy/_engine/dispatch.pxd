@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from mosec_cy._engine.batcher cimport Batcher, Deadlines
 from mosec_cy._engine.pool cimport Pool, Trimmer
 from mosec_cy._engine.ring cimport RingEnd
-from mosec_cy._engine.segment cimport SlotShared, SlotStatistics, Statistics
+from mosec_cy._engine.segment cimport SlotShared, SlotStatistics, StageStatistics, Statistics
 
 ctypedef struct Answer:
     int status
@@ -103,6 +103,7 @@ ctypedef struct Dispatcher:
     uint64_t *stage_timeouts       # ns, 0: none
     Statistics *statistics
     SlotStatistics *slot_statistics  # one for each slot
+    StageStatistics *stage_statistics  # one for each stage
     uint64_t *acknowledged         # one word for each task entry, in shared memory: as TaskState.acknowledged
     # Tasks of the batch that is dispatched, or of the slot that has died: room for all. Stays valid while clients are
     # answered: that dispatches nothing, as HTTP takes a connection's next request only in that connection's own turn.

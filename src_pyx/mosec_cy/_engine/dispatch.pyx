@@ -334,6 +334,13 @@ cdef void _see_room(Dispatcher *d, uint32_t slot) noexcept nogil:
         room, (<uint32_t>(state.complete.mask + 1) >> <uint32_t>state.streams) - d.batcher.slots[slot].outstanding)
 
 
+cdef void _count_closed(StageStatistics *statistics, const Stage *stage) noexcept nogil:
+    cdef uint64_t *closed = &statistics.closed[stage.closed_by]
+    store_relaxed_u64(closed, closed[0] + 1)                                       # relaxed: core alone writes,
+    store_relaxed_u64(&statistics.fixed_ns, <uint64_t>stage.former.time.fixed)     # and these are
+    store_relaxed_u64(&statistics.slope_ns, <uint64_t>stage.former.time.slope)     # gauges
+
+
 cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
     cdef Stage *st = &d.batcher.stages[stage]
     cdef uint32_t n
@@ -351,6 +358,8 @@ cdef void slots_dispatch(Dispatcher *d, uint32_t stage) noexcept nogil:
         if n == 0:
             continue
         _push_batch(d, slot, n)
+        if st.max_batch_size > 1:
+            _count_closed(&d.stage_statistics[stage], st)
         if d.stage_timeouts[stage] and d.slots[slot].check_at == NEVER:
             d.slots[slot].check_at = d.now + d.stage_timeouts[stage]
 

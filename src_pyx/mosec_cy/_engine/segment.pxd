@@ -8,6 +8,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
+from mosec_cy._engine.former cimport CLOSE_REASONS
 from mosec_cy._engine.pool cimport Pool
 from mosec_cy._engine.ring cimport Bell, RingEnd
 
@@ -76,6 +77,11 @@ ctypedef struct SlotStatistics:
     Histogram batch_size
     Histogram batch_duration       # ns from the entry of its oldest task into the queue to its dispatch
 
+ctypedef struct StageStatistics:       # of a stage that batches
+    uint64_t closed[CLOSE_REASONS] # batches, by the reason why they were closed
+    uint64_t fixed_ns              # what was learnt of the time of a batch: ns,
+    uint64_t slope_ns              # and ns a unit of cost; gauges
+
 ctypedef struct Statistics:        # written by core only, read by master
     Histogram total                # ns, whole requests that were answered 200
     uint64_t remaining             # tasks inside
@@ -98,6 +104,7 @@ cdef class Segment:
     cdef uint64_t at_acknowledged
     cdef uint64_t at_statistics
     cdef uint64_t at_slot_statistics
+    cdef uint64_t at_stage_statistics  # as many as slots: there are no more stages
     cdef uint64_t at_status_counts
     cdef uint64_t at_pool_words
     cdef uint64_t at_pool_data
@@ -114,6 +121,7 @@ cdef class Segment:
     cdef uint64_t *acknowledged(self) noexcept nogil
     cdef Statistics *statistics(self) noexcept nogil
     cdef SlotStatistics *slot_statistics(self, uint32_t slot) noexcept nogil
+    cdef StageStatistics *stage_statistics(self, uint32_t stage) noexcept nogil
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil
     cdef void attach_submit(self, uint32_t slot, RingEnd *end) noexcept nogil
     cdef void attach_complete(self, uint32_t slot, RingEnd *end) noexcept nogil

@@ -170,7 +170,8 @@ cdef class Segment:
         self.at_acknowledged = align_up(self.at_words + <uint64_t>max_tasks * sizeof(uint64_t), PAGE)
         self.at_statistics = align_up(self.at_acknowledged + <uint64_t>max_tasks * sizeof(uint64_t), PAGE)
         self.at_slot_statistics = self.at_statistics + sizeof(Statistics)
-        self.at_status_counts = self.at_slot_statistics + slots * sizeof(SlotStatistics)
+        self.at_stage_statistics = self.at_slot_statistics + slots * sizeof(SlotStatistics)
+        self.at_status_counts = self.at_stage_statistics + slots * sizeof(StageStatistics)
         at = align_up(
             self.at_status_counts + (<uint64_t>routes + 1) * STATUS_COUNT * sizeof(uint64_t), PAGE)
         for i in range(2 * slots):
@@ -236,6 +237,9 @@ cdef class Segment:
 
     cdef SlotStatistics *slot_statistics(self, uint32_t slot) noexcept nogil:
         return <SlotStatistics *>(self.base + self.at_slot_statistics) + slot
+
+    cdef StageStatistics *stage_statistics(self, uint32_t stage) noexcept nogil:
+        return <StageStatistics *>(self.base + self.at_stage_statistics) + stage
 
     cdef uint64_t *status_counts(self, uint32_t route) noexcept nogil:
         return <uint64_t *>(self.base + self.at_status_counts) + <size_t>route * STATUS_COUNT
@@ -304,6 +308,7 @@ cdef class Segment:
             "routes": [_counts(self.status_counts(route)) for route in range(self.routes + 1)],
             "total": _histogram(&s.total, 1e-9),
             "slots": [_slot_statistics(self.slot_statistics(slot)) for slot in range(self.slots)],
+            "stages": [_stage_statistics(self.stage_statistics(stage)) for stage in range(self.slots)],
             # relaxed, here and below: counts that core alone writes, of which the last may be missed
             "remaining": load_relaxed_u64(&s.remaining),
             "connections": load_relaxed_u64(&s.connections),
@@ -341,6 +346,16 @@ cdef dict _histogram(const Histogram *histogram, unit):
     # relaxed, as in Segment.stats
     return {"buckets": [load_relaxed_u64(&histogram.buckets[k]) for k in range(HISTOGRAM_BUCKETS)],
             "sum": load_relaxed_u64(&histogram.sum) * unit}
+
+
+REASONS = ("full", "cost", "target", "no_gain", "deadline", "wait")      # in the order of CLOSED_*
+
+
+cdef dict _stage_statistics(const StageStatistics *stage):
+    # relaxed, as in Segment.stats
+    return {"closed": {reason: load_relaxed_u64(&stage.closed[k]) for k, reason in enumerate(REASONS)},
+            "fixed": load_relaxed_u64(&stage.fixed_ns) * 1e-9,
+            "slope": load_relaxed_u64(&stage.slope_ns) * 1e-9}
 
 
 cdef dict _slot_statistics(const SlotStatistics *slot):
