@@ -17,6 +17,7 @@ from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]
 Batching = Literal["auto", "static"]
+Cost = Literal["count", "bytes", "previous"]
 
 _MOST_RETRIES = 10
 _numbers = itertools.count()
@@ -40,6 +41,11 @@ class Runtime:
         batching: "auto": size and wait of a batch are learnt, within `max_batch_size` and `max_wait_time`; "static": a
             batch closes when it is full or its first item has waited `max_wait_time` (10 ms without any). Default:
             "static" with a `max_wait_time` or `--wait`, else "auto".
+        cost: what an item costs: "count" (1 each), "bytes" (of its payload), or "previous": what the method
+            `cost(self, result) -> int` of the stage before says of that result (tokens, pixels). With costs, items of
+            like cost share a batch, together with the one that has waited longest.
+        max_batch_cost: most that the items of a batch cost together; one that costs more goes alone; 0: no limit.
+        pad: a batch costs its number of items times the largest cost among them, as where inputs are padded.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message says what would be right.
@@ -56,6 +62,9 @@ class Runtime:
         env: Sequence[Mapping[str, str]] | None = None,
         retry: int = 0,
         batching: Batching | None = None,
+        cost: Cost = "count",
+        max_batch_cost: int = 0,
+        pad: bool = False,
     ) -> None:
         with OneSentence():
             self.worker = _checked_class(worker)
@@ -67,6 +76,9 @@ class Runtime:
             self.env = _checked_env(env, self.num)
             self.retry = _checked_retry(retry)
             self.batching = _checked_batching(batching)
+            self.cost = _checked_cost(cost)
+            self.max_batch_cost = _checked_int("max_batch_cost", max_batch_cost, 0, " (0 means no limit)")
+            self.pad = _checked_pad(pad, self.cost)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
     def __repr__(self) -> str:
@@ -130,6 +142,24 @@ def _checked_batching(value: object) -> Batching | None:
     if value != "static":
         raise ValueError(f'batching must be "auto" or "static", but is {value!r}')
     return "static"
+
+
+def _checked_cost(value: object) -> Cost:
+    if value == "bytes":
+        return "bytes"
+    if value == "previous":
+        return "previous"
+    if value != "count":
+        raise ValueError(f'cost must be "count", "bytes" or "previous", but is {value!r}')
+    return "count"
+
+
+def _checked_pad(value: object, cost: Cost) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"pad must be True or False, but is {value!r}")
+    if value and cost == "count":
+        raise ValueError('pad=True needs a cost that differs among items: cost="bytes" or cost="previous"')
+    return value
 
 
 def _checked_retry(value: object) -> int:

@@ -11,10 +11,10 @@ from mosec_cy import log
 from mosec_cy._base import output
 from mosec_cy._base.mistakes import OneSentence
 from mosec_cy._config import options
-from mosec_cy._config.plan import check_route, make_plan
+from mosec_cy._config.plan import check_costs, check_route, make_plan
 from mosec_cy._master import child
 from mosec_cy._master.child import Daemon, DaemonProcess
-from mosec_cy.runtime import Batching, Runtime
+from mosec_cy.runtime import Batching, Cost, Runtime
 from mosec_cy.worker import BaseWorker, check_first_stage
 
 
@@ -53,6 +53,9 @@ class Server:
         route: str | Sequence[str] = "/inference",
         retry: int = 0,
         batching: Batching | None = None,
+        cost: Cost = "count",
+        max_batch_cost: int = 0,
+        pad: bool = False,
     ) -> None:
         """Append a stage to one route or several; calls append in their order.
 
@@ -71,6 +74,11 @@ class Server:
             batching: "auto": size and wait of a batch are learnt, within `max_batch_size` and `max_wait_time`;
                 "static": a batch closes when it is full or its first item has waited `max_wait_time` (10 ms without
                 any). Default: "static" with a `max_wait_time` or `--wait`, else "auto".
+            cost: what an item costs: "count" (1 each), "bytes" (of its payload), or "previous": what the method
+                `cost(self, result) -> int` of the stage before says of that result (tokens, pixels). With costs, items
+                of like cost share a batch, together with the one that has waited longest.
+            max_batch_cost: most that the items of a batch cost together; one that costs more goes alone; 0: no limit.
+            pad: a batch costs its number of items times the largest cost among them, as where inputs are padded.
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the worker is typed and its annotations are nothing that
@@ -80,10 +88,16 @@ class Server:
         with OneSentence():
             child.check_interpreter()
             routes = _checked_routes(route)
-        runtime = Runtime(worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry, batching)
+        runtime = Runtime(
+            worker, num, max_batch_size, max_wait_time, timeout, start_method, env, retry,
+            batching, cost, max_batch_cost, pad,
+        )  # fmt: skip
         if any(path not in self._routes for path in routes):
             with OneSentence():
                 check_first_stage(worker, max_batch_size > 1)
+        with OneSentence():
+            for path in routes:
+                check_costs([*self._routes.get(path, []), runtime])
         for path in routes:
             self._routes.setdefault(path, []).append(runtime)
 
@@ -171,3 +185,4 @@ def _check_runtimes(routes: object) -> None:
         if not runtimes:
             raise ValueError(f"route {path!r} must have at least one Runtime")
         check_first_stage(runtimes[0].worker, runtimes[0].max_batch_size > 1)
+        check_costs(runtimes)

@@ -23,13 +23,29 @@ REPLY = 0.002  # ms between the answers of one batch: they go out one by one
 
 @dataclass(frozen=True)
 class Profile:
-    """How long a stage's batches take: `fixed` + `slope` a unit of cost (ms)."""
+    """How long a stage's batches take: `fixed` + `slope` a unit of cost (ms).
+
+    Tasks cost 1 each, or with a `sigma` lognormal around `median`, from 4 to 256; `padded`: as many times the largest.
+    """
 
     fixed: float
     slope: float
+    padded: bool = False
+    median: int = 1
+    sigma: float = 0.0
+
+    def cost(self, rng: random.Random) -> int:
+        return round(min(max(rng.lognormvariate(math.log(self.median), self.sigma), 4), 256)) if self.sigma else 1
+
+    def batch(self, costs: Sequence[int]) -> float:
+        return self.fixed + self.slope * (len(costs) * max(costs) if self.padded else sum(costs))
 
     def time(self, count: int) -> float:
-        return self.fixed + self.slope * count
+        """Of a usual batch of that many tasks, in the order of arrival."""
+        if not self.sigma:
+            return self.fixed + self.slope * count
+        rng = random.Random(1)
+        return sum(self.batch([self.cost(rng) for _ in range(count)]) for _ in range(400)) / 400
 
 
 @dataclass
@@ -81,7 +97,7 @@ class _Run:
         self.events: list[tuple[float, int, str, object]] = []
         self.order = itertools.count()
         self.outcome = Outcome()
-        self.entries: dict[int, tuple[int, bool]] = {}  # of tasks inside: number, and whether a client asks again
+        self.entries: dict[int, tuple[int, bool, int]] = {}  # tasks inside: number, whether its client asks again, cost
         self.rings: list[list[list[tuple[int, int]]]] = [[] for _ in range(replicas)]
         self.armed = math.inf
 
@@ -91,21 +107,24 @@ class _Run:
     def arrive(self, now: float, again: bool) -> None:
         entry = self.scheduler.new()
         assert entry is not None
-        self.entries[entry] = (len(self.outcome.came), again)
+        cost = self.profile.cost(self.rng)
+        self.entries[entry] = (len(self.outcome.came), again, cost)
         self.outcome.came.append(now)
-        self.scheduler.enqueue(entry, 0, int(now * NS))
+        self.scheduler.enqueue(entry, 0, int(now * NS), cost)
 
     def begin(self, now: float, slot: int) -> None:
         """The slot takes the next batch of its ring."""
         batch = [task for task in self.rings[slot][0] if self.scheduler.start(*task)]
-        took = self.profile.time(len(batch)) * (1 + self.noise.uniform(-NOISE, NOISE))
+        took = self.profile.batch([self.entries[entry][2] for entry, _ in batch]) * (
+            1 + self.noise.uniform(-NOISE, NOISE)
+        )
         self.at(now + took, "done", (slot, batch))
 
     def finish(self, now: float, slot: int, batch: list[tuple[int, int]]) -> None:
         for place, (entry, sequence) in enumerate(batch):
             assert self.scheduler.complete(slot, entry, sequence, int(now * NS)) is not None
             self.scheduler.free(entry)
-            task, again = self.entries.pop(entry)
+            task, again, _ = self.entries.pop(entry)
             self.outcome.took[task] = now + place * REPLY - self.outcome.came[task]
             if again and (back := now + place * REPLY + self.load.think(self.rng)) < self.load.until:
                 self.at(back, "arrive", True)
@@ -151,11 +170,14 @@ def simulate(
     max_wait: float | None = None,
     replicas: int = 1,
     automatic: bool = True,
+    costed: bool = False,
+    max_batch_cost: int | None = None,
     seed: int = 0,
 ) -> Outcome:
-    """One run; `max_wait` in ms, of an automatic stage None: as long as it pays."""
+    """One run; `max_wait` in ms, of an automatic stage None: as long as it pays; `costed`: the costs are known."""
     wait = None if max_wait is None else round(max_wait * NS)
-    scheduler = Scheduler([(max_batch_size, wait, replicas)], 1 << 14, RING, automatic=automatic)
+    costs = {"costed": costed, "padded": costed and profile.padded, "max_batch_cost": max_batch_cost}
+    scheduler = Scheduler([(max_batch_size, wait, replicas)], 1 << 14, RING, automatic=automatic, **costs)
     for slot in range(replicas):
         scheduler.slot_up(slot)
     return _Run(scheduler, replicas, profile, load, seed).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,6 +47,7 @@ class Stage:
     first_slot: int
     content_type: int
     spares: int = 0
+    tells_costs: bool = False  # of its results, to the stage that follows it on some route
 
     @property
     def name(self) -> str:
@@ -71,6 +73,9 @@ class StageConfig:
     max_batch_size: int = 1
     max_wait_ns: int = 0  # of automatic ones 0: no limit
     automatic: bool = False
+    cost: str = "count"
+    max_batch_cost: int = 0
+    padded: bool = False
     timeout_ns: int = 0
     retry: int = 0
 
@@ -147,14 +152,36 @@ def make_plan(routes: Mapping[str, Sequence[Runtime]], spares: int = 0) -> Plan:
     content_types = list(_MASTER_TYPES)
     stages: dict[Runtime, Stage] = {}
     slot = MASTER_SLOT + 1
+    tell = {before for runtimes in routes.values() for before, _ in _asked_for_costs(runtimes)}
     for runtime in sorted({runtime for runtimes in routes.values() for runtime in runtimes}, key=_order):
         content_type = _content_type(runtime)
         if content_type not in content_types:
             content_types.append(content_type)
-        stages[runtime] = stage = Stage(len(stages) + 1, runtime, slot, content_types.index(content_type), spares)
+        stages[runtime] = stage = Stage(
+            len(stages) + 1, runtime, slot, content_types.index(content_type), spares, runtime in tell
+        )
         slot = stage.all_slots.stop
     numbers = {path: tuple(stages[runtime].number for runtime in runtimes) for path, runtimes in routes.items()}
     return Plan(tuple(stages.values()), numbers, tuple(content_types))
+
+
+def check_costs(runtimes: Sequence[Runtime]) -> None:
+    """Raise ValueError if a stage of a route takes its items' costs from a stage before that tells none."""
+    if runtimes[0].cost == "previous":
+        raise ValueError(
+            f"{runtimes[0].worker.__name__} is the first stage of a route, but takes cost from the stage before: "
+            'cost="bytes" is the length of the request\'s body'
+        )
+    for before, runtime in _asked_for_costs(runtimes):
+        if not callable(getattr(before.worker, "cost", None)):
+            raise ValueError(
+                f"{runtime.worker.__name__} takes cost from the stage before: define "
+                f"`def cost(self, result) -> int` in {before.worker.__name__}"
+            )
+
+
+def _asked_for_costs(runtimes: Sequence[Runtime]) -> Iterable[tuple[Runtime, Runtime]]:
+    return (pair for pair in itertools.pairwise(runtimes) if pair[1].cost == "previous")
 
 
 def batching(runtime: Runtime, options: Options) -> tuple[bool, int]:
@@ -204,6 +231,9 @@ def _stage_config(stage: Stage, options: Options) -> StageConfig:
         max_batch_size=runtime.max_batch_size,
         max_wait_ns=wait * 1_000_000,
         automatic=automatic,
+        cost=runtime.cost,
+        max_batch_cost=runtime.max_batch_cost,
+        padded=runtime.pad,
         timeout_ns=int(runtime.timeout * 1e9) or options.timeout * 1_000_000,
         retry=runtime.retry,
     )

@@ -13,6 +13,7 @@ class Item:
     body_coding: str
     answer_coding: str
     refuses_plain: bool
+    cost: int
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

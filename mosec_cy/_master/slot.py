@@ -208,6 +208,7 @@ class WorkerSlot:
             max_batch_size=runtime.max_batch_size,
             is_first=self._is_first,
             is_last=self._is_last,
+            tells_costs=self.stage.tells_costs,
             content_type=self.stage.content_type,
             log_level=common.log_level,
             log_format=common.log_format,

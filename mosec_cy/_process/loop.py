@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mosec_cy._engine.worker import Channel, Item
 
 logger = get_logger()
+_MOST_COST = (1 << 32) - 1
 
 
 def _function(method: Any) -> Any:
@@ -117,6 +119,23 @@ def make_sender(
     return send_coded
 
 
+def with_costs(send: Callable[[Item, Any], bool], worker: Any) -> Callable[[Item, Any], bool]:
+    """As `send`, and the next stage is told what the result costs there."""
+
+    def send_with_cost(item: Item, value: Any) -> bool:
+        if not item.is_last:
+            cost = worker.cost(value)
+            try:
+                item.cost = operator.index(cost)
+            except (TypeError, OverflowError):
+                raise ResultError(
+                    f"cost returned {cost!r}: it must return a whole number from 0 to {_MOST_COST}"
+                ) from None
+        return send(item, value)
+
+    return send_with_cost
+
+
 class StageLoop:
     """Serves one slot with one worker instance until the slot is asked to stop.
 
@@ -125,6 +144,7 @@ class StageLoop:
         worker: the user's object, warmed up.
         is_first: payloads are request bodies (`deserialize`), else results of the stage before; None: each item says.
         is_last: results are answers (`serialize`), else they go to the next stage; None: each item says.
+        tells_costs: the next stage is told what each result costs there, by the worker's `cost`.
         content_type: index of the answers' content type in core's table.
         max_decoded: most bytes of a body without its content coding; None: content codings are ignored.
     """
@@ -138,11 +158,14 @@ class StageLoop:
         is_last: bool | None,
         content_type: int,
         max_decoded: int | None = None,
+        tells_costs: bool = False,
     ) -> None:
         self.channel = channel
         self.worker = worker
         self.decode = make_decoder(channel, worker, is_first, max_decoded)
         self.send = make_sender(channel, worker, is_last, content_type, max_decoded is not None)
+        if tells_costs:
+            self.send = with_costs(self.send, worker)
         self.replica = replica.of(worker)
         self.name = self.replica.name
 

@@ -52,6 +52,7 @@ class Boot:
     max_batch_size: int
     is_first: bool | None
     is_last: bool | None
+    tells_costs: bool
     content_type: int
     max_decoded: int | None
     log_level: str
@@ -193,6 +194,7 @@ def _serve(boot: Boot, worker: BaseWorker, channel: Channel) -> None:
         worker,
         is_first=boot.is_first,
         is_last=boot.is_last,
+        tells_costs=boot.tells_costs,
         content_type=boot.content_type,
         max_decoded=boot.max_decoded,
     )

@@ -43,6 +43,7 @@ cdef class Scheduler:
     """A batcher over its own memory, with time as an argument.
 
     stages: (max_batch_size, max_wait_ns, number of slots) of each; slots are numbered through and down at first.
+    costed, padded, max_batch_cost: as the stage's fields; None: no limit.
     automatic: batches close as the former says; max_wait_ns None: no limit.
     retry: times that each stage may run a task again after its slot died while running it.
     max_tasks: size of the task table. ring_capacity: descriptors, of each slot. words: writable buffer of
@@ -59,7 +60,7 @@ cdef class Scheduler:
     cdef object shared
 
     def __cinit__(self, stages, uint32_t max_tasks=256, uint32_t ring_capacity=64, words=None, uint32_t retry=0,
-                  bint automatic=False):
+                  bint automatic=False, bint costed=False, bint padded=False, max_batch_cost=None):
         cdef uint32_t slot_count = sum(slots for _, _, slots in stages)
         cdef uint32_t first_slot = 0
         cdef uint32_t s, i
@@ -78,6 +79,9 @@ cdef class Scheduler:
             self.stages[s].max_wait_ns = NEVER if max_wait_ns is None else max_wait_ns
             self.stages[s].retry = retry
             self.stages[s].automatic = automatic
+            self.stages[s].costed = costed
+            self.stages[s].padded = padded
+            self.stages[s].max_batch_cost = NEVER if max_batch_cost is None else max_batch_cost
             for i in range(first_slot, first_slot + <uint32_t>slots):
                 self.slots[i].stage = s
                 self.slots[i].ring_capacity = ring_capacity
@@ -137,11 +141,11 @@ cdef class Scheduler:
         cdef uint32_t entry = task_of(&self.b, id)
         return None if entry == NO_INDEX else entry
 
-    def enqueue(self, uint32_t entry, uint32_t stage, uint64_t now):
+    def enqueue(self, uint32_t entry, uint32_t stage, uint64_t now, uint32_t cost=1):
         """Put a task that is in no queue at the end of a stage's."""
         self.check_new(entry)
         self.check_stage(stage)
-        batcher_enqueue(&self.b, entry, stage, now)
+        batcher_enqueue(&self.b, entry, stage, cost, now)
 
     def retry(self, uint32_t entry):
         """Put a task that `slot_down` has listed back into its queue, to be dispatched alone; False: no try is left."""
@@ -293,7 +297,7 @@ cdef class Scheduler:
         with nogil:
             for _ in range(rounds):
                 for _ in range(tasks):
-                    batcher_enqueue(&self.b, task_new(&self.b), 0, now)
+                    batcher_enqueue(&self.b, task_new(&self.b), 0, 1, now)
                 while self.stages[0].waiting > 0 and batcher_deadline(&self.b, now) != NEVER:
                     now += 1000
                     done += self.pass_on(now)

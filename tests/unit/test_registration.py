@@ -10,7 +10,7 @@ import pytest
 
 from mosec_cy import Runtime, Server, Worker
 from mosec_cy._config.options import Options
-from mosec_cy._config.plan import METRICS, TEXT, Plan, make_plan
+from mosec_cy._config.plan import METRICS, TEXT, Plan, batching, make_plan
 
 
 class Echo(Worker):
@@ -20,6 +20,11 @@ class Echo(Worker):
 
 class Picture(Echo):
     resp_mime_type = "image/png"
+
+
+class Counting(Echo):
+    def cost(self, result: Any) -> int:
+        return len(result)
 
 
 class Incomplete(Worker):
@@ -56,6 +61,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"retry": -1}, ValueError, "retry must be at least 0 .runs after the first."),
         ({"retry": 11}, ValueError, "retry must be at most 10 "),
         ({"retry": True}, TypeError, "retry must be an int "),
+        ({"batching": "fast"}, ValueError, 'batching must be "auto" or "static", but is \'fast\''),
+        ({"cost": "tokens"}, ValueError, 'cost must be "count", "bytes" or "previous", but is \'tokens\''),
+        ({"cost": "previous"}, ValueError, "Echo is the first stage of a route, but takes cost from the stage before"),
+        ({"max_batch_cost": -1}, ValueError, "max_batch_cost must be at least 0 .0 means no limit."),
+        ({"pad": True}, ValueError, "pad=True needs a cost that differs among items"),
+        ({"pad": 1, "cost": "bytes"}, TypeError, "pad must be True or False, but is 1"),
         ({"timeout": -1}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
         ({"timeout": 1e300}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
         ({"timeout": float("nan")}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),
@@ -240,6 +251,41 @@ def test_settings_of_stages(server: Server) -> None:
     assert [stage.max_wait_ns for stage in stages] == [7_000_000, 20_000_000, 0]
     assert [stage.retry for stage in stages] == [1, 0, 0]
     assert [stage.timeout_ns for stage in stages] == [1_500_000_000, 500_000_000, 500_000_000]
+
+
+def test_costs_of_a_stage_before_that_tells_none(server: Server) -> None:
+    server.append_worker(Echo)
+    with pytest.raises(ValueError, match="define `def cost.self, result. -> int` in Echo"):
+        server.append_worker(Picture, cost="previous")
+    server.append_worker(Picture)  # nothing of the refused one is left
+
+
+def test_costs_are_told_where_they_are_asked_for() -> None:
+    counting, asked = Runtime(Counting), Runtime(Counting)
+    plan = make_plan({"/a": [counting, Runtime(Echo)], "/b": [asked, Runtime(Echo, cost="previous", pad=True)]})
+    assert [stage.tells_costs for stage in plan.stages] == [False, True, False, False]
+    assert [(config.cost, config.padded) for config in plan.stage_configs(Options())[3:]] == [
+        ("count", False),
+        ("previous", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wait", "expected"),
+    [
+        ({}, 0, (False, 0)),
+        ({"max_batch_size": 8}, 0, (True, 0)),
+        ({"max_batch_size": 8}, 5, (False, 5)),
+        ({"max_batch_size": 8, "max_wait_time": 3}, 5, (False, 3)),
+        ({"max_batch_size": 8, "max_wait_time": 3, "batching": "auto"}, 0, (True, 3)),
+        ({"max_batch_size": 8, "batching": "static"}, 0, (False, 10)),
+        ({"max_batch_size": 8, "batching": "auto"}, 5, (True, 5)),
+    ],
+)
+def test_who_gives_no_wait_gets_automatic_batching(
+    arguments: dict[str, Any], wait: int, expected: tuple[bool, int]
+) -> None:
+    assert batching(Runtime(Echo, **arguments), Options(wait=wait)) == expected
 
 
 def test_routes_for_core(server: Server) -> None:

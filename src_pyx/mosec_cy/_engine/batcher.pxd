@@ -34,7 +34,9 @@ ctypedef struct Slot:
     uint64_t base_ns                  # that average before the burst
     uint64_t burst_ns                 # time of the batches that completed at one `now`, together
     uint32_t burst                    # number of those batches
-    uint32_t answered                 # tasks answered of the batch that it is answering
+    uint32_t answered                 # tasks answered of the batch that it is answering,
+    uint64_t answered_cost            # what they cost together,
+    uint32_t answered_most            # and the largest cost among them
 
 # The slot has completed a batch that was dispatched to it at `dispatched_at`. Returns the batch's duration, at least
 # 1 ns, and moves the average. Batches that complete at one `now` are measured together.
@@ -68,6 +70,15 @@ ctypedef struct Task:
     uint64_t queued_at                # ns, entry into the present stage's queue
     uint64_t turn                     # number of that entry: queues are sorted by it; what is reclaimed finds its place
     uint64_t dispatched_at            # ns
+    uint32_t cost                     # in its present stage; at least 1
+    ListLink mates                    # TASK_QUEUED in a stage with costs: in its class's list
+
+cdef enum:
+    COST_CLASSES = 64
+
+ctypedef struct CostClass:
+    List tasks                        # oldest first
+    uint32_t count
 
 ctypedef struct Stage:
     uint32_t max_batch_size
@@ -79,7 +90,14 @@ ctypedef struct Stage:
     uint32_t waiting                  # length of the queue
     uint32_t lone                     # of these: tasks that are dispatched alone
     uint32_t running                  # tasks dispatched to its slots
+    bint costed                       # tasks have costs, and those of like cost go together
+    bint padded                       # a batch costs its number of tasks times the largest cost, not their sum
+    uint64_t max_batch_cost           # a task that costs more goes alone; NEVER: no limit
+    uint64_t waiting_cost             # costs of the queue
+    uint64_t used_classes             # bit k: classes[k] is not empty
+    CostClass[COST_CLASSES] classes   # tasks of the queue by cost, two classes an octave
     bint automatic                    # batches close as `former` says, not by count and wait alone
+    uint32_t target                   # automatic: the size that batcher_next_batch aimed at last
     uint64_t closes_at                # automatic: what batcher_next_batch found last: ns, or NEVER: no slot is free
     uint32_t closed_by                # CLOSED_*: why its last batch was closed
     Former former
@@ -97,8 +115,8 @@ ctypedef struct Batcher:
     Slot *slots
     uint32_t slot_count
 
-# Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns, automatic) and
-# the slots (stage, ring_capacity). Slots are down until batcher_slot_up.
+# Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns, max_batch_cost,
+# costed, padded, automatic) and the slots (stage, ring_capacity). Slots are down until batcher_slot_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX: the table is full
@@ -106,8 +124,8 @@ cdef void task_free(Batcher *b, uint32_t entry) noexcept nogil                  
 cdef uint64_t task_id(const Batcher *b, uint32_t entry) noexcept nogil           # entry | generation << 32
 cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil           # entry, or NO_INDEX when the task is gone
 
-# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue, with `tries` 0.
-cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t now) noexcept nogil
+# TASK_NEW -> TASK_QUEUED, at the end of the stage's queue, with `tries` 0. `cost`: in a stage with costs.
+cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint32_t cost, uint64_t now) noexcept nogil
 # TASK_NEW -> TASK_QUEUED, at its old place in its stage's queue and for a batch of its own: for tasks that
 # batcher_slot_down has listed. False when the stage has run the task as often as it may.
 cdef bint batcher_retry(Batcher *b, uint32_t entry) noexcept nogil
@@ -120,7 +138,7 @@ cdef int batcher_withdraw(Batcher *b, uint32_t entry) noexcept nogil
 # busy one with the fewest batches, provided that a batch takes that slot at most AHEAD_MAX_BATCH_NS, that the running
 # one has not exceeded that, and that the work then waiting in its ring is at most AHEAD_NS or a single batch; last, to
 # an idle slot that is late. It always fits into `room`. Marks its tasks TASK_DISPATCHED, writes their words (release;
-# pairs with the slot's compare-and-swap), lists the entries, oldest first, in `out` (max_batch_size entries) and
+# pairs with the slot's compare-and-swap), lists the entries in `out` (max_batch_size entries) and
 # returns the slot in *slot. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil
 # True when that slot may answer (entry, sequence); any numbers may be passed.

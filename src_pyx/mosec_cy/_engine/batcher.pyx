@@ -5,7 +5,9 @@ of the slot that it was dispatched to. Queues are sorted by `turn`. A batch clos
 """
 
 from mosec_cy._engine.former cimport (
+    CLOSED_COST,
     CLOSED_FULL,
+    CLOSED_TARGET,
     CLOSED_WAIT,
     Formation,
     Situation,
@@ -16,7 +18,7 @@ from mosec_cy._engine.former cimport (
     former_init,
     former_time,
 )
-from mosec_cy._engine.linux cimport NEVER
+from mosec_cy._engine.linux cimport NEVER, bits_of
 from mosec_cy._engine.list cimport list_insert, list_remove
 from mosec_cy._engine.ring cimport word_cancel, word_dispatch, word_reclaim
 
@@ -64,6 +66,16 @@ cdef void pace_forget(Slot *slot) noexcept nogil:
     slot.observations = 0
 
 
+cdef inline double answered_cost(const Stage *stage, const Slot *slot) noexcept nogil:
+    """What the batch has cost of which all tasks are answered."""
+    return <double>slot.answered * slot.answered_most if stage.padded else <double>slot.answered_cost
+
+
+cdef inline void forget_answered(Slot *slot) noexcept nogil:
+    slot.answered = slot.answered_most = 0
+    slot.answered_cost = 0
+
+
 cdef inline void put_up(Batcher *b, uint32_t slot) noexcept nogil:
     list_insert(&b.stages[b.slots[slot].stage].up, &b.slots[0].link, sizeof(Slot), slot, NO_INDEX)
 
@@ -74,12 +86,14 @@ cdef inline void take_up(Batcher *b, uint32_t slot) noexcept nogil:
 
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil:
-    cdef uint32_t i
+    cdef uint32_t i, k
     b[0] = Batcher(tasks=tasks, words=words, max_tasks=max_tasks, free_head=NO_INDEX, fresh=0, used=0, turns=0,
                    stages=stages, stage_count=stage_count, slots=slots, slot_count=slot_count)
     for i in range(stage_count):
         stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
         stages[i].closes_at = NEVER
+        for k in range(<uint32_t>COST_CLASSES):
+            stages[i].classes[k].tasks = List(head=NO_INDEX, tail=NO_INDEX)
         former_init(&stages[i].former, stages[i].max_batch_size, stages[i].max_wait_ns)
     for i in range(slot_count):
         slots[i].dispatched = List(head=NO_INDEX, tail=NO_INDEX)
@@ -125,7 +139,76 @@ cdef uint32_t task_of(const Batcher *b, uint64_t id) noexcept nogil:
     return entry
 
 
-cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t now) noexcept nogil:
+cdef inline uint32_t class_of(uint32_t cost) noexcept nogil:
+    """Two classes an octave: from 2^(k / 2) on."""
+    cdef uint32_t octave = bits_of(cost) - 1
+    return 2 * octave + (<uint64_t>cost * cost >> (2 * octave + 1) != 0)
+
+
+cdef inline double class_cost(uint32_t k) noexcept nogil:
+    """A cost in the middle of the class."""
+    return (1.68 if k & 1 else 1.19) * <double>(<uint64_t>1 << (k >> 1))
+
+
+cdef void enter_class(Batcher *b, Stage *stage, uint32_t entry) noexcept nogil:
+    """Put a task into its class, by its turn."""
+    cdef uint32_t k = class_of(b.tasks[entry].cost)
+    cdef CostClass *of = &stage.classes[k]
+    cdef uint32_t after = NO_INDEX
+    cdef uint32_t before = of.tasks.tail
+    while before != NO_INDEX and b.tasks[before].turn > b.tasks[entry].turn:
+        after = before
+        before = b.tasks[before].mates.previous
+    list_insert(&of.tasks, &b.tasks[0].mates, sizeof(Task), entry, after)
+    of.count += 1
+    stage.used_classes |= <uint64_t>1 << k
+    stage.waiting_cost += b.tasks[entry].cost
+
+
+cdef void leave_class(Batcher *b, Stage *stage, uint32_t entry) noexcept nogil:
+    cdef uint32_t k = class_of(b.tasks[entry].cost)
+    cdef CostClass *of = &stage.classes[k]
+    list_remove(&of.tasks, &b.tasks[0].mates, sizeof(Task), entry)
+    of.count -= 1
+    if of.count == 0:
+        stage.used_classes &= ~(<uint64_t>1 << k)
+    stage.waiting_cost -= b.tasks[entry].cost
+
+
+cdef uint32_t nearest_class(uint64_t classes, uint32_t k) noexcept nogil:
+    """The class of `classes` (not empty) that is next to class k; of two the cheaper one."""
+    cdef uint64_t below = classes & ((<uint64_t>2 << k) - 1)
+    cdef uint64_t above = classes & ~((<uint64_t>2 << k) - 1)
+    cdef uint32_t low = bits_of(below) - 1              # of none it is the largest number
+    cdef uint32_t high = bits_of(above & (~above + 1)) - 1
+    if below == 0:
+        return high
+    return low if above == 0 or k - low <= high - k else high
+
+
+cdef uint64_t joining(const Stage *stage, uint32_t first) noexcept nogil:
+    """The classes whose tasks may go with one of class `first`: where a batch saved is worth more than the padding."""
+    cdef uint64_t left = stage.used_classes & ~(<uint64_t>1 << first)
+    cdef uint64_t joined = <uint64_t>1 << first
+    cdef uint32_t n = stage.classes[first].count
+    cdef double top = class_cost(first)
+    cdef double cost, padding
+    cdef uint32_t k
+    if not stage.padded:
+        return stage.used_classes
+    while left and n < stage.max_batch_size:
+        k = nearest_class(left, first)
+        left &= ~(<uint64_t>1 << k)
+        cost = class_cost(k)
+        padding = stage.classes[k].count * (top - cost) if cost < top else n * (cost - top)
+        if stage.former.time.fixed > stage.former.time.slope * padding:
+            joined |= <uint64_t>1 << k
+            n += stage.classes[k].count
+            top = max(top, cost)
+    return joined
+
+
+cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint32_t cost, uint64_t now) noexcept nogil:
     cdef Task *task = &b.tasks[entry]
     cdef Stage *at = &b.stages[stage]
     task.state = TASK_QUEUED
@@ -136,8 +219,11 @@ cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint64_t n
     b.turns += 1
     if at.automatic:
         former_arrived(&at.former, at.waiting + at.running > 0, now)
+    task.cost = max(cost, <uint32_t>1)
     list_insert(&at.queue, &b.tasks[0].link, sizeof(Task), entry, NO_INDEX)
     at.waiting += 1
+    if at.costed:
+        enter_class(b, at, entry)
 
 
 cdef uint32_t requeue(Batcher *b, uint32_t entry, uint32_t near) noexcept nogil:
@@ -157,6 +243,8 @@ cdef uint32_t requeue(Batcher *b, uint32_t entry, uint32_t near) noexcept nogil:
     list_insert(&stage.queue, &b.tasks[0].link, sizeof(Task), entry, near)
     stage.waiting += 1
     stage.lone += task.tries > 0
+    if stage.costed:
+        enter_class(b, stage, entry)
     return near
 
 
@@ -173,6 +261,8 @@ cdef inline void leave_queue(Batcher *b, uint32_t entry) noexcept nogil:
     list_remove(&stage.queue, &b.tasks[0].link, sizeof(Task), entry)
     stage.waiting -= 1
     stage.lone -= b.tasks[entry].tries > 0
+    if stage.costed:
+        leave_class(b, stage, entry)
 
 
 cdef bint leave_slot(Batcher *b, uint32_t entry) noexcept nogil:
@@ -228,7 +318,7 @@ cdef void batcher_slot_up(Batcher *b, uint32_t slot) noexcept nogil:
     b.slots[slot].up = True
     b.slots[slot].late = False
     b.slots[slot].room = b.slots[slot].ring_capacity
-    b.slots[slot].answered = 0
+    forget_answered(&b.slots[slot])
     pace_forget(&b.slots[slot])
 
 
@@ -299,8 +389,9 @@ cdef uint32_t ordinary_run(const Batcher *b, const Stage *stage, uint32_t most) 
 
 cdef inline uint64_t busy_for(const Stage *stage, const Slot *slot, uint64_t now) noexcept nogil:
     """ns until a busy slot of an automatic stage should be done with the work that it has."""
-    cdef double left = former_time(&stage.former, slot.outstanding) - <double>since(now, slot.busy_since)
-    return <uint64_t>left if left > 0 else 0
+    cdef double whole = former_time(&stage.former, slot.outstanding * stage.former.mean_cost)
+    cdef double done = <double>since(now, slot.busy_since)
+    return <uint64_t>(whole - done) if whole > done else 0
 
 
 cdef bint survey(const Batcher *b, const Stage *stage, uint64_t now, Situation *s) noexcept nogil:
@@ -329,8 +420,7 @@ cdef bint survey(const Batcher *b, const Stage *stage, uint64_t now, Situation *
     return s.idle > 0 or ahead
 
 
-cdef uint32_t formed_batch(const Batcher *b, Stage *stage, uint64_t now, uint64_t *closing,
-                           uint32_t *reason) noexcept nogil:
+cdef uint32_t formed_batch(const Batcher *b, Stage *stage, uint64_t now, uint64_t *closing) noexcept nogil:
     """As head_batch, of an automatic stage."""
     cdef Situation s
     cdef Formation formation
@@ -339,9 +429,14 @@ cdef uint32_t formed_batch(const Batcher *b, Stage *stage, uint64_t now, uint64_
     if not survey(b, stage, now, &s):
         return 0
     former_form(&stage.former, &s, &formation)
-    reason[0] = formation.reason
-    size = min(stage.waiting, formation.size)
-    if stage.lone and ordinary_run(b, stage, size) < size:
+    stage.closed_by = formation.reason
+    stage.target = formation.size
+    size = min(stage.waiting, stage.max_batch_size if stage.costed else formation.size)
+    if stage.waiting_cost >= stage.max_batch_cost:
+        stage.closed_by = CLOSED_COST
+        closing[0] = 0
+        return size
+    if stage.lone and not stage.costed and ordinary_run(b, stage, size) < size:
         closing[0] = 0
         return max(ordinary_run(b, stage, size), <uint32_t>1)
     if s.idle or formation.closes_at == 0:         # to a busy slot only as many as an idle one would not wait with
@@ -354,6 +449,8 @@ cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *
     cdef uint64_t queued_at = b.tasks[stage.queue.head].queued_at
     cdef uint32_t size = min(stage.waiting, stage.max_batch_size)
     closing[0] = 0
+    if stage.waiting_cost >= stage.max_batch_cost:
+        return size
     if stage.lone and ordinary_run(b, stage, size) < size:
         return max(ordinary_run(b, stage, size), <uint32_t>1)
     if size < stage.max_batch_size:
@@ -361,10 +458,9 @@ cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *
     return size
 
 
-cdef void dispatch_task(Batcher *b, Stage *stage, uint32_t index, uint64_t now) noexcept nogil:
-    """The task at the head of the queue goes to the slot, into its latest batch."""
+cdef void dispatch_task(Batcher *b, uint32_t entry, uint32_t index, uint64_t now) noexcept nogil:
+    """A task of the queue goes to the slot, into its latest batch."""
     cdef Slot *slot = &b.slots[index]
-    cdef uint32_t entry = stage.queue.head
     cdef Task *task = &b.tasks[entry]
     leave_queue(b, entry)
     list_insert(&slot.dispatched, &b.tasks[0].link, sizeof(Task), entry, NO_INDEX)
@@ -376,21 +472,57 @@ cdef void dispatch_task(Batcher *b, Stage *stage, uint32_t index, uint64_t now) 
     word_dispatch(&b.words[entry], task.sequence)
 
 
+cdef uint32_t dispatch_like(Batcher *b, Stage *stage, uint32_t most, uint32_t index, uint64_t now,
+                            uint32_t *out) noexcept nogil:
+    """The task at the head of the queue goes to the slot, and with it up to `most` tasks of like cost."""
+    cdef uint32_t entry = stage.queue.head
+    cdef uint32_t first = class_of(b.tasks[entry].cost)
+    cdef uint64_t joined = joining(stage, first)
+    cdef uint64_t total, together = 0
+    cdef double target = stage.former.mean_cost * stage.target if stage.automatic else <double>NEVER
+    cdef uint32_t cost, k, largest = 0, count = 0
+    while True:
+        cost = b.tasks[entry].cost
+        largest = max(largest, cost)
+        together += cost
+        total = <uint64_t>largest * (count + 1) if stage.padded else together
+        if count and total > stage.max_batch_cost:
+            stage.closed_by = CLOSED_COST
+            break
+        if count and <double>total > target:
+            stage.closed_by = CLOSED_TARGET
+            break
+        out[count] = entry
+        count += 1
+        dispatch_task(b, entry, index, now)
+        if count == most or b.tasks[entry].tries:
+            break
+        joined &= stage.used_classes
+        while joined:                 # a task that is dispatched alone holds up its class alone
+            k = nearest_class(joined, first)
+            entry = stage.classes[k].tasks.head
+            if b.tasks[entry].tries == 0:
+                break
+            joined &= ~(<uint64_t>1 << k)
+        if joined == 0:
+            break
+    return count
+
+
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out,
                                  uint32_t *slot) noexcept nogil:
     cdef Stage *of = &b.stages[stage]
     cdef Slot *to
     cdef uint32_t i, index, size
     cdef uint64_t closing
-    cdef uint32_t reason = CLOSED_FULL
     if of.waiting == 0:
         return 0
     if of.automatic:
-        size = formed_batch(b, of, now, &closing, &reason)
+        size = formed_batch(b, of, now, &closing)
         of.closes_at = closing
     else:
         size = head_batch(b, of, &closing)
-        reason = CLOSED_FULL if closing == 0 else CLOSED_WAIT
+        of.closed_by = CLOSED_FULL if closing == 0 else CLOSED_WAIT
     if closing > now:
         return 0
     index = choose_slot(b, of, size, now)
@@ -403,15 +535,17 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     if index != of.up.tail:
         take_up(b, index)
         put_up(b, index)
-    of.closed_by = reason
     to.batch += 1
     to.batches += 1
+    if of.costed:
+        size = dispatch_like(b, of, size, index, now, out)
+    else:
+        for i in range(size):
+            out[i] = of.queue.head
+            dispatch_task(b, out[i], index, now)
     to.outstanding += size
     to.room -= size
     of.running += size
-    for i in range(size):
-        out[i] = of.queue.head
-        dispatch_task(b, of, index, now)
     slot[0] = index
     return size
 
@@ -435,13 +569,16 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
     stage = &b.stages[of.stage]
     of.late = False
     of.answered += 1
+    of.answered_cost += b.tasks[entry].cost
+    of.answered_most = max(of.answered_most, b.tasks[entry].cost)
     if stage.automatic:
         former_answered(&stage.former, now)
     if leave_slot(b, entry):
         batch_ns[0] = pace_measure(of, b.tasks[entry].dispatched_at, now)
-        if stage.automatic:           # a process's first batch may include loading and compilation
-            former_completed(&stage.former, of.answered, of.answered, batch_ns[0] if of.observations > 1 else 0, now)
-        of.answered = 0
+        if stage.automatic or stage.costed:   # a process's first batch may include loading and compilation
+            former_completed(&stage.former, of.answered, answered_cost(stage, of),
+                             batch_ns[0] if of.observations > 1 else 0, now)
+        forget_answered(of)
     return True
 
 

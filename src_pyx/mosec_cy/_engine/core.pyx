@@ -35,6 +35,9 @@ from mosec_cy._engine.connection cimport (
     token_slot,
 )
 from mosec_cy._engine.dispatch cimport (
+    COST_BYTES,
+    COST_COUNT,
+    COST_PREVIOUS,
     Answer,
     ContentType,
     Dispatcher,
@@ -520,6 +523,7 @@ cdef class _Engine:
         free(s.routes)
         free(d.content_types)
         free(d.stage_timeouts)
+        free(d.cost_kinds)
         free(d.scratch)
         free(d.batcher.tasks)
         free(d.tasks)
@@ -576,11 +580,17 @@ cdef class _Engine:
         d.batcher.stages, d.batcher.slots, d.batcher.tasks = table, slots, tasks
         d.tasks = <TaskState *>self.array(self.segment.max_tasks, sizeof(TaskState))
         d.stage_timeouts = <uint64_t *>self.array(len(stages), sizeof(uint64_t))
+        d.cost_kinds = <uint8_t *>self.array(len(stages), sizeof(uint8_t))
         for i, stage in enumerate(stages):
             table[i].max_batch_size = stage["max_batch_size"]
             table[i].automatic = stage.get("automatic", False)
             table[i].max_wait_ns = stage["max_wait_ns"] or (NEVER if table[i].automatic else 0)
             table[i].retry = stage.get("retry", 0)
+            table[i].padded = stage.get("padded", False)
+            table[i].max_batch_cost = stage.get("max_batch_cost", 0) or NEVER
+            d.cost_kinds[i] = {"count": COST_COUNT, "bytes": COST_BYTES, "previous": COST_PREVIOUS}[
+                stage.get("cost", "count")]
+            table[i].costed = d.cost_kinds[i] != COST_COUNT or table[i].max_batch_cost != NEVER
             d.stage_timeouts[i] = stage["timeout_ns"]
             for slot in range(stage["first_slot"], stage["first_slot"] + stage["slots"]):
                 slots[slot].stage = i

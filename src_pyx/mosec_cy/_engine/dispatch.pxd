@@ -9,6 +9,11 @@ from mosec_cy._engine.pool cimport Pool, Trimmer
 from mosec_cy._engine.ring cimport RingEnd
 from mosec_cy._engine.segment cimport SlotShared, SlotStatistics, StageStatistics, Statistics
 
+cdef enum:                         # what a task costs in a stage
+    COST_COUNT = 0                 # 1
+    COST_BYTES = 1                 # the bytes of its payload
+    COST_PREVIOUS = 2              # what the stage before has told
+
 ctypedef struct Answer:
     int status
     const char *content_type
@@ -101,6 +106,7 @@ ctypedef struct Dispatcher:
     ContentType *content_types
     uint32_t content_type_count
     uint64_t *stage_timeouts       # ns, 0: none
+    uint8_t *cost_kinds            # COST_*, one for each stage
     Statistics *statistics
     SlotStatistics *slot_statistics  # one for each slot
     StageStatistics *stage_statistics  # one for each stage

@@ -113,6 +113,13 @@ cdef inline void _gauge(Dispatcher *d) noexcept nogil:
     store_relaxed_u64(&d.statistics.remaining, d.deadlines.count)  # relaxed: a gauge
 
 
+cdef inline uint32_t _cost(const Dispatcher *d, uint32_t stage, uint64_t length, uint32_t told) noexcept nogil:
+    # What a task costs in the stage: `length` bytes of its payload, or what the stage before has told.
+    if d.cost_kinds[stage] == COST_BYTES:
+        return <uint32_t>min(length, <uint64_t>0xFFFFFFFF)
+    return told if d.cost_kinds[stage] == COST_PREVIOUS else 1
+
+
 cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request) noexcept nogil:
     cdef TaskState *task = &d.tasks[entry]
     cdef uint64_t id = task_id(&d.batcher, entry)
@@ -132,7 +139,7 @@ cdef uint64_t task_submit(Dispatcher *d, uint32_t entry, const Request *request)
         store_release_u64(&d.acknowledged[entry], 0)     # pairs with the acquire in Sender._is_within_window
     deadlines_add(&d.deadlines, entry, task.deadline)
     _gauge(d)
-    batcher_enqueue(&d.batcher, entry, stage, d.now)
+    batcher_enqueue(&d.batcher, entry, stage, _cost(d, stage, request.length, 0), d.now)
     slots_dispatch(d, stage)
     return id
 
@@ -383,7 +390,7 @@ cdef void _settle(Dispatcher *d, uint32_t entry, const Descriptor *item) noexcep
     task.length = item.length
     task.flags = task.flags & ANSWER_WISHES | item.flags & PAYLOAD_FRAMED
     stage = pipeline.stages[task.position]
-    batcher_enqueue(&d.batcher, entry, stage, d.now)
+    batcher_enqueue(&d.batcher, entry, stage, _cost(d, stage, item.length, item.cost), d.now)
     slots_dispatch(d, stage)
 
 

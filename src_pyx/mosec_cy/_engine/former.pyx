@@ -7,16 +7,8 @@ how many tasks come while there is work. From these it decides by what a task ga
 
 from libc.math cimport sqrt
 
-from mosec_cy._engine.linux cimport NEVER
+from mosec_cy._engine.linux cimport NEVER, bits_of
 
-cdef extern from *:
-    """
-    /* Length in bits; of 0 it is 0. */
-    static inline uint32_t bits_of(uint64_t n) {
-        return n ? 64u - (uint32_t)__builtin_clzll(n) : 0u;
-    }
-    """
-    uint32_t bits_of(uint64_t n) nogil
 
 # ---- time of a batch -----------------------------------------------------------------------------
 

@@ -43,6 +43,9 @@ cdef extern from *:
     #define debug_assert(condition) ((void)0)
     #endif
 
+    /* Length in bits; of 0 it is 0. */
+    static inline uint32_t bits_of(uint64_t n) { return n ? 64u - (uint32_t)__builtin_clzll(n) : 0u; }
+
     /* Nanoseconds of CLOCK_MONOTONIC: the one clock of all processes of a service. */
     static inline uint64_t mosec_now_ns(void) {
         struct timespec t;
@@ -83,6 +86,7 @@ cdef extern from *:
     static inline void fence_seq_cst(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     """
     void debug_assert(bint condition) noexcept nogil
+    uint32_t bits_of(uint64_t n) noexcept nogil
     uint64_t mosec_now_ns() noexcept nogil
     int mosec_futex_wait(uint32_t *word, uint32_t seen, const timespec *timeout) noexcept nogil
     int mosec_futex_wake(uint32_t *word, int count) noexcept nogil

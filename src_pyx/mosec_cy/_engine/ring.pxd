@@ -27,7 +27,7 @@ ctypedef struct Descriptor:
     uint16_t status            # complete: HTTP status (200 goes on to the next stage)
     uint16_t content_type      # complete: index into the core's table of content types
     uint32_t flags             # see below; the ring looks at none of them
-    uint32_t reserved0
+    uint32_t cost              # complete: cost in the next stage, if that takes it from this one
     uint64_t reserved1
     uint64_t reserved2
 

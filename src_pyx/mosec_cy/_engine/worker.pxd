@@ -45,6 +45,7 @@ cdef class Item:
     cdef uint32_t sequence
     cdef uint32_t block                # NO_BLOCK: there is no payload
     cdef uint32_t flags
+    cdef public uint32_t cost          # of the result, in the next stage: set before it is published
     cdef bint leased
     cdef readonly bint answered
     cdef bint stream_ended             # no more events: core has been told

@@ -527,6 +527,7 @@ cdef class Channel:
         d.status = <uint16_t>status
         d.content_type = <uint16_t>content_type
         d.flags = flags
+        d.cost = item.cost
         item.settle()
         return self.push(&d)
 
