@@ -202,3 +202,42 @@ def test_whatever_happens_each_task_goes_when_asked_again(make: Callable[..., Sc
             start(s, batch)
             running.append(batch)
     assert s.stage(0)["waiting"] == s.stage(0)["running"] == 0
+
+
+def test_the_forecast_knows_that_batches_grow_with_the_queue() -> None:
+    """Light load has batches of one, in little time each; a full batch of a long queue takes by its size."""
+    s = automatic(max_batch_size=8)
+    now = 0
+    for size in [1, 2, 1, 3] * 30:
+        arrive(s, size, now)
+        while s.stage(0)["waiting"]:
+            now, batch = next_batch(s, now)
+            start(s, batch)
+            now += 10 * MS + len(batch[1]) * MS
+            finish(s, batch, now)
+            s.set_room(0, 64)
+    arrive(s, 80, now)
+    assert s.forecast(0, now) == pytest.approx((80 / 8 + 2) * 18 * MS, rel=0.05)
+
+
+def test_the_forecast_knows_that_a_bound_of_cost_makes_batches_small() -> None:
+    s = Scheduler([(64, None, 1)], automatic=True, costed=True, max_batch_cost=40)
+    s.slot_up(0)
+    now = 0
+
+    def enqueue(count: int) -> None:
+        for _ in range(count):
+            entry = s.new()
+            assert entry is not None
+            s.enqueue(entry, 0, now, 10)
+
+    for size in [1, 2, 4, 3] * 30:
+        enqueue(size)
+        while s.stage(0)["waiting"]:
+            now, batch = next_batch(s, now)
+            start(s, batch)
+            now += 10 * MS + len(batch[1]) * MS
+            finish(s, batch, now)
+            s.set_room(0, 64)
+    enqueue(60)
+    assert s.forecast(0, now) == pytest.approx((60 / 4 + 2) * 14 * MS, rel=0.05)

@@ -97,6 +97,7 @@ ctypedef struct Stage:
     uint64_t used_classes             # bit k: classes[k] is not empty
     CostClass[COST_CLASSES] classes   # tasks of the queue by cost, two classes an octave
     bint automatic                    # batches close as `former` says, not by count and wait alone
+    uint32_t full_size                # tasks in a full batch: max_batch_size, or what max_batch_cost admits
     uint32_t target                   # automatic: the size that batcher_next_batch aimed at last
     uint64_t closes_at                # automatic: what batcher_next_batch found last: ns, or NEVER: no slot is free
     uint32_t closed_by                # CLOSED_*: why its last batch was closed
@@ -166,6 +167,10 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
 
 # ---- forecast ------------------------------------------------------------------------------------
 # How long a stage will need for a task that arrives now, estimated from the batches that its slots have done. Pure.
+
+# False: the forecast is 0.
+cdef inline bint stage_is_full(const Stage *stage) noexcept nogil:
+    return stage.waiting > stage.slots * stage.full_size
 
 # ns until that task would be completed, waiting included. 0 where the task need not be expected to wait: fewer tasks
 # wait than the slots take at once, no slot is up, or no slot has done two batches yet. O(slots), and once more for each

@@ -92,6 +92,7 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_ta
     for i in range(stage_count):
         stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
         stages[i].closes_at = NEVER
+        stages[i].full_size = stages[i].max_batch_size
         for k in range(<uint32_t>COST_CLASSES):
             stages[i].classes[k].tasks = List(head=NO_INDEX, tail=NO_INDEX)
         former_init(&stages[i].former, stages[i].max_batch_size, stages[i].max_wait_ns)
@@ -578,6 +579,8 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
         if stage.automatic or stage.costed:   # a process's first batch may include loading and compilation
             former_completed(&stage.former, of.answered, answered_cost(stage, of),
                              batch_ns[0] if of.observations > 1 else 0, now)
+            stage.full_size = <uint32_t>min(max(stage.max_batch_cost / stage.former.mean_cost, 1.0),
+                                            <double>stage.max_batch_size)
         forget_answered(of)
     return True
 
@@ -681,8 +684,9 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
 
 # How long a stage will need for a task that arrives now.
 #
-# While a queue is long, batches are full. So the slots that are up take max_batch_size tasks each, again and again,
-# each in the time that its batches have taken lately (the moving average of the batcher). The batch that a slot is
+# While a queue is long, batches are full. So the slots that are up take `full_size` tasks each, again and again, each
+# in the time that its batches have taken lately (the moving average of the batcher); or, where batches are smaller
+# while the queue is short, in the time that a full one should take by what was learnt. The batch that a slot is
 # working on may only have begun. If it has lasted longer than earlier ones, it may last as long again: a slot that
 # stands still is noticed before it answers, but is not expected to be that slow for ever. The first batch of a process
 # does not count: a stage that refused requests because of it would hardly ever see the second.
@@ -691,19 +695,24 @@ cdef enum:
     LONGEST = 0x20_0000_0000_0000          # ns, 104 days; the sum over all stages does not overflow
 
 
-cdef inline double _free_in(const Slot *slot, uint64_t now) noexcept nogil:
-    if slot.outstanding and slot.busy_since + slot.batch_ns < now:
-        return <double>(now - slot.busy_since)
+cdef inline double _full_ns(const Stage *of, const Slot *slot) noexcept nogil:
+    """Time of a full batch."""
+    if of.automatic or of.costed:
+        return max(former_time(&of.former, of.full_size * of.former.mean_cost), 1.0)
     return <double>slot.batch_ns
+
+
+cdef inline double _free_in(const Slot *slot, double batch_ns, uint64_t now) noexcept nogil:
+    return max(<double>since(now, slot.busy_since), batch_ns) if slot.outstanding else batch_ns
 
 
 cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double within) noexcept nogil:
     # ns until the queue and one batch more are done, by those slots that are free `within` so many ns. If t is that
     # time, each slot does (t - free_in) / batch_ns of those batches, and these numbers add up to all of them.
-    cdef double batches = of.waiting // of.max_batch_size + 1
+    cdef double batches = of.waiting // of.full_size + 1
     cdef double pace = 0                   # batches a ns, of the slots that have been measured
     cdef double begun = 0                  # batches that they do until then of the work they have
-    cdef double free_in
+    cdef double free_in, batch_ns
     cdef uint32_t i = of.up.head
     cdef uint32_t known = 0
     cdef uint32_t others = 0               # new processes, which are expected to be like these
@@ -714,10 +723,11 @@ cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double wit
         if slot.observations < PACE_KNOWN:
             others += 1
             continue
-        free_in = _free_in(slot, now)
+        batch_ns = _full_ns(of, slot)
+        free_in = _free_in(slot, batch_ns, now)
         if free_in <= within:
-            pace += 1.0 / <double>slot.batch_ns
-            begun += free_in / <double>slot.batch_ns
+            pace += 1.0 / batch_ns
+            begun += free_in / batch_ns
             known += 1
     if known == 0:
         return 0
@@ -728,7 +738,7 @@ cdef uint64_t stage_forecast(const Batcher *b, uint32_t stage, uint64_t now) noe
     cdef const Stage *of = &b.stages[stage]
     cdef double done_in = 2.0 ** 64
     cdef double sooner
-    if of.waiting <= of.slots * of.max_batch_size:
+    if not stage_is_full(of):
         return 0
     sooner = _done_in(b, of, now, done_in)
     while sooner < done_in:                # without slots that have no part in it; one less each time, or it is done

@@ -9,6 +9,7 @@ from mosec_cy._engine.batcher cimport (
     TASK_QUEUED,
     Stage,
     stage_forecast,
+    stage_is_full,
     task_new,
     task_of,
 )
@@ -195,7 +196,7 @@ cdef inline uint64_t _forecast(const Dispatcher *d, const Pipeline *pipeline) no
     cdef const Stage *stage
     for i in range(pipeline.stage_count):
         stage = &d.batcher.stages[pipeline.stages[i]]
-        if stage.waiting > stage.slots * stage.max_batch_size:     # as in stage_forecast: saves most of the calls
+        if stage_is_full(stage):                                   # saves most of the calls
             total += stage_forecast(&d.batcher, pipeline.stages[i], d.now)
     return total
 
