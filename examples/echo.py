@@ -35,6 +35,6 @@ class Postprocess(Worker):
 if __name__ == "__main__":
     server = Server()
     server.append_worker(Preprocess)
-    server.append_worker(Inference, max_batch_size=32, max_wait_time=2)  # wait at most 2 ms for others
+    server.append_worker(Inference, max_batch_size=32)  # how long it pays to wait for others is learnt
     server.append_worker(Postprocess)
     server.run()

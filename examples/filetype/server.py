@@ -32,5 +32,5 @@ class FileType(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(FileType, num=1, max_batch_size=MAX_BATCH_SIZE, max_wait_time=5)
+    server.append_worker(FileType, num=1, max_batch_size=MAX_BATCH_SIZE)
     server.run()

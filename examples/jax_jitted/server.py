@@ -67,5 +67,5 @@ class Classifier(Worker):
 if __name__ == "__main__":
     server = Server()
     # "fork" would copy a process in which JAX may have threads already: "spawn", the default, is what it wants.
-    server.append_worker(Classifier, max_batch_size=SIZES[-1], max_wait_time=5)
+    server.append_worker(Classifier, max_batch_size=SIZES[-1])
     server.run()

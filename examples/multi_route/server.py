@@ -114,7 +114,7 @@ class Version(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    model = Runtime(Softmax, max_batch_size=MAX_BATCH_SIZE, max_wait_time=5)
+    model = Runtime(Softmax, max_batch_size=MAX_BATCH_SIZE)
     server.register_runtime(
         {
             "/v1/json": [Runtime(FromJSON), model, Runtime(ToJSON)],

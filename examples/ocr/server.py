@@ -135,5 +135,5 @@ if __name__ == "__main__":
     # A small file may hold a picture that fills the memory: OpenCV refuses more pixels than this.
     server.append_worker(Decode, env=[{"OPENCV_IO_MAX_IMAGE_PIXELS": "100000000"}])
     server.append_worker(Detect)  # pictures differ in size, so each is searched by itself
-    server.append_worker(Recognise, max_batch_size=MAX_BATCH_SIZE, max_wait_time=5)
+    server.append_worker(Recognise, max_batch_size=MAX_BATCH_SIZE)
     server.run()

@@ -47,7 +47,7 @@ def redis_in(folder: str) -> tuple[subprocess.Popen[bytes], str]:
 
 def serve(server: Server) -> None:
     server.append_worker(Preprocess)
-    server.append_worker(Inference, max_batch_size=8, max_wait_time=2)
+    server.append_worker(Inference, max_batch_size=8)
     server.run()
 
 

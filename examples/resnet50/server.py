@@ -81,5 +81,5 @@ class Classify(Worker):
 if __name__ == "__main__":
     server = Server(timeout=10_000)  # ms
     server.append_worker(Preprocess, num=2)
-    server.append_worker(Classify, max_batch_size=MAX_BATCH_SIZE, max_wait_time=10)
+    server.append_worker(Classify, max_batch_size=MAX_BATCH_SIZE)
     server.run()

@@ -64,5 +64,5 @@ class Generate(SSEWorker):
 if __name__ == "__main__":
     server = Server()
     server.append_worker(Prompt)
-    server.append_worker(Generate, max_batch_size=16, max_wait_time=5)
+    server.append_worker(Generate, max_batch_size=16)
     server.run()

@@ -59,5 +59,6 @@ class TextToImage(TypedJSONMixin, Worker):
 
 if __name__ == "__main__":
     server = Server(timeout=300_000)  # ms; on a CPU a picture takes minutes
+    # Pictures take minutes and come seldom, too seldom to learn from: a second for others counts for nothing.
     server.append_worker(TextToImage, max_batch_size=MAX_BATCH_SIZE, max_wait_time=1000)
     server.run()

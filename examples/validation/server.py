@@ -57,5 +57,5 @@ class InBatches(TypedJSONMixin, Worker):
 if __name__ == "__main__":
     server = Server()
     server.append_worker(Packed, route="/msgpack")
-    server.append_worker(InBatches, max_batch_size=8, max_wait_time=2, route="/json")
+    server.append_worker(InBatches, max_batch_size=8, route="/json")
     server.run()
