@@ -10,6 +10,7 @@ _HOMES = {
     "Server": "server",
     "Worker": "worker",
     "SSEWorker": "worker",
+    "StepWorker": "worker",
     "Runtime": "runtime",
     "ParseTarget": "_codecs.annotations",
     "get_logger": "log",
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mosec_cy.log import get_logger
     from mosec_cy.runtime import Runtime
     from mosec_cy.server import Server
-    from mosec_cy.worker import SSEWorker, Worker
+    from mosec_cy.worker import SSEWorker, StepWorker, Worker
 
 __all__ = [
     "ClientError",
@@ -59,6 +60,7 @@ __all__ = [
     "SSEWorker",
     "Server",
     "ServerError",
+    "StepWorker",
     "ValidationError",
     "Worker",
     "get_logger",

@@ -13,7 +13,7 @@ from mosec_cy._base import main_module
 from mosec_cy._base.limits import LONGEST_MS
 from mosec_cy._base.mistakes import OneSentence
 from mosec_cy.log import get_logger
-from mosec_cy.worker import BaseWorker, is_worker, unused_codecs
+from mosec_cy.worker import BaseWorker, StepWorker, is_worker, steps, unused_codecs
 
 StartMethod = Literal["spawn", "fork"]
 Batching = Literal["auto", "static"]
@@ -31,10 +31,10 @@ class Runtime:
     Args:
         worker: a class derived from `Worker`.
         num: number of replicas, each a process; at least 1.
-        max_batch_size: most items in one call of `forward`; at least 1.
+        max_batch_size: most items in one call of `forward`, or of `step`; at least 1.
         max_wait_time: how long an item waits for others at most, in ms; 0: the server's `--wait`, and without that
-            as long as it pays.
-        timeout: limit on one call of `forward`, in s; 0: the server's `--timeout`.
+            as long as it pays. In a `StepWorker` none waits.
+        timeout: limit on one call of `forward`, `start` or `step`, in s; 0: the server's `--timeout`.
         start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
         env: environment variables, one mapping for each replica, set before the replica imports anything.
         retry: how often a request is run again whose worker process has died under it, each time alone; 0 to 10.
@@ -70,13 +70,14 @@ class Runtime:
             self.worker = _checked_class(worker)
             self.num = _checked_int("num", num, 1)
             self.max_batch_size = _checked_int("max_batch_size", max_batch_size, 1)
-            self.max_wait_time = _checked_wait(max_wait_time)
+            self.max_wait_time = _checked_wait(max_wait_time, self.worker)
             self.timeout = _checked_timeout(timeout)
             self.start_method = _checked_start_method(start_method, self.worker)
             self.env = _checked_env(env, self.num)
             self.retry = _checked_retry(retry)
             self.batching = _checked_batching(batching)
             self.cost = _checked_cost(cost)
+            _check_joins_by_count(self.worker, self.cost, max_batch_cost)
             self.max_batch_cost = _checked_int("max_batch_cost", max_batch_cost, 0, " (0 means no limit)")
             self.pad = _checked_pad(pad, self.cost)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
@@ -93,7 +94,10 @@ def _checked_class(worker: object) -> type[BaseWorker]:
     if inspect.isabstract(worker):
         missing = ", ".join(sorted(getattr(worker, "__abstractmethods__", ())))
         raise TypeError(f"worker {worker.__qualname__} must define {missing}")
-    _check_forward(worker)
+    if steps(worker):
+        _check_steps(worker)
+    else:
+        _check_one_argument(worker, "forward", "data", "an item or with max_batch_size > 1 a list of items")
     if unused := ", ".join(unused_codecs(worker)):
         name = worker.__name__
         get_logger().warning(
@@ -103,21 +107,40 @@ def _checked_class(worker: object) -> type[BaseWorker]:
     return worker
 
 
-def _check_forward(worker: type[BaseWorker]) -> None:
-    """Raise TypeError if `forward` certainly does not take one argument."""
-    forward = inspect.getattr_static(worker, "forward")
-    arguments = 1 if isinstance(forward, staticmethod) else 2  # self or the class, and the data
-    if isinstance(forward, staticmethod | classmethod):
-        forward = forward.__func__
-    if not isinstance(forward, FunctionType):  # a built-in, a partial, a descriptor: only a call would tell
+def _check_steps(worker: type[BaseWorker]) -> None:
+    if inspect.getattr_static(worker, "forward") is not StepWorker.forward:
+        raise TypeError(
+            f"{worker.__qualname__} must not define forward: a StepWorker works by start and step, "
+            "and a worker with forward is derived from Worker"
+        )
+    for name in ("start", "step"):
+        method = getattr(worker, name)
+        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+            raise TypeError(f"{worker.__qualname__}.{name} must be a plain function, but is defined by `async def`")
+    if inspect.isgeneratorfunction(worker.step):  # type: ignore[attr-defined]
+        raise TypeError(
+            f"{worker.__qualname__}.step must return a list of tuples (done, output), but has `yield` in it and so "
+            "returns a generator"
+        )
+    _check_one_argument(worker, "start", "item", "an item")
+    _check_one_argument(worker, "step", "states", "the list of the states that start has returned")
+
+
+def _check_one_argument(worker: type[BaseWorker], name: str, argument: str, what: str) -> None:
+    """Raise TypeError if the method certainly does not take one argument."""
+    method = inspect.getattr_static(worker, name)
+    arguments = 1 if isinstance(method, staticmethod) else 2  # self or the class, and the data
+    if isinstance(method, staticmethod | classmethod):
+        method = method.__func__
+    if not isinstance(method, FunctionType):  # a built-in, a partial, a descriptor: only a call would tell
         return
-    signature = inspect.signature(forward, follow_wrapped=False)  # a decorator's own function is called
+    signature = inspect.signature(method, follow_wrapped=False)  # a decorator's own function is called
     try:
         signature.bind(*range(arguments))
     except TypeError:
         raise TypeError(
-            f"{worker.__qualname__}.forward must take one argument beside self, an item or with max_batch_size > 1 "
-            f"a list of items, like `def forward(self, data):`, but is `def forward{signature}:`"
+            f"{worker.__qualname__}.{name} must take one argument beside self, {what}, "
+            f"like `def {name}(self, {argument}):`, but is `def {name}{signature}:`"
         ) from None
 
 
@@ -129,10 +152,14 @@ def _checked_int(name: str, value: object, least: int, unit: str = "") -> int:
     return value
 
 
-def _checked_wait(value: object) -> int:
+def _checked_wait(value: object, worker: type[BaseWorker]) -> int:
     wait = _checked_int("max_wait_time", value, 0, " (ms; 0 means the server's --wait)")
     if wait > LONGEST_MS:
         raise ValueError(f"max_wait_time must be at most {LONGEST_MS} (ms), but is {wait}")
+    if wait and steps(worker):
+        raise ValueError(
+            f"max_wait_time must be left out for {worker.__qualname__}: requests join the batch of a StepWorker at once"
+        )
     return wait
 
 
@@ -152,6 +179,14 @@ def _checked_cost(value: object) -> Cost:
     if value != "count":
         raise ValueError(f'cost must be "count", "bytes" or "previous", but is {value!r}')
     return "count"
+
+
+def _check_joins_by_count(worker: type[BaseWorker], cost: Cost, max_batch_cost: object) -> None:
+    if steps(worker) and (cost != "count" or max_batch_cost):
+        raise ValueError(
+            f"cost and max_batch_cost must be left out for {worker.__qualname__}: "
+            "the batch of a StepWorker is bounded by max_batch_size"
+        )
 
 
 def _checked_pad(value: object, cost: Cost) -> bool:

@@ -62,12 +62,12 @@ class Server:
         Args:
             worker: a class derived from `Worker`.
             num: number of replicas, each a process; at least 1.
-            max_batch_size: most items in one call of `forward`; at least 1.
+            max_batch_size: most items in one call of `forward`, or of `step`; at least 1.
             max_wait_time: how long an item waits for others at most, in ms; 0: `--wait`, and without that as long as
-                it pays.
+                it pays. In a `StepWorker` none waits.
             start_method: "spawn" (a fresh interpreter) or "fork" (a copy of this process).
             env: environment variables, one mapping for each replica.
-            timeout: limit on one call of `forward`, in s; 0: `--timeout`.
+            timeout: limit on one call of `forward`, `start` or `step`, in s; 0: `--timeout`.
             route: a path or several; several share the stage's processes and queue.
             retry: how often a request is run again whose worker process has died under it; 0 to 10. It runs alone
                 then, so that one that kills each worker fails alone. The stage gets copies of its input.

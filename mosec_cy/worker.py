@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mosec_cy._base import replica
 from mosec_cy._codecs import json_codec
-from mosec_cy._codecs.annotations import ParseTarget, forward_schema
+from mosec_cy._codecs.annotations import ParseTarget, forward_schema, takes_items_by
 
 
 class BaseWorker(ABC):
@@ -23,7 +23,8 @@ class BaseWorker(ABC):
     """
 
     example: Any = None
-    """One argument of `forward`, passed to it as a warm-up before the worker takes requests."""
+    """One argument of `forward`, passed to it as a warm-up before the worker takes requests; of a `StepWorker`, one of
+    `start`."""
 
     multi_examples: Sequence[Any] = ()
     """Several such arguments; each is passed to `forward` in turn. Takes precedence over `example`."""
@@ -191,11 +192,12 @@ class SSEWorker(Worker):
         """Send an event to a client of the batch that `forward` works on; from any thread, until `forward` returns.
 
         Of each stream 1 MiB of events may be under way (or one larger event). Where a client reads so slowly that
-        there is more, this waits if the batch holds one item; in a larger batch that client's stream is ended.
+        there is more, this waits if the batch holds one item; in a larger batch, and in a `StepWorker` with
+        `max_batch_size` above 1, that client's stream is ended.
 
         Args:
             text: the event's data; its lines (CR, LF or CRLF) arrive as lines.
-            index: the item's place in the batch.
+            index: the item's place in the batch; in `step` of a `StepWorker`, that in `states`; 0 in its `start`.
 
         Returns:
             False if the event was not sent and none will be: the client has left, or its stream was ended.
@@ -211,6 +213,54 @@ class SSEWorker(Worker):
             return True
         return sender.send(text, index)
 
+
+class StepWorker(Worker):
+    """A stage that works step by step on a running batch, which requests join and leave one by one.
+
+    Derive from it, and from `SSEWorker` too for answers that are streams, and define `start` and `step` in place of
+    `forward`. A request that arrives while others are inside joins them before the next step, as long as they are less
+    than `max_batch_size`; one that is done is answered at once, and its place is free.
+    """
+
+    @abstractmethod
+    def start(self, item: Any, /) -> Any:
+        """Begin the work on one item; called once for each, between two steps.
+
+        Args:
+            item: (under any name) what `deserialize` returned (first stage), or what the stage before returned.
+
+        Returns:
+            Its state, any object, which `step` gets until it is done.
+
+        Raises:
+            MosecError: a class of `mosec_cy.errors`, which decides the answer to this item; other
+                exceptions answer 500. The others go on.
+        """
+
+    @abstractmethod
+    def step(self, states: Any, /) -> Any:
+        """Do the next step of all items that are inside.
+
+        A state is changed in place, or replaced: `states[i] = other`.
+
+        Args:
+            states: (under any name) the list of their states, 1 to `max_batch_size`, in the order in which they joined.
+
+        Returns:
+            A list of tuples (done, output): same length, same order. Where `done` is true, `output` is the item's
+            result. An exception in its place fails that item.
+
+        Raises:
+            MosecError: a class of `mosec_cy.errors`, which decides the answer to every item that is
+                inside; other exceptions answer 500. The worker goes on with none inside.
+        """
+
+    def forward(self, data: Any, /) -> Any:
+        """Not used: `start` and `step` are in its place."""
+        raise TypeError(f"{type(self).__qualname__} is a StepWorker, which works by start and step")
+
+
+takes_items_by("start", StepWorker.forward)
 
 # ---- what a class is -----------------------------------------------------------------------------------
 # Not by `issubclass`, which asks the metaclass, and that may be the user's.
@@ -233,6 +283,11 @@ def unused_codecs(kind: type) -> list[str]:
 def streams(kind: type) -> bool:
     """Whether a class is derived from `SSEWorker`."""
     return any(base is SSEWorker for base in kind.__mro__)
+
+
+def steps(kind: type) -> bool:
+    """Whether a class is derived from `StepWorker`."""
+    return any(base is StepWorker for base in kind.__mro__)
 
 
 # ---- what a codec says of itself, and needs ------------------------------------------------------------

@@ -4,7 +4,8 @@
     curl -N -d '{"prompt": "Explicit is", "words": 20}' http://127.0.0.1:8000/inference
 
 The generator is a chain of word pairs learnt from the Zen of Python: small, but with the shape of a language model.
-Each step gives every text of the batch one more word, which its client has before the next step begins.
+Each step gives every text that is inside one more word, which its client has before the next step begins. Texts join
+and leave between two steps.
 """
 
 import codecs
@@ -12,9 +13,10 @@ import contextlib
 import io
 import random
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
-from mosec_cy import Server, SSEWorker, ValidationError, Worker
+from mosec_cy import Server, SSEWorker, StepWorker, ValidationError, Worker
 
 with contextlib.redirect_stdout(io.StringIO()):
     import this
@@ -34,8 +36,17 @@ class Prompt(Worker):
         return {"prompt": data["prompt"], "words": words, "seed": seed}
 
 
-class Generate(SSEWorker):
-    example = [{"prompt": "Explicit is", "words": 3, "seed": 1}]
+@dataclass
+class Text:
+    """One that is being written."""
+
+    word: str
+    left: int
+    chance: random.Random
+
+
+class Generate(StepWorker, SSEWorker):
+    example = {"prompt": "Explicit is", "words": 3, "seed": 1}
 
     def __init__(self) -> None:
         words = codecs.decode(this.s, "rot13").split()
@@ -44,21 +55,15 @@ class Generate(SSEWorker):
         for word, follower in zip(words, [*words[1:], words[0]], strict=True):
             self.followers[word].append(follower)
 
-    def next_word(self, word: str, chance: random.Random) -> str:
-        return chance.choice(self.followers.get(word) or self.words)
+    def start(self, item: dict[str, Any]) -> Text:
+        return Text(item["prompt"].split()[-1], item["words"], random.Random(item["seed"]))
 
-    def forward(self, data: list[dict[str, Any]]) -> None:
-        last = [item["prompt"].split()[-1] for item in data]
-        chances = [random.Random(item["seed"]) for item in data]
-        open_ = set(range(len(data)))
-        for step in range(MOST_WORDS):
-            for index in sorted(open_):
-                last[index] = self.next_word(last[index], chances[index])
-                # False: that client has left. The others of the batch go on.
-                if not self.send_stream_event(last[index], index=index) or step + 1 == data[index]["words"]:
-                    open_.remove(index)
-            if not open_:
-                return
+    def step(self, states: list[Text]) -> list[tuple[bool, None]]:
+        for index, text in enumerate(states):
+            text.word = text.chance.choice(self.followers.get(text.word) or self.words)
+            text.left -= 1
+            self.send_stream_event(text.word, index)
+        return [(text.left == 0, None) for text in states]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,6 +35,15 @@ class ParseTarget(enum.Enum):
     RETURN = "RETURN"
 
 
+# Which method takes an item and no batch, by the `forward` that a class has in its place.
+_takes_items: dict[Callable[..., Any], str] = {}
+
+
+def takes_items_by(name: str, forward: Callable[..., Any]) -> None:
+    """Classes whose `forward` is this function get their items by the method `name`, one by one."""
+    _takes_items[forward] = name
+
+
 def forward_type(worker: type[BaseWorker], target: ParseTarget, batched: bool) -> Any:
     """The annotated type of one item (INPUT) or of its result (RETURN); Any where there is no annotation.
 
@@ -41,25 +51,33 @@ def forward_type(worker: type[BaseWorker], target: ParseTarget, batched: bool) -
         worker: the class; inherited annotations count.
         target: which end of `forward`.
         batched: `forward` takes and returns lists of items, whose element is meant: `list[Request]` gives `Request`.
+            (Of a `StepWorker` the input is what `start` takes, one item in any case, and there is no result's type.)
 
     Raises:
         TypeError: an annotation names what cannot be found, or is no list although `forward` gets one.
     """
-    try:
-        hints = typing.get_type_hints(worker.forward, include_extras=True)
-    except (NameError, AttributeError) as error:
-        raise TypeError(
-            f"the annotations of {worker.__qualname__}.forward cannot be read: {error}. "
-            "What they name must be there when the program runs, not only under TYPE_CHECKING or in a function"
-        ) from error
-    annotation = hints.get(_parameter(worker, target), Any)
+    takes_items = _takes_items.get(worker.forward) if isinstance(worker.forward, FunctionType) else None
+    if takes_items:
+        if target is ParseTarget.RETURN:  # no method returns it alone
+            return Any
+        return _hints(worker, takes_items).get(_first(worker, takes_items), Any)
+    name = "return" if target is ParseTarget.RETURN else _first(worker, "forward")
+    annotation = _hints(worker, "forward").get(name, Any)
     return _element(worker, annotation) if batched else annotation
 
 
-def _parameter(worker: type[BaseWorker], target: ParseTarget) -> str:
-    if target is ParseTarget.RETURN:
-        return "return"
-    parameters = list(inspect.signature(worker.forward).parameters)
+def _hints(worker: type[BaseWorker], method: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(getattr(worker, method), include_extras=True)
+    except (NameError, AttributeError) as error:
+        raise TypeError(
+            f"the annotations of {worker.__qualname__}.{method} cannot be read: {error}. "
+            "What they name must be there when the program runs, not only under TYPE_CHECKING or in a function"
+        ) from error
+
+
+def _first(worker: type[BaseWorker], method: str) -> str:
+    parameters = list(inspect.signature(getattr(worker, method)).parameters)
     return parameters[1] if len(parameters) > 1 else ""  # after self
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mosec_cy._config.options import Options
 from mosec_cy.runtime import Runtime
-from mosec_cy.worker import streams
+from mosec_cy.worker import steps, streams
 
 TEXT = "text/plain; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -78,6 +78,7 @@ class StageConfig:
     padded: bool = False
     timeout_ns: int = 0
     retry: int = 0
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def batching(runtime: Runtime, options: Options) -> tuple[bool, int]:
 
     0: not at all, or, where it is automatic, as long as it pays.
     """
-    if runtime.max_batch_size == 1:
+    if runtime.max_batch_size == 1 or steps(runtime.worker):
         return False, 0
     wait = runtime.max_wait_time or options.wait
     automatic = runtime.batching == "auto" or (runtime.batching is None and not wait)
@@ -236,6 +237,7 @@ def _stage_config(stage: Stage, options: Options) -> StageConfig:
         padded=runtime.pad,
         timeout_ns=int(runtime.timeout * 1e9) or options.timeout * 1_000_000,
         retry=runtime.retry,
+        joins=steps(runtime.worker),
     )
 
 

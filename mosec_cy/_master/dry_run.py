@@ -19,6 +19,7 @@ from mosec_cy._master.slot import CommonBoot, WorkerSlot
 from mosec_cy._process.dry_run import LARGEST_MESSAGE
 from mosec_cy._process.helpers import Origin
 from mosec_cy.log import get_logger
+from mosec_cy.worker import steps
 
 _log = get_logger()
 
@@ -99,7 +100,8 @@ def _try_route(path: str, stages: Sequence[_Stage]) -> None:
     if not first.examples:
         raise _Failure(
             f"route {path!r} cannot be tried: give {first.stage.runtime.worker.__qualname__}, its first stage, "
-            "an `example`, one argument of `forward` (with max_batch_size > 1 a list), or several as `multi_examples`"
+            "an `example`, one argument of `forward` (with max_batch_size > 1 a list) or of `start`, or several as "
+            "`multi_examples`"
         )
     for index in range(first.examples):
         print(f"{path}: example {index + 1} of {first.examples}", flush=True)
@@ -117,7 +119,8 @@ def _line(stage: Stage, answer: Mapping[str, Any], whither: str) -> str:
     sizes = " + ".join(str(len(payload)) for payload in payloads[:8]) + (" + ..." if len(payloads) > 8 else "")
     total = f" = {sum(map(len, payloads))}" if len(payloads) > 1 else ""
     sent = f"{sizes}{total} bytes {whither}" if payloads else "events to the client"
-    return f"  {stage.name}: {answer['calls']} x forward, {answer['seconds'] * 1000:.3f} ms, {sent}"
+    what = "start to end" if steps(stage.runtime.worker) else "forward"
+    return f"  {stage.name}: {answer['calls']} x {what}, {answer['seconds'] * 1000:.3f} ms, {sent}"
 
 
 class _Stage:

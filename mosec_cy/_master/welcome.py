@@ -11,7 +11,8 @@ from mosec_cy._codecs.annotations import ParseTarget, codec_is_ours
 from mosec_cy._config.options import Options
 from mosec_cy._config.plan import JSON, Plan, Stage, batching
 from mosec_cy.errors import EncodingError
-from mosec_cy.worker import BaseWorker, streams
+from mosec_cy.runtime import Runtime
+from mosec_cy.worker import BaseWorker, steps, streams
 
 _LONGEST_EXAMPLE = 300  # characters that a command line shows
 _LARGEST_ENCODED = 10_000  # bytes
@@ -58,7 +59,7 @@ def block(plan: Plan, options: Options, address: str) -> str:
 def trial(plan: Plan, address: str) -> str:
     """A command that asks the service: with the example of the first route that has one for its stage."""
     firsts = {path: plan.stages[numbers[0] - 1].runtime for path, numbers in plan.routes.items()}
-    examples = {path: _item(runtime.worker, runtime.max_batch_size > 1) for path, runtime in firsts.items()}
+    examples = {path: _item(runtime) for path, runtime in firsts.items()}
     path = next((path for path, example in examples.items() if example is not None), next(iter(firsts)))
     data, comment = _data(firsts[path].worker, examples[path])
     last = plan.stages[plan.routes[path][-1] - 1].runtime.worker
@@ -86,8 +87,10 @@ def _data(worker: type[BaseWorker], example: Any) -> tuple[tuple[str, str], str]
     return ("-d", body), ""
 
 
-def _item(worker: type[BaseWorker], batched: bool) -> Any:
+def _item(runtime: Runtime) -> Any:
     """What one request brings, as far as the class itself says so; None: it does not."""
+    worker = runtime.worker
+    batched = runtime.max_batch_size > 1 and not steps(worker)
     try:
         example = worker.multi_examples[0] if len(worker.multi_examples) else worker.example
         return example[0] if batched and example is not None else example
@@ -113,6 +116,8 @@ def _stages(plan: Plan, numbers: Sequence[int], options: Options) -> str:
 def _words(stage: Stage, options: Options) -> Iterator[str]:
     runtime = stage.runtime
     yield f"{runtime.worker.__name__} × {runtime.num}"
-    if runtime.max_batch_size > 1:
+    if steps(runtime.worker):
+        yield f"(up to {runtime.max_batch_size} at a time)"
+    elif runtime.max_batch_size > 1:
         automatic, wait = batching(runtime, options)
         yield f"(batches of {'up to ' * automatic}{runtime.max_batch_size}{f' in {wait} ms' if wait else ''})"

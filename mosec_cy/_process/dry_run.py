@@ -1,4 +1,5 @@
-"""What a worker process does in a dry run: pass examples, and what came of them, through `forward` once."""
+"""What a worker process does in a dry run: pass examples, and what came of them, through `forward` once, or through
+`start` and all steps."""
 
 from __future__ import annotations
 
@@ -11,9 +12,18 @@ from typing import Any
 
 from mosec_cy._base import messages, mistakes, replica
 from mosec_cy._base.mistakes import OneSentence
-from mosec_cy._process.results import as_batch, as_ends, error_in_place, finish, is_unfinished, unfinished
-from mosec_cy.worker import BaseWorker, streams
+from mosec_cy._process.results import (
+    as_batch,
+    as_ends,
+    as_outcomes,
+    error_in_place,
+    finish,
+    is_unfinished,
+    unfinished,
+)
+from mosec_cy.worker import BaseWorker, StepWorker, steps, streams
 
+_MOST_STEPS = 10_000
 LARGEST_MESSAGE = (1 << 31) - 1  # payloads pass through the control socket here, and this is msgpack's own limit
 
 
@@ -88,7 +98,7 @@ def _perform(worker: BaseWorker, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
-    """The results of one call of `forward`, checked as when it serves.
+    """The results of one call of `forward`, checked as when it serves; of a `StepWorker`, of all steps of one item.
 
     Args:
         argument: an example, or a batch of what the stage before returned.
@@ -98,6 +108,8 @@ def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
         TypeError: the argument is not what `forward` gets from the server; the text says why.
         BaseException: what `forward` raises, or that it has not returned what it must.
     """
+    if isinstance(worker, StepWorker):
+        return [_try_steps(worker, argument)]
     sends, batched = last and streams(type(worker)), replica.of(worker).max_batch_size > 1
     with OneSentence():
         if batched and not _is_list(argument):
@@ -114,6 +126,21 @@ def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
         return as_ends(returned, size) if sends else as_batch(returned, size)
 
 
+def _try_steps(worker: StepWorker, item: Any) -> Any:
+    states = [worker.start(item)]
+    for _ in range(_MOST_STEPS):
+        returned = worker.step(states)
+        with OneSentence():
+            ((done, output),) = as_outcomes(returned, 1)
+        if done:
+            return output
+    with OneSentence():
+        raise RuntimeError(
+            f"an example of {type(worker).__qualname__} was not done after {_MOST_STEPS} steps: "
+            "choose one that needs less, or see that `step` returns (True, output) in the end"
+        )
+
+
 def _send_to_nobody(text: str, index: int) -> bool:
     return True
 
@@ -121,7 +148,7 @@ def _send_to_nobody(text: str, index: int) -> bool:
 def _arguments(worker: BaseWorker, payloads: list[bytes]) -> list[Any]:
     kind = memoryview if type(worker).zero_copy is True else bytearray
     items = [worker.deserialize_ipc(kind(payload)) for payload in payloads]
-    most = replica.of(worker).max_batch_size
+    most = 1 if steps(type(worker)) else replica.of(worker).max_batch_size
     return items if most == 1 else [items[at : at + most] for at in range(0, len(items), most)]
 
 

@@ -19,6 +19,7 @@ from mosec_cy._process.results import (
     answer_for,
     as_batch,
     as_ends,
+    as_outcomes,
     error_in_place,
     finish,
     interrupt_coroutine,
@@ -27,7 +28,7 @@ from mosec_cy._process.results import (
 )
 from mosec_cy.errors import MosecError, MosecTimeoutError
 from mosec_cy.log import get_logger
-from mosec_cy.worker import BaseWorker, is_in_place, streams
+from mosec_cy.worker import BaseWorker, StepWorker, is_in_place, steps, streams
 
 if TYPE_CHECKING:
     from mosec_cy._engine.worker import Channel, Item
@@ -149,6 +150,8 @@ class StageLoop:
         max_decoded: most bytes of a body without its content coding; None: content codings are ignored.
     """
 
+    limited = "`forward`"  # by the stage's time-out
+
     def __init__(
         self,
         channel: Channel,
@@ -172,21 +175,24 @@ class StageLoop:
     def run(self) -> None:
         """Returns when the slot was asked to stop and its ring is empty."""
         previous = signal.signal(signal.SIGALRM, self._on_overrun)
-        step = self._single if self.replica.max_batch_size == 1 else self._batch
-        take = self.channel.take
         try:
-            while (items := take()) is not None:
-                try:
-                    step(items)
-                except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
-                    self._fail(items, error)
-                del items  # they keep the memory mapped that they came in, also when its core is gone
+            self._serve()
         finally:
             signal.signal(signal.SIGALRM, previous)
 
+    def _serve(self) -> None:
+        work = self._single if self.replica.max_batch_size == 1 else self._batch
+        take = self.channel.take
+        while (items := take()) is not None:
+            try:
+                work(items)
+            except MosecTimeoutError as error:  # the signal came a moment after `forward` had ended
+                self._fail(items, error)
+            del items  # they keep the memory mapped that they came in, also when its core is gone
+
     def _on_overrun(self, signum: int, frame: FrameType | None) -> None:
         if self.channel.overdue() and not interrupt_coroutine():
-            raise MosecTimeoutError("`forward` timeout")
+            raise MosecTimeoutError(f"{self.limited} timeout")
 
     def _single(self, items: list[Item]) -> None:
         channel = self.channel
@@ -313,9 +319,130 @@ class StreamLoop(StageLoop):
         self.sender.wake()
 
 
+class StepLoop(StageLoop):
+    """Serves a slot by steps of a running batch, which tasks join and leave one by one."""
+
+    worker: StepWorker
+    limited = "`start` or `step`"
+
+    def __init__(self, channel: Channel, worker: StepWorker, **place: Any) -> None:
+        super().__init__(channel, worker, **place)
+        self.items: list[Item] = []  # what is inside, in the order of joining; never changed, but replaced
+        self.states: list[Any] = []  # of each its state
+        self.sender: Sender | None = None
+        if streams(type(worker)):
+            self.sender = self.replica.sender = Sender(channel, self.replica.max_batch_size == 1)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                if not self.items and not self._wait():
+                    return
+                self._join()
+                if self.items and self.channel.has_cancelled(self.items):
+                    self._drop_cancelled()
+                if self.items:
+                    self._step()
+            except MosecTimeoutError as error:  # the signal came a moment after `start` or `step` had ended
+                self._fail_batch(error)
+
+    def _wait(self) -> bool:
+        """Have the next task join; false: the slot was asked to stop."""
+        items = self.channel.take()
+        for item in items or ():
+            self._start(item)
+        return items is not None
+
+    def _join(self) -> None:
+        """Take what core has dispatched meanwhile. It keeps to `max_batch_size`; the bound is for those that fail."""
+        for _ in range(self.replica.max_batch_size):
+            item = self.channel.join()
+            if item is None:
+                return
+            self._start(item)
+
+    def _start(self, item: Item) -> None:
+        channel = self.channel
+        channel.batch = [item]
+        try:
+            data = self.decode(item)
+            channel.begin_forward()
+            state = self.worker.start(data)
+            channel.end_forward()
+        except FATAL:
+            raise
+        except BaseException as error:
+            channel.end_forward()
+            self._fail([item], error)
+        else:
+            self.items = [*self.items, item]
+            self.states.append(state)
+
+    def _step(self) -> None:
+        channel, items = self.channel, self.items
+        try:
+            channel.begin_step(items)
+            outcomes = as_outcomes(self.worker.step(self.states), len(items))
+            channel.end_forward()
+            if len(self.states) != len(items):
+                raise ResultError(f"step has left {len(self.states)} of {len(items)} states in its list")
+        except FATAL:
+            raise
+        except BaseException as error:
+            channel.end_forward()
+            self._fail_batch(error)
+            return
+        if any(done for done, _ in outcomes):
+            self._keep([place for place, (done, _) in enumerate(outcomes) if not done])
+            for item, (done, output) in zip(items, outcomes, strict=True):
+                if done:
+                    self._end(item, output)
+
+    def _keep(self, places: list[int]) -> None:
+        self.items, self.states = [self.items[place] for place in places], [self.states[place] for place in places]
+
+    def _end(self, item: Item, output: Any) -> None:
+        try:
+            self._send(item, output)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._fail([item], error)
+
+    def _send(self, item: Item, value: Any) -> None:
+        if self.sender is not None and item.is_last and error_in_place(value) is None:
+            self.channel.publish_end(item)
+            self.sender.wake()
+        else:
+            super()._send(item, value)
+
+    def _drop_cancelled(self) -> None:
+        """No client waits for them any more; core waits for their places."""
+        is_cancelled = self.channel.is_cancelled
+        gone = [item for item in self.items if is_cancelled(item)]
+        self._keep([place for place, item in enumerate(self.items) if item not in gone])
+        for item in gone:
+            self.channel.answer(item, 408, b"")
+        if self.sender is not None:
+            self.sender.wake()
+
+    def _fail_batch(self, error: BaseException) -> None:
+        """What `start` or `step` has worked on."""
+        batch = self.channel.batch
+        self._keep([place for place, item in enumerate(self.items) if item not in batch])
+        self._fail(batch, error)
+
+    def _fail(self, items: list[Item], error: BaseException) -> None:
+        super()._fail(items, error)
+        if self.sender is not None:
+            self.sender.wake()
+
+
 def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:
     """Serves one slot until it is asked to stop; `place` as for `StageLoop`."""
-    if streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
+    if isinstance(worker, StepWorker) and steps(type(worker)):
+        StepLoop(channel, worker, **place).run()
+    elif streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
         StreamLoop(channel, worker, **place).run()
     else:
         StageLoop(channel, worker, **place).run()

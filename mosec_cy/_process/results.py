@@ -30,6 +30,7 @@ adds those that it meets, so that a look at the type is all that such a result c
 
 _NO_BATCH = (str, bytes, bytearray, memoryview, UserString, Mapping, Set)
 _OF_RECORDS = ("columns", "model_fields", "__fields__")  # data frames, models of pydantic: they iterate over fields
+_OUTCOMES = "it must return a list of tuples (done, output), one for each state, in their order"
 _KNOWN_TYPES = 100  # at most in FINISHED, which keeps them alive
 _COUNTED = 1000  # results beyond those of the batch; what goes on may have no end
 
@@ -65,6 +66,24 @@ def as_batch(value: Any, size: int) -> list[Any]:
     if len(value) != size:
         raise MissingResultsError(f"forward returned {len(value)} results for a batch of {size}")
     return value
+
+
+def as_outcomes(value: Any, size: int) -> list[tuple[bool, Any]]:
+    """What `step` has returned for a batch of `size`: of each item whether it is done, and its output.
+
+    One whose output is an error is done. Raises ResultError or MissingResultsError for anything else.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise ResultError(f"step returned {type(value).__name__}: {_OUTCOMES}")
+    if len(value) != size:
+        raise MissingResultsError(f"step returned {len(value)} results for {size} states")
+    outcomes = []
+    for outcome in value:
+        if type(outcome) is not tuple or len(outcome) != 2:
+            raise ResultError(f"step returned {_shown(outcome)} for a state: {_OUTCOMES}")
+        done, output = outcome
+        outcomes.append((bool(done) or error_in_place(output) is not None, output))
+    return outcomes
 
 
 def as_ends(value: Any, size: int) -> list[Any]:

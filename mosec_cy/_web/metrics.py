@@ -156,7 +156,7 @@ class ServiceMetrics:
     def _learnt(self, name: str, what: str, stages: Sequence[dict[str, Any]]) -> Metric:
         family = self._family(name, labels=["stage"])
         for stage in self._batching_stages():
-            if stages[stage.number]["fixed"]:
+            if stages[stage.number]["fixed"] or stages[stage.number]["slope"]:
                 family.add_metric([stage.name], stages[stage.number][what])
         return family
 

@@ -46,6 +46,7 @@ cdef class Scheduler:
     costed, padded, max_batch_cost: as the stage's fields; None: no limit.
     automatic: batches close as the former says; max_wait_ns None: no limit.
     retry: times that each stage may run a task again after its slot died while running it.
+    joins: whether each stage is one that tasks join.
     max_tasks: size of the task table. ring_capacity: descriptors, of each slot. words: writable buffer of
     8 * max_tasks zero bytes, for instance shared with another process; its own memory by default.
     All times are int nanoseconds. A wrong entry, stage, slot or state raises ValueError, before anything is changed.
@@ -60,7 +61,8 @@ cdef class Scheduler:
     cdef object shared
 
     def __cinit__(self, stages, uint32_t max_tasks=256, uint32_t ring_capacity=64, words=None, uint32_t retry=0,
-                  bint automatic=False, bint costed=False, bint padded=False, max_batch_cost=None):
+                  bint automatic=False, bint costed=False, bint padded=False, max_batch_cost=None,
+                  bint joins=False):
         cdef uint32_t slot_count = sum(slots for _, _, slots in stages)
         cdef uint32_t first_slot = 0
         cdef uint32_t s, i
@@ -82,6 +84,7 @@ cdef class Scheduler:
             self.stages[s].costed = costed
             self.stages[s].padded = padded
             self.stages[s].max_batch_cost = NEVER if max_batch_cost is None else max_batch_cost
+            self.stages[s].joins = joins
             for i in range(first_slot, first_slot + <uint32_t>slots):
                 self.slots[i].stage = s
                 self.slots[i].ring_capacity = ring_capacity

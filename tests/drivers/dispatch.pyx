@@ -12,9 +12,9 @@ cdef class ProgressWatch:
     def __cinit__(self):
         self.watch.since = NEVER
 
-    def look(self, now, since, batch=0, phase=0, taken=0, answered=0):
+    def look(self, now, since, batch=0, phase=0, began=0, taken=0, answered=0):
         """A look at `now` (ns) at a slot that has work since `since` (ns) at least; None: it has none."""
-        cdef Progress progress = Progress(batch=batch, phase=phase, taken=taken, answered=answered)
+        cdef Progress progress = Progress(batch=batch, phase=phase, began=began, taken=taken, answered=answered)
         progress_look(&self.watch, &progress, NEVER if since is None else since, now)
 
     def lacks(self, limit, now):

@@ -31,7 +31,7 @@ def test_a_start_that_the_slot_tells_counts() -> None:
     assert watch.lacks(LIMIT, MINUTE)
 
 
-@pytest.mark.parametrize("field", ["batch", "phase", "taken", "answered"])
+@pytest.mark.parametrize("field", ["batch", "phase", "began", "taken", "answered"])
 def test_a_change_of_any_field_is_progress(field: str) -> None:
     watch = ProgressWatch()
     for second in range(60):  # never idle, always something that moves

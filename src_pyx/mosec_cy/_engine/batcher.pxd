@@ -90,6 +90,7 @@ ctypedef struct Stage:
     uint32_t waiting                  # length of the queue
     uint32_t lone                     # of these: tasks that are dispatched alone
     uint32_t running                  # tasks dispatched to its slots
+    bint joins                        # its slots run one batch without end, which tasks join and leave one by one
     bint costed                       # tasks have costs, and those of like cost go together
     bint padded                       # a batch costs its number of tasks times the largest cost, not their sum
     uint64_t max_batch_cost           # a task that costs more goes alone; NEVER: no limit
@@ -117,7 +118,7 @@ ctypedef struct Batcher:
     uint32_t slot_count
 
 # Memory is given zeroed; before the call the caller fills in the stages (max_batch_size, max_wait_ns, max_batch_cost,
-# costed, padded, automatic) and the slots (stage, ring_capacity). Slots are down until batcher_slot_up.
+# costed, padded, automatic, joins) and the slots (stage, ring_capacity). Slots are down until batcher_slot_up.
 cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_tasks, Stage *stages,
                        uint32_t stage_count, Slot *slots, uint32_t slot_count) noexcept nogil
 cdef uint32_t task_new(Batcher *b) noexcept nogil    # entry, or NO_INDEX: the table is full
@@ -142,6 +143,8 @@ cdef int batcher_withdraw(Batcher *b, uint32_t entry) noexcept nogil
 # pairs with the slot's compare-and-swap), lists the entries in `out` (max_batch_size entries) and
 # returns the slot in *slot. 0: nothing to do now; else call again.
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil
+# Of a stage that joins, each task is a batch of its own, dispatched at once: to the slot with the fewest outstanding,
+# and of those the one whose last task is the longest ago. A slot never has more than max_batch_size outstanding.
 # True when that slot may answer (entry, sequence); any numbers may be passed.
 cdef bint batcher_holds(const Batcher *b, uint32_t slot, uint32_t entry, uint32_t sequence) noexcept nogil
 # A slot's answer to (entry, sequence): TASK_DISPATCHED -> TASK_NEW. False when that slot may not answer it (stale,
@@ -167,6 +170,7 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
 
 # ---- forecast ------------------------------------------------------------------------------------
 # How long a stage will need for a task that arrives now, estimated from the batches that its slots have done. Pure.
+# Of a stage that joins it is the time that a task stays which is measured; max_batch_size of them stay at a time.
 
 # False: the forecast is 0.
 cdef inline bint stage_is_full(const Stage *stage) noexcept nogil:

@@ -440,8 +440,7 @@ cdef uint32_t formed_batch(const Batcher *b, Stage *stage, uint64_t now, uint64_
     if stage.lone and not stage.costed and ordinary_run(b, stage, size) < size:
         closing[0] = 0
         return max(ordinary_run(b, stage, size), <uint32_t>1)
-    if s.idle or formation.closes_at == 0:         # to a busy slot only as many as an idle one would not wait with
-        closing[0] = formation.closes_at
+    closing[0] = formation.closes_at
     return size
 
 
@@ -510,6 +509,81 @@ cdef uint32_t dispatch_like(Batcher *b, Stage *stage, uint32_t most, uint32_t in
     return count
 
 
+# ---- joining -------------------------------------------------------------------------------------
+
+# A stage whose slots run one batch without end. Tasks leave it one by one, and others take their places.
+
+cdef inline bint has_place(const Batcher *b, const Stage *stage, const Slot *slot) noexcept nogil:
+    """May the task at the head of the queue join what the slot runs? One that goes alone does so in an idle slot."""
+    if slot.outstanding == 0:
+        return True
+    return (slot.outstanding < stage.max_batch_size and b.tasks[stage.queue.head].tries == 0
+            and b.tasks[slot.dispatched.head].tries == 0)
+
+
+cdef uint32_t choose_place(const Batcher *b, const Stage *stage) noexcept nogil:
+    cdef uint32_t i = stage.up.head
+    cdef uint32_t best = NO_INDEX, last_resort = NO_INDEX
+    cdef const Slot *slot
+    while i != NO_INDEX:
+        slot = &b.slots[i]
+        if slot.room > 0 and has_place(b, stage, slot):
+            if not slot.late or slot.room == slot.ring_capacity:
+                if best == NO_INDEX or slot.outstanding < b.slots[best].outstanding:
+                    best = i
+            elif last_resort == NO_INDEX and slot.outstanding == 0:
+                last_resort = i
+        i = slot.link.next
+    return best if best != NO_INDEX else last_resort
+
+
+cdef uint32_t next_join(Batcher *b, Stage *stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil:
+    """batcher_next_batch of such a stage."""
+    cdef uint32_t index = choose_place(b, stage)
+    cdef Slot *to
+    if index == NO_INDEX:
+        return 0
+    to = &b.slots[index]
+    if to.outstanding == 0:
+        to.busy_since = now
+    to.reclaim_at = min(to.reclaim_at, now + RECLAIM_NS)
+    if index != stage.up.tail:
+        take_up(b, index)
+        put_up(b, index)
+    to.batch += 1
+    to.batches += 1
+    to.outstanding += 1
+    to.room -= 1
+    stage.running += 1
+    out[0] = stage.queue.head
+    dispatch_task(b, out[0], index, now)
+    slot[0] = index
+    return 1
+
+
+cdef bint another_idles(const Batcher *b, const Stage *stage, uint32_t from_slot) noexcept nogil:
+    """A slot takes tasks between two steps only. That is no reason to reclaim them; that another could start is."""
+    cdef uint32_t i = stage.up.head
+    while i != NO_INDEX:
+        if i != from_slot and b.slots[i].outstanding == 0 and is_open(&b.slots[i], 1, 0):
+            return True
+        i = b.slots[i].link.next
+    return False
+
+
+cdef uint64_t join_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
+    """When to ask for a join of the task at the head of the queue."""
+    cdef uint32_t i = stage.up.head
+    if choose_place(b, stage) != NO_INDEX:
+        return now
+    while i != NO_INDEX:
+        # Its ring is in the way, and a slot that pops stale descriptors notifies no process: look again after a while.
+        if has_place(b, stage, &b.slots[i]):
+            return now + RECLAIM_NS
+        i = b.slots[i].link.next
+    return NEVER
+
+
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out,
                                  uint32_t *slot) noexcept nogil:
     cdef Stage *of = &b.stages[stage]
@@ -518,6 +592,8 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     cdef uint64_t closing
     if of.waiting == 0:
         return 0
+    if of.joins:
+        return next_join(b, of, now, out, slot)
     if of.automatic:
         size = formed_batch(b, of, now, &closing)
         of.closes_at = closing
@@ -575,6 +651,8 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
     if stage.automatic:
         former_answered(&stage.former, now)
     if leave_slot(b, entry):
+        if stage.joins:
+            of.busy_since = 0         # others stay meanwhile: what is measured is how long this task has stayed
         batch_ns[0] = pace_measure(of, b.tasks[entry].dispatched_at, now)
         if stage.automatic or stage.costed:   # a process's first batch may include loading and compilation
             former_completed(&stage.former, of.answered, answered_cost(stage, of),
@@ -601,6 +679,8 @@ cdef int batcher_withdraw(Batcher *b, uint32_t entry) noexcept nogil:
 cdef bint may_move(const Batcher *b, const Stage *stage, uint32_t from_slot, uint64_t now) noexcept nogil:
     """Can another slot of the stage take work at once?"""
     cdef uint32_t i = stage.up.head
+    if stage.joins:
+        return another_idles(b, stage, from_slot)
     while i != NO_INDEX:
         if i != from_slot and is_open(&b.slots[i], 1, now):
             return True
@@ -643,7 +723,10 @@ cdef bint popping_matters(const Batcher *b, const Stage *stage) noexcept nogil:
 cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now) noexcept nogil:
     """When to ask for a batch of the queue (not empty)."""
     cdef uint64_t closing = stage.closes_at
-    cdef uint32_t size = 1 if stage.automatic else head_batch(b, stage, &closing)
+    cdef uint32_t size
+    if stage.joins:
+        return join_deadline(b, stage, now)
+    size = 1 if stage.automatic else head_batch(b, stage, &closing)
     if choose_slot(b, stage, size, now) != NO_INDEX:
         return max(closing, now)
     # A slot that pops stale descriptors notifies no process: look again after a while.

@@ -591,6 +591,7 @@ cdef class _Engine:
             d.cost_kinds[i] = {"count": COST_COUNT, "bytes": COST_BYTES, "previous": COST_PREVIOUS}[
                 stage.get("cost", "count")]
             table[i].costed = d.cost_kinds[i] != COST_COUNT or table[i].max_batch_cost != NEVER
+            table[i].joins = stage.get("joins", False)
             d.stage_timeouts[i] = stage["timeout_ns"]
             for slot in range(stage["first_slot"], stage["first_slot"] + stage["slots"]):
                 slots[slot].stage = i

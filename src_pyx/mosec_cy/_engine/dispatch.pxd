@@ -32,6 +32,7 @@ cdef enum:                         # what a slot is to be woken for
 ctypedef struct Progress:          # of a slot: a change of any field is progress
     uint32_t batch                 # number of the batch that it works on,
     uint32_t phase                 # and PHASE_*, as the slot says
+    uint64_t began                 # ns, when that phase or one before it began, as the slot says: a step is progress
     uint64_t taken                 # descriptors that it has taken, a count without bound
     uint64_t answered              # those that core has had from it, likewise
 

@@ -33,6 +33,7 @@ from mosec_cy._engine.linux cimport (
     load_relaxed_u64,
     mosec_futex_wake,
     mosec_pidfd_send_signal,
+    store_relaxed_u32,
     store_relaxed_u64,
     store_release_u32,
     store_release_u64,
@@ -78,14 +79,15 @@ from mosec_cy._engine.ring cimport (
 )
 from mosec_cy._engine.segment cimport (
     PHASE_DECODE,
-    PHASE_FORWARD,
     PHASE_IDLE,
+    PHASE_STEP,
     REPORT_SLOT_DEAD,
     REPORT_SLOT_IDLE,
     REPORT_SLOT_KILLED,
     REPORT_SLOT_OVERDUE,
     histogram_add_count,
     histogram_add_ns,
+    runs_user_code,
     stream_fits,
 )
 
@@ -428,6 +430,8 @@ cdef void _batch_done(Dispatcher *d, uint32_t slot, uint64_t batch_ns) noexcept 
     if state.batch_succeeded:
         histogram_add_ns(&state.statistics.duration, batch_ns)
     if d.batcher.stages[stage].max_batch_size > 1:
+        if d.batcher.stages[stage].joins:
+            state.batch_answered += d.batcher.slots[slot].outstanding      # those that it ran beside
         histogram_add_count(&state.statistics.batch_size, state.batch_answered)
         histogram_add_ns(&state.statistics.batch_duration, state.batch_formed)
     slot_forget_batch(state)
@@ -530,16 +534,37 @@ cdef void dispatch_poll(Dispatcher *d) noexcept nogil:
 cdef const char *OVERRUN = b"mosec timeout error: `forward` timeout"
 
 
-cdef void _overrun(Dispatcher *d, uint32_t slot, uint32_t batch) noexcept nogil:
-    # `forward` has used up the stage's time: its clients are answered, the worker is told and gets a grace period.
+cdef const char *START_OVERRUN = b"mosec timeout error: `start` timeout"
+cdef const char *STEP_OVERRUN = b"mosec timeout error: `step` timeout"
+
+
+cdef inline const Stage *_of_stage(const Dispatcher *d, uint32_t slot) noexcept nogil:
+    return &d.batcher.stages[d.batcher.slots[slot].stage]
+
+
+cdef inline bint _is_told_overdue(const SlotState *state) noexcept nogil:
+    # The worker has been told so of the batch and phase in which the last look found it. (Core's own words.)
+    return (state.progress.seen.batch == state.shared.overdue
+            and state.progress.seen.phase == state.shared.overdue_phase)
+
+
+cdef void _overrun(Dispatcher *d, uint32_t slot) noexcept nogil:
+    # `forward` has used up the stage's time: its clients are answered, the worker is told and gets a grace period. A
+    # step works for all tasks that the slot has taken; batches are numbered in the order in which they are taken.
     cdef SlotState *state = &d.slots[slot]
+    cdef bint step = state.progress.seen.phase == PHASE_STEP
+    cdef const char *text = STEP_OVERRUN if step else START_OVERRUN if _of_stage(d, slot).joins else OVERRUN
+    cdef uint32_t batch = state.progress.seen.batch
     cdef uint32_t entry = d.batcher.slots[slot].dispatched.head
     cdef uint32_t next
+    cdef int32_t later
     while entry != NO_INDEX:
         next = d.batcher.tasks[entry].link.next
-        if d.batcher.tasks[entry].batch == batch and d.tasks[entry].connection != NO_INDEX:
-            task_time_out(d, entry, OVERRUN)
+        later = <int32_t>(d.batcher.tasks[entry].batch - batch)
+        if (later == 0 or step and later < 0) and d.tasks[entry].connection != NO_INDEX:
+            task_time_out(d, entry, text)
         entry = next
+    store_relaxed_u32(&state.shared.overdue_phase, state.progress.seen.phase)    # relaxed; the next store releases it
     store_release_u32(&state.shared.overdue, batch)           # pairs with the acquire in Channel.overdue
     if state.pidfd >= 0:
         mosec_pidfd_send_signal(state.pidfd, SIGALRM)
@@ -567,7 +592,7 @@ cdef void progress_look(ProgressWatch *watch, const Progress *progress, uint64_t
     if since == NEVER:
         watch.since = NEVER
     elif watch.since == NEVER or progress.batch != seen.batch or progress.phase != seen.phase or \
-            progress.taken != seen.taken or progress.answered != seen.answered:
+            progress.began != seen.began or progress.taken != seen.taken or progress.answered != seen.answered:
         watch.since = min(since, now)
     watch.seen = progress[0]
 
@@ -589,13 +614,13 @@ cdef void slot_look(Dispatcher *d, uint32_t slot) noexcept nogil:
     # batch is blamed for the one before it.
     progress.batch = load_acquire_u32(&state.shared.batch)           # pairs with the release in Channel._started
     progress.phase = load_acquire_u32(&state.shared.phase)           # pairs with the release in Channel.begin_forward
+    progress.began = load_relaxed_u64(&state.shared.since)           # relaxed: the acquire of `phase` is before it
     progress.taken = load_acquire_u64(&state.submit.memory.tail)     # pairs with the release in ring_release
     progress.answered = state.complete.own
     if _has_work(d, slot):
         # A batch may have waited long for a slot that was busy with another core's, or stopped. Its start is the slot's
         # own word: at worst it harms itself.
-        # relaxed: the acquire of `phase` is before it
-        since = load_relaxed_u64(&state.shared.since) if progress.phase == PHASE_DECODE else d.now
+        since = progress.began if progress.phase == PHASE_DECODE else d.now
     progress_look(&state.progress, &progress, since, d.now)
 
 
@@ -646,11 +671,10 @@ cdef void _check(Dispatcher *d, uint32_t slot) noexcept nogil:
     cdef uint64_t timeout = d.stage_timeouts[d.batcher.slots[slot].stage]
     cdef uint64_t since
     slot_look(d, slot)
-    since = load_relaxed_u64(&state.shared.since)      # after the phase, as in slot_look
+    since = seen.began
     if state.kill_at <= d.now:
         state.kill_at = NEVER
-        if seen.phase == PHASE_FORWARD and seen.batch == state.shared.overdue or \
-                seen.phase != PHASE_FORWARD and _hangs(d, slot):      # `overdue` is core's own word
+        if _is_told_overdue(state) if runs_user_code(seen.phase) else _hangs(d, slot):
             slot_give_up(d, slot)
             d.report(d.control, REPORT_SLOT_KILLED, slot, seen.batch)
         state.check_at = min(state.check_at, _next_check(d, slot))
@@ -660,11 +684,11 @@ cdef void _check(Dispatcher *d, uint32_t slot) noexcept nogil:
         state.check_at = _next_check(d, slot)
         if _has_lost_tasks(d, slot):
             slot_give_up(d, slot)
-        elif seen.phase == PHASE_FORWARD:
+        elif runs_user_code(seen.phase):
             if since + timeout <= d.now:
                 state.check_at = NEVER
-                if seen.batch != state.shared.overdue:       # else the worker has been told
-                    _overrun(d, slot, seen.batch)
+                if not _is_told_overdue(state):
+                    _overrun(d, slot)
             elif since + timeout < state.check_at:
                 state.check_at = since + timeout
         elif state.check_at != NEVER:

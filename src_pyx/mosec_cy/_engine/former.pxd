@@ -51,12 +51,12 @@ ctypedef struct Former:
     uint32_t came
     uint64_t busy_from                # ns
 
-ctypedef struct Situation:            # when a replica is idle and tasks wait
+ctypedef struct Situation:            # when a replica can take a batch and tasks wait
     uint64_t now
     uint32_t waiting                  # tasks, at least 1
     uint64_t oldest                   # ns, when the first of them entered the queue
     uint32_t replicas                 # all,
-    uint32_t idle                     # and those without work, at least 1
+    uint32_t idle                     # and those without work; 0: a busy one may take a batch ahead
     uint64_t free_in                  # ns until the next of the others should be done; NEVER: there is none
 
 ctypedef struct Formation:

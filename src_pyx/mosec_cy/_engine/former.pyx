@@ -99,7 +99,8 @@ cdef void former_arrived(Former *f, bint busy, uint64_t now) noexcept nogil:
 
 
 cdef void former_answered(Former *f, uint64_t now) noexcept nogil:
-    # A client that has not come back within half a batch's fixed time is not waited for much longer.
+    # A client that has not come back is counted until two more turns have begun: each with an answer, half a batch's
+    # fixed time after the one before.
     if now - f.turned_at > f.time.fixed / 2:
         f.back_before = f.back
         f.back = 0
@@ -151,7 +152,8 @@ cdef inline double _least(const Former *f, const Situation *s) noexcept nogil:
 
 
 cdef inline double _enough(const Former *f, const Situation *s, double least) noexcept nogil:
-    """The size beyond which a batch is held for nothing more: the one that drains the queue the fastest."""
+    """The size from which a batch is held for nothing more: that which drains what waits, and what comes meanwhile, and
+    then does a task's own batch, in the least time."""
     return least + sqrt(least * least + <double>s.waiting / s.replicas * (least + _fixed(f) / _slope(f)))
 
 
@@ -180,7 +182,7 @@ cdef uint64_t _hold(const Former *f, const Situation *s) noexcept nogil:
     # by then.
     if s.idle == 1:
         free_in = min(whole, <double>s.free_in)
-    else:                             # at once, unless more will come than are idle: then batches are to be spaced
+    else:                             # at once, unless as many come as there are replicas: these are to be spaced
         free_in = whole / s.replicas if max(_rate(f) * (f.time.fixed + slope), back) >= s.replicas else 0
     beside = min(max(max(_rate(f) * free_in, back), 1.0), n + 1)
     for i in range(<uint32_t>GAP_BINS):
@@ -210,15 +212,19 @@ cdef void former_form(Former *f, const Situation *s, Formation *formation) noexc
             most = enough
     formation.size = <uint32_t>max(most + 0.5, 1.0)
     formation.closes_at = 0
-    if s.waiting >= max(enough, 2.0):
+    if s.waiting >= max(<uint32_t>(enough + 0.5), <uint32_t>2):
         formation.reason = CLOSED_FULL if formation.size == f.max_batch_size else CLOSED_TARGET
         return
     formation.reason = CLOSED_NO_GAIN
+    if s.idle == 0:                   # a busy replica gets what an idle one would not hold
+        formation.closes_at = NEVER
+        return
+    # Where a batch has its share already, the hold still spaces the replicas.
     hold = _hold(f, s)
     formation.closes_at = f.event_at + hold
     if hold and formation.closes_at <= s.now and not f.missed:
         f.missed = True               # in vain: a gap that counts even if an answer comes before it ends
         _count_gap(&f.gaps[_row(f)])
-    if f.max_wait_ns != NEVER and s.oldest + f.max_wait_ns < formation.closes_at:
+    if hold and f.max_wait_ns != NEVER and s.oldest + f.max_wait_ns < formation.closes_at:
         formation.closes_at = s.oldest + f.max_wait_ns
         formation.reason = CLOSED_WAIT

@@ -16,8 +16,9 @@ cdef enum:
     SLOT_STOP = 1                   # SlotShared.command: finish what is in the ring, then end
     PHASE_IDLE = 0
     PHASE_DECODE = 1
-    PHASE_FORWARD = 2
+    PHASE_FORWARD = 2               # or `start`, of the task that it has taken last
     PHASE_ENCODE = 3
+    PHASE_STEP = 4                  # all tasks that it has taken, and not answered, are in `step`
     HISTOGRAM_BUCKETS = 32
     STATUS_COUNT = 21               # statuses that are counted; the last one stands for all others
 
@@ -29,6 +30,10 @@ cdef enum:
 
 cdef inline bint stream_fits(uint64_t under_way, uint64_t n) noexcept nogil:     # n: bytes of the next event
     return under_way <= STREAM_LITTLE or n <= STREAM_WINDOW and under_way <= STREAM_WINDOW - n
+
+# The phases that the stage's time-out limits.
+cdef inline bint runs_user_code(uint32_t phase) noexcept nogil:
+    return phase == PHASE_FORWARD or phase == PHASE_STEP
 
 # Control messages between master and core, one datagram each. What a field does not carry is 0.
 ctypedef struct ControlMessage:        # CONTROL_FORMAT
@@ -59,8 +64,9 @@ ctypedef struct SlotShared:
     uint64_t bell_padding[7]
     uint32_t command               # by master
     uint32_t incarnation           # by master
-    uint32_t overdue               # by core: number of the batch that overran its time-out
-    uint32_t core_padding[13]
+    uint32_t overdue               # by core: number of the batch that overran its time-out,
+    uint32_t overdue_phase         # and in which phase, written before it
+    uint32_t core_padding[12]
     uint32_t batch                 # by the slot: number of the batch that it works on
     uint32_t phase                 # by the slot
     uint64_t since                 # by the slot: ns, start of the phase

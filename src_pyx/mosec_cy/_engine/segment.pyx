@@ -284,7 +284,7 @@ cdef class Segment:
     def slots_in_forward(self):
         """The slots whose process reports that it is in `forward`, as a set of numbers."""
         # Acquire; pairs with the release in Channel.begin_forward.
-        return {slot for slot in range(self.slots) if load_acquire_u32(&self.slot(slot).phase) == PHASE_FORWARD}
+        return {slot for slot in range(self.slots) if runs_user_code(load_acquire_u32(&self.slot(slot).phase))}
 
     def continue_counts(self, Segment old not None):
         """Takes over the counts of `old`, whose core has ended; called before the core of this segment starts.

@@ -71,7 +71,9 @@ from mosec_cy._engine.segment cimport (
     PHASE_ENCODE,
     PHASE_FORWARD,
     PHASE_IDLE,
+    PHASE_STEP,
     SLOT_STOP,
+    runs_user_code,
     slot_wake,
     stream_fits,
 )
@@ -339,6 +341,11 @@ cdef uint32_t _answer_flags(str coding) noexcept:
     return ANSWER_VARIES | (ANSWER_GZIP if coding == "gzip" else ANSWER_ZSTD if coding == "zstd" else 0)
 
 
+cdef inline void _begin(SlotShared *shared, uint32_t phase) noexcept nogil:
+    store_relaxed_u64(&shared.since, mosec_now_ns())    # relaxed; the next store releases it
+    store_release_u32(&shared.phase, phase)             # with `since`; pairs with the acquire in slot_look
+
+
 cdef class Channel:
     """A slot's connection to core. One thread takes and publishes; views and buffers may be dropped in any.
 
@@ -462,8 +469,7 @@ cdef class Channel:
             if ring_has_news(&self.submit):
                 items = self._started(self.capacity)
                 if items:
-                    store_relaxed_u64(&self.shared.since, mosec_now_ns())    # as in Channel.begin_forward
-                    store_release_u32(&self.shared.phase, PHASE_DECODE)      # as in Channel.begin_forward
+                    _begin(self.shared, PHASE_DECODE)
                     self.batch = items
                     return items
                 if self.corrupt:
@@ -486,12 +492,34 @@ cdef class Channel:
             if self.corrupt or not ring_has_news(&self.submit):
                 return items
 
+    def join(self):
+        """The next task that is in the ring, an `Item`, or None; without waiting and without a system call.
+
+        Raises:
+            RuntimeError: as for `take`.
+        """
+        cdef list items
+        if self.payloads.disabled:
+            raise RuntimeError("a process forked from a worker cannot take its tasks")
+        while self.offered is None and ring_has_news(&self.submit):
+            items = self._started(1)
+            if items:
+                _begin(self.shared, PHASE_DECODE)
+                return items[0]
+            if self.corrupt:
+                raise RuntimeError("the ring of tasks is corrupt")
+        return None
+
     # ---- phases ----------------------------------------------------------------------------------
 
     def begin_forward(self):
         """Starts the stage's time-out."""
-        store_relaxed_u64(&self.shared.since, mosec_now_ns())    # relaxed; the next store releases it
-        store_release_u32(&self.shared.phase, PHASE_FORWARD)     # with `since`; pairs with the acquire in _check
+        _begin(self.shared, PHASE_FORWARD)
+
+    def begin_step(self, list batch not None):
+        """Starts the stage's time-out for all tasks that were taken and not answered: `batch`, their items."""
+        self.batch = batch
+        _begin(self.shared, PHASE_STEP)
 
     def end_forward(self):
         """Stops the stage's time-out."""
@@ -499,12 +527,21 @@ cdef class Channel:
 
     def overdue(self):
         """True when core has found that the batch which is in `forward` now overran its time-out."""
-        return (self.shared.phase == PHASE_FORWARD
-                and load_acquire_u32(&self.shared.overdue) == self.shared.batch)  # pairs with the release in _overrun
+        return (runs_user_code(self.shared.phase)
+                and load_acquire_u32(&self.shared.overdue) == self.shared.batch   # pairs with the release in _overrun
+                and self.shared.overdue_phase == self.shared.phase)
 
     def is_cancelled(self, Item item not None):
         """True when no client waits for this item's answer any more."""
         return self.has_lost(item) or word_cancelled(&self.words[<uint32_t>item.task], item.sequence)
+
+    def has_cancelled(self, list items not None):
+        """True when no client waits for one of these items any more."""
+        cdef Item item
+        for item in items:
+            if self.has_lost(item) or word_cancelled(&self.words[<uint32_t>item.task], item.sequence):
+                return True
+        return False
 
     # ---- publishing ------------------------------------------------------------------------------
 
@@ -681,13 +718,16 @@ cdef class Sender:
 
     Args:
         channel: the slot's connection to core.
+        alone: a batch of one works for its client alone, and may wait for it. In a running batch others may join.
     """
 
     cdef Channel channel
+    cdef bint alone
     cdef Py_ssize_t waiting            # threads
 
-    def __init__(self, Channel channel not None):
+    def __init__(self, Channel channel not None, bint alone=True):
         self.channel = channel
+        self.alone = alone
 
     cdef bint _is_over(self, Item item) noexcept:
         # The client has left or was told the end, `forward` has returned, core has ended, or the slot is to end.
@@ -725,7 +765,7 @@ cdef class Sender:
         return 0
 
     cdef bint _may_send(self, Item item, uint64_t n) except -1:
-        cdef Wait for_window = WAIT_CLIENT if len(self.channel.batch) == 1 else WAIT_CORE
+        cdef Wait for_window = WAIT_CLIENT if self.alone and len(self.channel.batch) == 1 else WAIT_CORE
         while not self._is_over(item):
             if not self._may_stop_waiting(item, n, WAIT_RING):
                 self._wait(item, n, WAIT_RING)
