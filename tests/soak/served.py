@@ -29,6 +29,9 @@ class Double(Worker):
     def forward(self, data: Any) -> Any:
         return {"id": data["id"], "array": data["array"] * 2}
 
+    def cost(self, result: Any) -> int:
+        return 1 + result["id"] % 100
+
 
 class Sum(Worker):
     """Keeps the last ones, so that leases outlive their tasks."""
@@ -84,12 +87,13 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs this may ignore it
     server = Server(timeout=30_000, capacity=10_000, compression=True)
     batch = {"max_batch_size": 8, "max_wait_time": 1}
+    by_cost = {"max_batch_size": 8, "cost": "previous", "max_batch_cost": 300, "pad": True}
     server.register_runtime(
         {
-            "/echo": [Runtime(Echo, num=2, **batch)],
-            "/pipeline": [Runtime(Make, **batch), Runtime(Double, num=2), Runtime(Sum, start_method="fork", **batch)],
+            "/echo": [Runtime(Echo, num=2, max_batch_size=8)],
+            "/pipeline": [Runtime(Make, **batch), Runtime(Double, num=2), Runtime(Sum, start_method="fork", **by_cost)],
             "/raw": [Runtime(Raw)],
-            "/retried": [Runtime(Retried, num=2, retry=1, **batch)],
+            "/retried": [Runtime(Retried, num=2, retry=1, max_batch_size=8, cost="bytes", pad=True)],
             "/packed": [Runtime(Packed, start_method="fork")],
             "/stream": [Runtime(Count, **batch)],
             "/faulty": [Runtime(Faulty, num=2, timeout=0.5)],
