@@ -20,6 +20,7 @@ Batching = Literal["auto", "static"]
 Cost = Literal["count", "bytes", "previous"]
 
 _MOST_RETRIES = 10
+_MOST_BATCH_COST = 1 << 62
 _numbers = itertools.count()
 
 
@@ -78,7 +79,7 @@ class Runtime:
             self.batching = _checked_batching(batching)
             self.cost = _checked_cost(cost)
             _check_joins_by_count(self.worker, self.cost, max_batch_cost)
-            self.max_batch_cost = _checked_int("max_batch_cost", max_batch_cost, 0, " (0 means no limit)")
+            self.max_batch_cost = _checked_batch_cost(max_batch_cost)
             self.pad = _checked_pad(pad, self.cost)
         self.order = next(_numbers)  # stages are numbered in the order in which their runtimes were made
 
@@ -187,6 +188,13 @@ def _check_joins_by_count(worker: type[BaseWorker], cost: Cost, max_batch_cost: 
             f"cost and max_batch_cost must be left out for {worker.__qualname__}: "
             "the batch of a StepWorker is bounded by max_batch_size"
         )
+
+
+def _checked_batch_cost(value: object) -> int:
+    cost = _checked_int("max_batch_cost", value, 0, " (0 means no limit)")
+    if cost > _MOST_BATCH_COST:
+        raise ValueError(f"max_batch_cost must be at most {_MOST_BATCH_COST} (0 means no limit), but is {cost}")
+    return cost
 
 
 def _checked_pad(value: object, cost: Cost) -> bool:

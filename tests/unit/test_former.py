@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.drivers.batcher import Scheduler
 from tests.simulator import Load, Outcome, Profile, simulate
-from tests.unit.scheduling import MS, US, Batch, arrive, dispatch, entries_of, finish, start
+from tests.unit.scheduling import DISPATCHED, MS, QUEUED, US, Batch, arrive, dispatch, entries_of, finish, start
 
-FULL, COST, TARGET, NO_GAIN, DEADLINE, WAIT = range(6)
+FULL, COST, TARGET, NO_GAIN, WAIT = range(5)
 GPU = Profile(5, 0.1)
 FLAT = Profile(2, 0)
 CPU = Profile(0.2, 2)
@@ -161,47 +161,154 @@ def test_work_waits_in_a_busy_slots_ring_only_if_it_would_not_wait_for_more() ->
     assert len(dispatch(s, now)[1]) == 4
 
 
-@pytest.mark.parametrize("make", [automatic, lambda **sizes: automatic(max_wait_ns=MS, **sizes)])
-@settings(max_examples=60, deadline=None)
+class Rings:
+    """The slots' rings: what is taken out of them makes room, and a slot takes stale descriptors when it next looks."""
+
+    def __init__(self, s: Scheduler, slots: int, capacity: int) -> None:
+        self.scheduler = s
+        self.capacity = capacity
+        self.held = [0] * slots
+
+    def pushed(self, batch: Batch) -> None:
+        self.held[batch[0]] += len(batch[1])
+        assert self.held[batch[0]] <= self.capacity
+        self.tell(batch[0])
+
+    def emptied(self, slot: int) -> None:
+        self.held[slot] = 0
+        self.tell(slot)
+
+    def tell(self, slot: int) -> None:
+        self.scheduler.set_room(slot, self.capacity - self.held[slot])
+
+
+@pytest.mark.parametrize("wait", [None, MS])
+@pytest.mark.parametrize("costed", [False, True])
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_whatever_happens_each_task_goes_when_asked_again(make: Callable[..., Scheduler], data: st.DataObject) -> None:
+def test_whatever_happens_each_task_goes_when_asked_again(wait: int | None, costed: bool, data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 9))
     slots = data.draw(st.integers(1, 3))
-    s = make(max_batch_size=size, slots=slots)
+    capacity = data.draw(st.integers(size, 2 * size))
+    s = Scheduler([(size, wait, slots)], ring_capacity=capacity, automatic=True, costed=costed, max_batch_cost=20)
+    for slot in range(slots):
+        s.slot_up(slot)
+    rings = Rings(s, slots, capacity)
     now = 0
+    waiting: list[Batch] = []  # in rings, not started
     running: list[Batch] = []
-    for step in data.draw(st.lists(st.sampled_from(["arrive", "finish", "pass", "withdraw", "reclaim"]), max_size=60)):
-        now += data.draw(st.integers(0, 3 * MS))
-        if step == "arrive":
-            arrive(s, data.draw(st.integers(1, 12)), now)
-        elif step == "finish" and running:
-            finish(s, running.pop(0), now)
-            for slot in range(slots):
-                s.set_room(slot, 64)
-        elif step == "withdraw" and s.queue(0):
-            entry = s.queue(0)[0]
-            assert s.withdraw(entry)
-            s.free(entry)
-        elif step == "reclaim":
-            s.reclaim(now)
+
+    def go(now: int) -> None:
+        s.reclaim(now)
         while (batch := s.next_batch(0, now)) is not None:
             assert 0 < len(batch[1]) <= size
-            start(s, batch)
-            running.append(batch)
-    while running or s.queue(0):
+            rings.pushed(batch)
+            waiting.append(batch)
+
+    def take() -> None:
+        """The slots empty their rings, and start what is theirs still."""
+        for slot, tasks in waiting:
+            started = [task for task in tasks if s.start(*task)]
+            if started:
+                running.append((slot, started))
+        waiting.clear()
+        for slot in range(slots):
+            rings.emptied(slot)
+
+    steps = ["arrive", "take", "finish", "pass", "withdraw"]
+    for step in data.draw(st.lists(st.sampled_from(steps), max_size=60)):
+        now += data.draw(st.integers(0, 3 * MS))
+        if step == "arrive":
+            for cost in data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=12)):
+                entry = s.new()
+                assert entry is not None
+                s.enqueue(entry, 0, now, cost)
+        elif step == "take":
+            take()
+        elif step == "finish" and running:
+            finish_part(s, running.pop(0), now)
+        elif step == "withdraw" and (inside := [*s.queue(0), *(e for _, tasks in waiting for e, _ in tasks)]):
+            entry = data.draw(st.sampled_from(inside))
+            if s.task(entry)["state"] in (QUEUED, DISPATCHED) and s.withdraw(entry):
+                s.free(entry)
+        go(now)
+        deadline = s.deadline(now)
+        assert deadline is None or deadline > now, "core would spin"
+    settle(s, now, running, waiting, take, go)
+
+
+def settle(
+    s: Scheduler,
+    now: int,
+    running: list[Batch],
+    waiting: list[Batch],
+    take: Callable[[], None],
+    go: Callable[[int], None],
+) -> None:
+    """Whatever is inside gets through."""
+    for _ in range(400):
+        if not (s.queue(0) or running or waiting):
+            break
+        take()
         if running:
-            finish(s, running.pop(0), now)
-            for slot in range(slots):
-                s.set_room(slot, 64)
-        else:
+            finish_part(s, running.pop(0), now)
+        elif s.queue(0):
             deadline = s.deadline(now)
             assert deadline is not None
             assert deadline - now < 10_000 * MS
             now = max(now, deadline)
-        while (batch := s.next_batch(0, now)) is not None:
+        go(now)
+    assert s.stage(0)["waiting"] == s.stage(0)["running"] == s.stage(0)["waiting_cost"] == 0
+
+
+def finish_part(s: Scheduler, batch: Batch, now: int) -> None:
+    """The slot answers what it has started of a batch."""
+    slot, tasks = batch
+    for entry, sequence in tasks:
+        assert s.complete(slot, entry, sequence, now) is not None
+        s.free(entry)
+
+
+def test_one_pause_teaches_little() -> None:
+    s = automatic()
+    now = rounds(s, clients=8, took=5 * MS, count=40)
+    now = rounds(s, clients=8, took=3000 * MS, count=1, now=now)
+    now = rounds(s, clients=8, took=5 * MS, count=20, now=now)
+    arrive(s, 60, now)
+    assert s.forecast(0, now) < 50 * MS
+
+
+def test_what_has_become_slow_is_followed() -> None:
+    s = automatic()
+    now = rounds(s, clients=8, took=5 * MS, count=40)
+    now = rounds(s, clients=8, took=500 * MS, count=150, now=now)
+    time = s.stage(0)["former"]["time"]
+    assert time["fixed"] + 8 * time["slope"] == pytest.approx(500 * MS, rel=0.5)
+
+
+def test_batches_that_complete_at_one_look_teach_their_mean() -> None:
+    s = automatic(max_batch_size=4)
+    now = 0
+    for _ in range(200):
+        arrive(s, 4, now)
+        first = dispatch(s, now)
+        start(s, first)
+        arrive(s, 4, now)
+        ahead = s.next_batch(0, now)
+        now += 200 * US if ahead else 100 * US
+        finish(s, first, now)
+        if ahead:
+            start(s, ahead)
+            finish(s, ahead, now)
+        while s.queue(0):
+            now, batch = next_batch(s, now)
             start(s, batch)
-            running.append(batch)
-    assert s.stage(0)["waiting"] == s.stage(0)["running"] == 0
+            now += 100 * US
+            finish(s, batch, now)
+        s.set_room(0, 64)
+        now += MS
+    time = s.stage(0)["former"]["time"]
+    assert time["fixed"] + 4 * time["slope"] == pytest.approx(100 * US, rel=0.05)
 
 
 def test_the_forecast_knows_that_batches_grow_with_the_queue() -> None:

@@ -65,6 +65,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         ({"cost": "tokens"}, ValueError, 'cost must be "count", "bytes" or "previous", but is \'tokens\''),
         ({"cost": "previous"}, ValueError, "Echo is the first stage of a route, but takes cost from the stage before"),
         ({"max_batch_cost": -1}, ValueError, "max_batch_cost must be at least 0 .0 means no limit."),
+        ({"max_batch_cost": 2**62 + 1}, ValueError, "max_batch_cost must be at most 4611686018427387904"),
         ({"pad": True}, ValueError, "pad=True needs a cost that differs among items"),
         ({"pad": 1, "cost": "bytes"}, TypeError, "pad must be True or False, but is 1"),
         ({"timeout": -1}, ValueError, "timeout must be at least 0 and at most 1000000000 .s;"),

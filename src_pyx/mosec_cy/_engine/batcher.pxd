@@ -34,6 +34,10 @@ ctypedef struct Slot:
     uint64_t base_ns                  # that average before the burst
     uint64_t burst_ns                 # time of the batches that completed at one `now`, together
     uint32_t burst                    # number of those batches
+    # Of an automatic stage or one with costs: batches that completed at one `now`, which teach their mean together.
+    uint32_t taught                   # number of them,
+    double taught_cost                # what they cost,
+    double taught_ns                  # and their time; 0: nothing can be learnt from it
     uint32_t answered                 # tasks answered of the batch that it is answering,
     uint64_t answered_cost            # what they cost together,
     uint32_t answered_most            # and the largest cost among them
@@ -98,9 +102,11 @@ ctypedef struct Stage:
     uint64_t used_classes             # bit k: classes[k] is not empty
     CostClass[COST_CLASSES] classes   # tasks of the queue by cost, two classes an octave
     bint automatic                    # batches close as `former` says, not by count and wait alone
-    uint32_t full_size                # tasks in a full batch: max_batch_size, or what max_batch_cost admits
     uint32_t target                   # automatic: the size that batcher_next_batch aimed at last
-    uint64_t closes_at                # automatic: what batcher_next_batch found last: ns, or NEVER: no slot is free
+    # Automatic: what batcher_next_batch found last: when the batch closes (ns; NEVER: no slot can take it, or none but
+    # busy ones that are to get larger ones), and the size that it looked for a slot for.
+    uint64_t closes_at
+    uint32_t asked
     uint32_t closed_by                # CLOSED_*: why its last batch was closed
     Former former
 
@@ -174,7 +180,9 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil
 
 # False: the forecast is 0.
 cdef inline bint stage_is_full(const Stage *stage) noexcept nogil:
-    return stage.waiting > stage.slots * stage.full_size
+    if stage.waiting > stage.slots * stage.max_batch_size:
+        return True
+    return stage.costed and stage.slots > 0 and stage.waiting_cost // stage.slots > stage.max_batch_cost
 
 # ns until that task would be completed, waiting included. 0 where the task need not be expected to wait: fewer tasks
 # wait than the slots take at once, no slot is up, or no slot has done two batches yet. O(slots), and once more for each

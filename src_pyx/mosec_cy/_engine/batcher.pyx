@@ -1,8 +1,11 @@
 """Queues, batches, service times, forecast and deadlines: the scheduling of tasks. Pure: time is an argument.
 
 A task is in one place at a time: the free list, nowhere (TASK_NEW: the caller has it), its stage's queue, or the list
-of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in head_batch.
+of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in
+head_batch or, by what its stage's former has learnt, in formed_batch.
 """
+
+from libc.math cimport floor
 
 from mosec_cy._engine.former cimport (
     CLOSED_COST,
@@ -14,6 +17,7 @@ from mosec_cy._engine.former cimport (
     former_answered,
     former_arrived,
     former_completed,
+    former_learn,
     former_form,
     former_init,
     former_time,
@@ -76,6 +80,21 @@ cdef inline void forget_answered(Slot *slot) noexcept nogil:
     slot.answered_cost = 0
 
 
+cdef void learn(Stage *stage, Slot *slot, uint64_t batch_ns, uint64_t now) noexcept nogil:
+    """All tasks of a batch are answered. Of those that complete at one `now` the first has the time of all."""
+    cdef double cost = answered_cost(stage, slot)
+    former_completed(&stage.former, slot.answered, cost, now)
+    if batch_ns > 1 and slot.taught:
+        if slot.taught_ns:
+            former_learn(&stage.former, slot.taught_cost / slot.taught, slot.taught_ns / slot.taught)
+        slot.taught = 0
+        slot.taught_cost = slot.taught_ns = 0
+    slot.taught += 1
+    slot.taught_cost += cost
+    if slot.observations > 1:         # a process's first batch may include loading and compilation
+        slot.taught_ns += batch_ns
+
+
 cdef inline void put_up(Batcher *b, uint32_t slot) noexcept nogil:
     list_insert(&b.stages[b.slots[slot].stage].up, &b.slots[0].link, sizeof(Slot), slot, NO_INDEX)
 
@@ -92,7 +111,6 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_ta
     for i in range(stage_count):
         stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
         stages[i].closes_at = NEVER
-        stages[i].full_size = stages[i].max_batch_size
         for k in range(<uint32_t>COST_CLASSES):
             stages[i].classes[k].tasks = List(head=NO_INDEX, tail=NO_INDEX)
         former_init(&stages[i].former, stages[i].max_batch_size, stages[i].max_wait_ns)
@@ -156,10 +174,10 @@ cdef void enter_class(Batcher *b, Stage *stage, uint32_t entry) noexcept nogil:
     cdef uint32_t k = class_of(b.tasks[entry].cost)
     cdef CostClass *of = &stage.classes[k]
     cdef uint32_t after = NO_INDEX
-    cdef uint32_t before = of.tasks.tail
-    while before != NO_INDEX and b.tasks[before].turn > b.tasks[entry].turn:
-        after = before
-        before = b.tasks[before].mates.previous
+    if of.tasks.tail != NO_INDEX and b.tasks[of.tasks.tail].turn > b.tasks[entry].turn:
+        after = of.tasks.head         # it comes back: most that wait are younger
+        while b.tasks[after].turn < b.tasks[entry].turn:
+            after = b.tasks[after].mates.next
     list_insert(&of.tasks, &b.tasks[0].mates, sizeof(Task), entry, after)
     of.count += 1
     stage.used_classes |= <uint64_t>1 << k
@@ -320,6 +338,8 @@ cdef void batcher_slot_up(Batcher *b, uint32_t slot) noexcept nogil:
     b.slots[slot].late = False
     b.slots[slot].room = b.slots[slot].ring_capacity
     forget_answered(&b.slots[slot])
+    b.slots[slot].taught = 0
+    b.slots[slot].taught_cost = b.slots[slot].taught_ns = 0
     pace_forget(&b.slots[slot])
 
 
@@ -505,7 +525,11 @@ cdef uint32_t dispatch_like(Batcher *b, Stage *stage, uint32_t most, uint32_t in
                 break
             joined &= ~(<uint64_t>1 << k)
         if joined == 0:
+            if stage.waiting:         # what is left would only pad
+                stage.closed_by = CLOSED_COST
             break
+    if count == stage.max_batch_size:
+        stage.closed_by = CLOSED_FULL
     return count
 
 
@@ -597,6 +621,7 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     if of.automatic:
         size = formed_batch(b, of, now, &closing)
         of.closes_at = closing
+        of.asked = max(size, <uint32_t>1)
     else:
         size = head_batch(b, of, &closing)
         of.closed_by = CLOSED_FULL if closing == 0 else CLOSED_WAIT
@@ -608,6 +633,7 @@ cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint3
     to = &b.slots[index]
     if to.outstanding == 0:
         to.busy_since = now
+        forget_answered(to)           # of a batch whose last tasks were withdrawn
     to.reclaim_at = min(to.reclaim_at, now + RECLAIM_NS)
     if index != of.up.tail:
         take_up(b, index)
@@ -654,11 +680,8 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
         if stage.joins:
             of.busy_since = 0         # others stay meanwhile: what is measured is how long this task has stayed
         batch_ns[0] = pace_measure(of, b.tasks[entry].dispatched_at, now)
-        if stage.automatic or stage.costed:   # a process's first batch may include loading and compilation
-            former_completed(&stage.former, of.answered, answered_cost(stage, of),
-                             batch_ns[0] if of.observations > 1 else 0, now)
-            stage.full_size = <uint32_t>min(max(stage.max_batch_cost / stage.former.mean_cost, 1.0),
-                                            <double>stage.max_batch_size)
+        if stage.automatic or stage.costed:
+            learn(stage, of, batch_ns[0], now)
         forget_answered(of)
     return True
 
@@ -726,7 +749,12 @@ cdef uint64_t queue_deadline(const Batcher *b, const Stage *stage, uint64_t now)
     cdef uint32_t size
     if stage.joins:
         return join_deadline(b, stage, now)
-    size = 1 if stage.automatic else head_batch(b, stage, &closing)
+    if stage.automatic:
+        if closing == NEVER:
+            return now + RECLAIM_NS if popping_matters(b, stage) else NEVER
+        size = stage.asked
+    else:
+        size = head_batch(b, stage, &closing)
     if choose_slot(b, stage, size, now) != NO_INDEX:
         return max(closing, now)
     # A slot that pops stale descriptors notifies no process: look again after a while.
@@ -767,9 +795,10 @@ cdef uint64_t batcher_deadline(const Batcher *b, uint64_t now) noexcept nogil:
 
 # How long a stage will need for a task that arrives now.
 #
-# While a queue is long, batches are full. So the slots that are up take `full_size` tasks each, again and again, each
-# in the time that its batches have taken lately (the moving average of the batcher); or, where batches are smaller
-# while the queue is short, in the time that a full one should take by what was learnt. The batch that a slot is
+# While a queue is long, batches are full: of max_batch_size tasks, or as many as max_batch_cost admits. The slots that
+# are up take them again and again, each in the time that its batches have taken lately (the moving average of the
+# batcher); or, where batches are smaller while the queue is short, in the time that one of these should take by what
+# was learnt. The batch that a slot is
 # working on may only have begun. If it has lasted longer than earlier ones, it may last as long again: a slot that
 # stands still is noticed before it answers, but is not expected to be that slow for ever. The first batch of a process
 # does not count: a stage that refused requests because of it would hardly ever see the second.
@@ -778,10 +807,16 @@ cdef enum:
     LONGEST = 0x20_0000_0000_0000          # ns, 104 days; the sum over all stages does not overflow
 
 
+cdef inline double _full_batches(const Stage *of) noexcept nogil:
+    """How many batches the queue makes, at least 1."""
+    cdef double by_count = <double>of.waiting / of.max_batch_size
+    return max(by_count, <double>of.waiting_cost / of.max_batch_cost, 1.0) if of.costed else max(by_count, 1.0)
+
+
 cdef inline double _full_ns(const Stage *of, const Slot *slot) noexcept nogil:
-    """Time of a full batch."""
+    """Time of one of them."""
     if of.automatic or of.costed:
-        return max(former_time(&of.former, of.full_size * of.former.mean_cost), 1.0)
+        return max(former_time(&of.former, (of.waiting_cost if of.costed else of.waiting) / _full_batches(of)), 1.0)
     return <double>slot.batch_ns
 
 
@@ -792,7 +827,7 @@ cdef inline double _free_in(const Slot *slot, double batch_ns, uint64_t now) noe
 cdef double _done_in(const Batcher *b, const Stage *of, uint64_t now, double within) noexcept nogil:
     # ns until the queue and one batch more are done, by those slots that are free `within` so many ns. If t is that
     # time, each slot does (t - free_in) / batch_ns of those batches, and these numbers add up to all of them.
-    cdef double batches = of.waiting // of.full_size + 1
+    cdef double batches = floor(_full_batches(of)) + 1
     cdef double pace = 0                   # batches a ns, of the slots that have been measured
     cdef double begun = 0                  # batches that they do until then of the work they have
     cdef double free_in, batch_ns

@@ -11,12 +11,11 @@ cdef enum:
 
 cdef enum:                            # reasons: why a batch was closed
     CLOSED_FULL = 0                   # max_batch_size
-    CLOSED_COST = 1                   # max_batch_cost
+    CLOSED_COST = 1                   # max_batch_cost, or the others cost too much more or less
     CLOSED_TARGET = 2                 # the size that keeps up with the load, or that holds the latency
     CLOSED_NO_GAIN = 3                # another task would not have come soon enough to gain by it
-    CLOSED_DEADLINE = 4               # a task would have been late
-    CLOSED_WAIT = 5                   # max_wait_time
-    CLOSE_REASONS = 6
+    CLOSED_WAIT = 4                   # max_wait_time
+    CLOSE_REASONS = 5
 
 # Time of a batch = fixed + slope * cost, by least squares over the latest batches. Sums decay with each batch.
 ctypedef struct ServiceTime:
@@ -68,8 +67,9 @@ cdef void former_init(Former *f, uint32_t max_batch_size, uint64_t max_wait_ns) 
 # A task came; `busy`: others wait or run.
 cdef void former_arrived(Former *f, bint busy, uint64_t now) noexcept nogil
 cdef void former_answered(Former *f, uint64_t now) noexcept nogil          # a task was answered
-# A batch of `count` tasks that cost `cost` together was done within `ns`; 0: nothing can be learnt from its time.
-cdef void former_completed(Former *f, uint32_t count, double cost, uint64_t ns, uint64_t now) noexcept nogil
+# All of a batch of `count` tasks that cost `cost` together are answered.
+cdef void former_completed(Former *f, uint32_t count, double cost, uint64_t now) noexcept nogil
+cdef void former_learn(Former *f, double cost, double ns) noexcept nogil   # a batch of that cost took so long (ns)
 cdef void former_form(Former *f, const Situation *s, Formation *formation) noexcept nogil
 
 cdef inline double former_time(const Former *f, double cost) noexcept nogil:

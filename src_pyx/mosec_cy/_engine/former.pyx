@@ -16,9 +16,12 @@ cdef enum:
     FIT_MEMORY = 64                   # batches
 
 
-cdef void _fit(ServiceTime *t, double cost, double ns) noexcept nogil:
+cdef void former_learn(Former *f, double cost, double ns) noexcept nogil:
+    cdef ServiceTime *t = &f.time
     cdef double keep = 1 - 1.0 / FIT_MEMORY
     cdef double mean_x, mean_y, spread
+    if t.weight > 0:                  # a pause teaches little; what has become slow is followed, 5 % a batch
+        ns = min(ns, 4 * (t.fixed + t.slope * cost))
     t.weight = t.weight * keep + 1
     t.x = t.x * keep + cost
     t.y = t.y * keep + ns
@@ -110,10 +113,8 @@ cdef void former_answered(Former *f, uint64_t now) noexcept nogil:
     f.event_at = now
 
 
-cdef void former_completed(Former *f, uint32_t count, double cost, uint64_t ns, uint64_t now) noexcept nogil:
+cdef void former_completed(Former *f, uint32_t count, double cost, uint64_t now) noexcept nogil:
     cdef double keep = max(1 - <double>count / RATE_MEMORY, 0.5)
-    if ns:
-        _fit(&f.time, cost, <double>ns)
     f.mean_cost += (cost / count - f.mean_cost) * count / (RATE_MEMORY + count)
     f.arrivals = f.arrivals * keep + f.came
     f.busy_ns = f.busy_ns * keep + (now - f.busy_from)

@@ -300,6 +300,8 @@ cdef class Segment:
                 f"{old.slots} slots and {old.routes} routes where {self.slots} and {self.routes} were expected")
         memcpy(s, old.statistics(), self.at_rings[0] - self.at_statistics)
         s.remaining = s.connections = s.charged = 0
+        for stage in range(self.slots):
+            self.stage_statistics(stage).fixed_ns = self.stage_statistics(stage).slope_ns = 0
 
     def stats(self):
         """What core has counted so far, as lists and numbers (seconds); counts are in the order of STATUS_CODES."""
@@ -348,7 +350,7 @@ cdef dict _histogram(const Histogram *histogram, unit):
             "sum": load_relaxed_u64(&histogram.sum) * unit}
 
 
-REASONS = ("full", "cost", "target", "no_gain", "deadline", "wait")      # in the order of CLOSED_*
+REASONS = ("full", "cost", "target", "no_gain", "wait")      # in the order of CLOSED_*
 
 
 cdef dict _stage_statistics(const StageStatistics *stage):
