@@ -83,7 +83,7 @@ cdef inline void forget_answered(Slot *slot) noexcept nogil:
 cdef void learn(Stage *stage, Slot *slot, uint64_t batch_ns, uint64_t now) noexcept nogil:
     """All tasks of a batch are answered. Of those that complete at one `now` the first has the time of all."""
     cdef double cost = answered_cost(stage, slot)
-    former_completed(&stage.former, slot.answered, cost, now)
+    former_completed(&stage.former, slot.answered, <double>slot.answered_cost, now)
     if batch_ns > 1 and slot.taught:
         if slot.taught_ns:
             former_learn(&stage.former, slot.taught_cost / slot.taught, slot.taught_ns / slot.taught)

@@ -37,7 +37,7 @@ ctypedef struct Former:
     uint32_t max_batch_size
     uint64_t max_wait_ns              # from a task's entry into the queue; NEVER: no limit
     ServiceTime time
-    double mean_cost                  # of a task
+    double mean_cost                  # of a task, without padding: else padding would admit more of it
     Gaps[GAP_ROWS] gaps
     uint32_t back                     # answered since `turned_at` and replaced by no arrival yet,
     uint32_t back_before              # and in the turn before that
@@ -67,7 +67,7 @@ cdef void former_init(Former *f, uint32_t max_batch_size, uint64_t max_wait_ns) 
 # A task came; `busy`: others wait or run.
 cdef void former_arrived(Former *f, bint busy, uint64_t now) noexcept nogil
 cdef void former_answered(Former *f, uint64_t now) noexcept nogil          # a task was answered
-# All of a batch of `count` tasks that cost `cost` together are answered.
+# All of a batch of `count` tasks are answered, whose costs add up to `cost`.
 cdef void former_completed(Former *f, uint32_t count, double cost, uint64_t now) noexcept nogil
 cdef void former_learn(Former *f, double cost, double ns) noexcept nogil   # a batch of that cost took so long (ns)
 cdef void former_form(Former *f, const Situation *s, Formation *formation) noexcept nogil
