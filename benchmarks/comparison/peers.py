@@ -18,6 +18,7 @@ from .processes import command_line, tree
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
+TORCH = ROOT / "tests" / "examples" / "heavy" / "constraints.txt"
 SERVICES = Path(__file__).parent / "services"
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -32,17 +33,25 @@ class Peer:
     """Module that workers.py imports."""
     group: str = ""
     """The dependency group of pyproject.toml that its own environment holds; empty: it runs in ours."""
+    extra: str = ""
+    """An extra of pyproject.toml that its environment holds too."""
+    requirements: str = ""
+    """A file of requirements in this folder, in place of a group and of the lock, whose versions it does not admit."""
     services: frozenset[str] | None = None
     """The services it can run; None: all."""
     core: str = ""
     """Words of the command line of its HTTP process."""
     distribution: str = ""
-    """Its name on the package index; names its environment too."""
+    """Its name on the package index; with the extra it names its environment too."""
+    path: str = "/inference"
     variants: dict[str, str] = field(default_factory=dict)
     """Services that it runs in another form than the one named."""
 
     def supports(self, service: str) -> bool:
         return self.services is None or service in self.services
+
+    def home(self, root: Path) -> Path:
+        return root / "-".join(filter(None, (self.distribution, self.extra)))
 
 
 PEERS = {
@@ -97,7 +106,7 @@ class Environment:
 
 def installed(peer: Peer, root: Path) -> bool:
     """Whether the peer's environment under `root` is whole and holds what is wanted now."""
-    complete = root / peer.distribution / "complete"
+    complete = peer.home(root) / "complete"
     return complete.exists() and complete.read_text() == LOCK.read_text()
 
 
@@ -105,20 +114,33 @@ def environment(peer: Peer, root: Path) -> Environment:
     """The peer's own virtual environment under `root`, made at its first use."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MOSEC_")}
     path = variables.pop("PYTHONPATH", "")
-    if not peer.group:
+    if not peer.group and not peer.requirements:
         # Servers run in a folder of their own: relative entries would lead nowhere.
         absolute = [str(Path(entry).resolve()) for entry in path.split(os.pathsep) if entry]
         return Environment(sys.executable, variables | {"PYTHONPATH": os.pathsep.join(absolute)})
-    home = root / peer.distribution
+    home = peer.home(root)
     python = home / "bin" / "python"
     if not installed(peer, root):
-        print(f"making {home}: packages of the group {peer.group!r}", flush=True)
+        print(f"making {home}: packages of {peer.requirements or f'the group {peer.group!r}'}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
-        locked = ["--constraint", str(LOCK), "--group", f"{ROOT / 'pyproject.toml'}:{peer.group}"]
-        subprocess.run([*install, *locked], check=True)
+        subprocess.run([*install, *wanted(peer)], check=True)
         (home / "complete").write_text(LOCK.read_text())
     return Environment(str(python), variables)
+
+
+def wanted(peer: Peer) -> list[str]:
+    """Arguments of `uv pip install`."""
+    if peer.requirements:
+        packages = ["--requirement", str(Path(__file__).with_name(peer.requirements))]
+    else:
+        project = ROOT / "pyproject.toml"
+        packages = ["--constraint", str(LOCK), "--group", f"{project}:{peer.group}"]
+        packages += ["--requirement", str(project), "--extra", peer.extra] if peer.extra else []
+    if not peer.extra and not peer.requirements:
+        return packages
+    links = os.environ.get("PIP_FIND_LINKS")  # a build of torch for the CPU alone may be kept there
+    return [*packages, "--constraint", str(TORCH), *(["--find-links", links] if links else [])]
 
 
 def free_port() -> int:
@@ -136,6 +158,7 @@ class Server:
     port: int
     log: Path
     core: str
+    path: str = "/inference"
 
     @property
     def pid(self) -> int:
@@ -143,7 +166,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/inference"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
@@ -195,7 +218,7 @@ def running(peer: Peer, env: Environment, service: str) -> Iterator[Server]:
                 start_new_session=True,
             )
         try:
-            yield Server(process, port, log, peer.core)
+            yield Server(process, port, log, peer.core, peer.path)
         finally:
             stop(process)
 
