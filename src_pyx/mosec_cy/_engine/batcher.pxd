@@ -95,6 +95,7 @@ ctypedef struct Stage:
     uint32_t lone                     # of these: tasks that are dispatched alone
     uint32_t running                  # tasks dispatched to its slots
     bint joins                        # its slots run one batch without end, which tasks join and leave one by one
+    bint learns                       # automatic or costed: its former is told of batches; set by batcher_init
     bint costed                       # tasks have costs, and those of like cost go together
     bint padded                       # a batch costs its number of tasks times the largest cost, not their sum
     uint64_t max_batch_cost           # a task that costs more goes alone; NEVER: no limit

@@ -110,6 +110,7 @@ cdef void batcher_init(Batcher *b, Task *tasks, uint64_t *words, uint32_t max_ta
                    stages=stages, stage_count=stage_count, slots=slots, slot_count=slot_count)
     for i in range(stage_count):
         stages[i].queue = stages[i].up = List(head=NO_INDEX, tail=NO_INDEX)
+        stages[i].learns = stages[i].automatic or stages[i].costed
         stages[i].closes_at = NEVER
         for k in range(<uint32_t>COST_CLASSES):
             stages[i].classes[k].tasks = List(head=NO_INDEX, tail=NO_INDEX)
@@ -236,13 +237,14 @@ cdef void batcher_enqueue(Batcher *b, uint32_t entry, uint32_t stage, uint32_t c
     task.queued_at = now
     task.turn = b.turns
     b.turns += 1
-    if at.automatic:
-        former_arrived(&at.former, at.waiting + at.running > 0, now)
-    task.cost = max(cost, <uint32_t>1)
     list_insert(&at.queue, &b.tasks[0].link, sizeof(Task), entry, NO_INDEX)
     at.waiting += 1
-    if at.costed:
-        enter_class(b, at, entry)
+    if at.learns:
+        task.cost = max(cost, <uint32_t>1)
+        if at.automatic:
+            former_arrived(&at.former, at.waiting + at.running > 1, now)
+        if at.costed:
+            enter_class(b, at, entry)
 
 
 cdef uint32_t requeue(Batcher *b, uint32_t entry, uint32_t near) noexcept nogil:
@@ -478,7 +480,7 @@ cdef inline uint32_t head_batch(const Batcher *b, const Stage *stage, uint64_t *
     return size
 
 
-cdef void dispatch_task(Batcher *b, uint32_t entry, uint32_t index, uint64_t now) noexcept nogil:
+cdef inline void dispatch_task(Batcher *b, uint32_t entry, uint32_t index, uint64_t now) noexcept nogil:
     """A task of the queue goes to the slot, into its latest batch."""
     cdef Slot *slot = &b.slots[index]
     cdef Task *task = &b.tasks[entry]
@@ -671,18 +673,19 @@ cdef bint batcher_complete(Batcher *b, uint32_t slot, uint32_t entry, uint32_t s
     of = &b.slots[slot]
     stage = &b.stages[of.stage]
     of.late = False
-    of.answered += 1
-    of.answered_cost += b.tasks[entry].cost
-    of.answered_most = max(of.answered_most, b.tasks[entry].cost)
-    if stage.automatic:
-        former_answered(&stage.former, now)
+    if stage.learns:
+        of.answered += 1
+        of.answered_cost += b.tasks[entry].cost
+        of.answered_most = max(of.answered_most, b.tasks[entry].cost)
+        if stage.automatic:
+            former_answered(&stage.former, now)
     if leave_slot(b, entry):
         if stage.joins:
             of.busy_since = 0         # others stay meanwhile: what is measured is how long this task has stayed
         batch_ns[0] = pace_measure(of, b.tasks[entry].dispatched_at, now)
-        if stage.automatic or stage.costed:
+        if stage.learns:
             learn(stage, of, batch_ns[0], now)
-        forget_answered(of)
+            forget_answered(of)
     return True
 
 
@@ -815,7 +818,7 @@ cdef inline double _full_batches(const Stage *of) noexcept nogil:
 
 cdef inline double _full_ns(const Stage *of, const Slot *slot) noexcept nogil:
     """Time of one of them."""
-    if of.automatic or of.costed:
+    if of.learns:
         return max(former_time(&of.former, (of.waiting_cost if of.costed else of.waiting) / _full_batches(of)), 1.0)
     return <double>slot.batch_ns
 
