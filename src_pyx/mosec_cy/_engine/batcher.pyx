@@ -2,7 +2,7 @@
 
 A task is in one place at a time: the free list, nowhere (TASK_NEW: the caller has it), its stage's queue, or the list
 of the slot that it was dispatched to. Queues are sorted by `turn`. A batch closes in
-head_batch or, by what its stage's former has learnt, in formed_batch.
+closed_batch: by head_batch or, by what its stage's former has learnt, by formed_batch.
 """
 
 from libc.math cimport floor
@@ -563,30 +563,6 @@ cdef uint32_t choose_place(const Batcher *b, const Stage *stage) noexcept nogil:
     return best if best != NO_INDEX else last_resort
 
 
-cdef uint32_t next_join(Batcher *b, Stage *stage, uint64_t now, uint32_t *out, uint32_t *slot) noexcept nogil:
-    """batcher_next_batch of such a stage."""
-    cdef uint32_t index = choose_place(b, stage)
-    cdef Slot *to
-    if index == NO_INDEX:
-        return 0
-    to = &b.slots[index]
-    if to.outstanding == 0:
-        to.busy_since = now
-    to.reclaim_at = min(to.reclaim_at, now + RECLAIM_NS)
-    if index != stage.up.tail:
-        take_up(b, index)
-        put_up(b, index)
-    to.batch += 1
-    to.batches += 1
-    to.outstanding += 1
-    to.room -= 1
-    stage.running += 1
-    out[0] = stage.queue.head
-    dispatch_task(b, out[0], index, now)
-    slot[0] = index
-    return 1
-
-
 cdef bint another_idles(const Batcher *b, const Stage *stage, uint32_t from_slot) noexcept nogil:
     """A slot takes tasks between two steps only. That is no reason to reclaim them; that another could start is."""
     cdef uint32_t i = stage.up.head
@@ -610,26 +586,33 @@ cdef uint64_t join_deadline(const Batcher *b, const Stage *stage, uint64_t now) 
     return NEVER
 
 
+cdef uint32_t closed_batch(Batcher *b, Stage *stage, uint64_t now) noexcept nogil:
+    """Size of the batch that closes now, or 0."""
+    cdef uint64_t closing
+    cdef uint32_t size
+    if stage.automatic:
+        size = formed_batch(b, stage, now, &closing)
+        stage.closes_at = closing
+        stage.asked = max(size, <uint32_t>1)
+    else:
+        size = head_batch(b, stage, &closing)
+        stage.closed_by = CLOSED_FULL if closing == 0 else CLOSED_WAIT
+    return size if closing <= now else 0
+
+
 cdef uint32_t batcher_next_batch(Batcher *b, uint32_t stage, uint64_t now, uint32_t *out,
                                  uint32_t *slot) noexcept nogil:
     cdef Stage *of = &b.stages[stage]
     cdef Slot *to
-    cdef uint32_t i, index, size
-    cdef uint64_t closing
+    cdef uint32_t i, index
+    cdef uint32_t size = 1
     if of.waiting == 0:
         return 0
     if of.joins:
-        return next_join(b, of, now, out, slot)
-    if of.automatic:
-        size = formed_batch(b, of, now, &closing)
-        of.closes_at = closing
-        of.asked = max(size, <uint32_t>1)
+        index = choose_place(b, of)
     else:
-        size = head_batch(b, of, &closing)
-        of.closed_by = CLOSED_FULL if closing == 0 else CLOSED_WAIT
-    if closing > now:
-        return 0
-    index = choose_slot(b, of, size, now)
+        size = closed_batch(b, of, now)
+        index = choose_slot(b, of, size, now) if size else <uint32_t>NO_INDEX
     if index == NO_INDEX:
         return 0
     to = &b.slots[index]
