@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from mosec_cy._base import messages, mistakes, replica
 from mosec_cy._base.mistakes import OneSentence
@@ -108,8 +108,8 @@ def try_forward(worker: BaseWorker, argument: Any, last: bool) -> list[Any]:
         TypeError: the argument is not what `forward` gets from the server; the text says why.
         BaseException: what `forward` raises, or that it has not returned what it must.
     """
-    if isinstance(worker, StepWorker):
-        return [_try_steps(worker, argument)]
+    if steps(type(worker)):
+        return [_try_steps(cast(StepWorker, worker), argument)]
     sends, batched = last and streams(type(worker)), replica.of(worker).max_batch_size > 1
     with OneSentence():
         if batched and not _is_list(argument):

@@ -6,7 +6,7 @@ import operator
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mosec_cy._base import replica
 from mosec_cy._base.mistakes import MissingResultsError, ResultError
@@ -440,8 +440,8 @@ class StepLoop(StageLoop):
 
 def serve(channel: Channel, worker: BaseWorker, **place: Any) -> None:
     """Serves one slot until it is asked to stop; `place` as for `StageLoop`."""
-    if isinstance(worker, StepWorker) and steps(type(worker)):
-        StepLoop(channel, worker, **place).run()
+    if steps(type(worker)):
+        StepLoop(channel, cast(StepWorker, worker), **place).run()
     elif streams(type(worker)):  # also where it is never the last stage: it is told so when it sends
         StreamLoop(channel, worker, **place).run()
     else:
